@@ -1,0 +1,1 @@
+//! The house itself. It has no language, opens no socket, reads no clock, spawns and awaits nothing.

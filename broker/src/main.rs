@@ -1,0 +1,3 @@
+//! The daemon `tandem`.
+
+fn main() {}
