@@ -19,8 +19,10 @@ use std::sync::Arc;
 /// The longest name or pattern, in bytes.
 pub const NAME_BYTES_MAX: usize = 512;
 
-/// The most components a name or pattern may have.
+/// The most components a name or pattern may have. A set of holes is a `u64` because of it.
 pub const COMPONENTS_MAX: usize = 64;
+
+const _: () = assert!(COMPONENTS_MAX <= u64::BITS as usize);
 
 /// Why a string is not a name, or not a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -267,7 +269,8 @@ impl Pattern {
         }
     }
 
-    /// Whether `name` is one of those that are meant. This is the rule itself.
+    /// Whether `name` is one of those that are meant. This is the rule itself; to ask many patterns at once, see
+    /// [`Index`](super::index::Index), which must agree with it.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         match &self.0 {
@@ -282,6 +285,20 @@ impl Pattern {
                 }) && (parts.has_tail() || components.next().is_none())
             }
         }
+    }
+
+    pub(super) fn form(&self) -> &Form {
+        &self.0
+    }
+
+    /// The pattern of `text`, a spelling that came out of a prefix pattern.
+    pub(super) fn prefix_again(text: &str) -> Self {
+        Self(Form::Prefix(text.into()))
+    }
+
+    /// The pattern of `text`, a spelling that came out of a pattern of components.
+    pub(super) fn components_again(text: &str) -> Self {
+        Self(Form::Components(Parts(text.into())))
     }
 }
 
@@ -319,6 +336,11 @@ impl Parts {
 
     pub(super) fn has_tail(&self) -> bool {
         self.0.ends_with('#')
+    }
+
+    /// Where the holes are: bit `n` for part `n`.
+    pub(super) fn holes(&self) -> u64 {
+        self.iter().enumerate().filter(|(_, part)| part.is_none()).fold(0, |holes, (n, _)| holes | 1 << n)
     }
 }
 
