@@ -2,6 +2,7 @@
 //!
 //! What a destination means and what becomes of a message is not decided here.
 
+pub mod codec;
 pub mod error;
 pub mod frame;
 pub mod state;
