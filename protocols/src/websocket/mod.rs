@@ -2,5 +2,7 @@
 //!
 //! There is no socket, clock or chance in here: mask keys and nonces are arguments.
 
+pub mod deflate;
+pub mod extensions;
 pub mod frame;
 pub mod utf8;
