@@ -7,3 +7,4 @@
 
 pub mod payload;
 pub mod stomp;
+pub mod websocket;
