@@ -569,7 +569,8 @@ mod tests {
 
     #[test]
     fn a_close_frame_is_judged_by_code_and_reason() {
-        let table: &[(&[u8], Result<(Option<u16>, &str), u16>)] = &[
+        type Judged = Result<(Option<u16>, &'static str), u16>;
+        let table: &[(&[u8], Judged)] = &[
             (b"", Ok((None, ""))),
             (b"\x03\xE8", Ok((Some(1000), ""))),
             (b"\x0F\xA0\xE2\x82\xAC", Ok((Some(4000), "€"))),
@@ -710,7 +711,7 @@ mod tests {
         let latin = compress(b"caf\xE9", WindowBits::MAX);
         assert_eq!(judge(decoder, &raw(0xC1, &latin)).1, Some(close::INVALID_PAYLOAD));
         assert_eq!(judge(decoder, &raw(0xC2, &latin)).1, None);
-        let bomb = compress(&vec![0; 100 << 20], WindowBits::MAX);
+        let bomb = compress(&vec![0; 20 << 20], WindowBits::MAX);
         assert_eq!(judge(decoder, &raw(0xC2, &bomb)).1, Some(close::TOO_BIG));
         assert_eq!(judge(decoder, &raw(0xC9, b"")).1, Some(close::PROTOCOL));
         assert_eq!(judge(decoder, &[raw(0x41, b""), raw(0xC0, b"")].concat()).1, Some(close::PROTOCOL));
