@@ -3,7 +3,8 @@
 //! It serves subscriptions (everything that matches), registrations (the best match) and permission rules. Each
 //! kind of pattern has a structure of its own:
 //!
-//! - exact: a hash table with random keys, for the names are chosen by strangers;
+//! - exact: a hash table, with random keys, for the names are chosen by strangers, and in parts, for none may wait
+//!   until a table of a million names has grown;
 //! - prefix: a radix tree over bytes, edges compressed;
 //! - components: two tries over components, one for patterns with a tail and one for those without.
 //!
@@ -17,8 +18,11 @@
 //! that is shorter, which is as deep as a name is long, at the most.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow::{self, Break, Continue};
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::name::{Form, Name, Parts, Pattern};
 
@@ -27,7 +31,7 @@ use super::name::{Form, Name, Parts, Pattern};
 /// are always admitted, so that nobody can use up the sets of ordinary subscribers: there are but 65 of those sets.
 ///
 /// With the limit reached on both sides, by patterns made to match a name of 64 components up to its last one, a
-/// match visits some 2 * 64 * 256 nodes: 0.6 ms, by the row `hostile` of `benches/index.rs`.
+/// match visits some 2 * 64 * 256 nodes: about half a millisecond, by the row `hostile` of `benches/index.rs`.
 pub const HOLE_SETS_MAX: usize = 256;
 
 /// A pattern was refused: it would be one more set of holes than [`HOLE_SETS_MAX`].
@@ -55,7 +59,7 @@ pub struct TooManyHoleSets;
 /// ```
 #[derive(Debug)]
 pub struct Index<T> {
-    exact: HashMap<Name, T, RandomState>,
+    exact: Table<Name, T>,
     prefixes: PrefixTree<T>,
     /// Patterns of components that mean names of as many components.
     whole: ComponentTrie<T>,
@@ -66,7 +70,7 @@ pub struct Index<T> {
 impl<T> Default for Index<T> {
     fn default() -> Self {
         Self {
-            exact: HashMap::default(),
+            exact: Table::default(),
             prefixes: PrefixTree::default(),
             whole: ComponentTrie::default(),
             tailed: ComponentTrie::default(),
@@ -84,7 +88,7 @@ impl<T> Index<T> {
     /// How many patterns there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.exact.len() + self.prefixes.len + self.whole.len + self.tailed.len
+        self.exact.len + self.prefixes.len + self.whole.len + self.tailed.len
     }
 
     /// Whether there is no pattern.
@@ -97,7 +101,7 @@ impl<T> Index<T> {
     #[must_use]
     pub fn get(&self, pattern: &Pattern) -> Option<&T> {
         match pattern.form() {
-            Form::Exact(name) => self.exact.get(name),
+            Form::Exact(name) => self.exact.get(name.as_str()),
             Form::Prefix(text) => self.prefixes.root.get(text.as_bytes()),
             Form::Components(parts) => self.trie(parts).root.get(parts),
         }
@@ -107,7 +111,7 @@ impl<T> Index<T> {
     #[must_use]
     pub fn get_mut(&mut self, pattern: &Pattern) -> Option<&mut T> {
         match pattern.form() {
-            Form::Exact(name) => self.exact.get_mut(name),
+            Form::Exact(name) => self.exact.get_mut(name.as_str()),
             Form::Prefix(text) => self.prefixes.root.get_mut(text.as_bytes()),
             Form::Components(parts) => self.trie_mut(parts).root.get_mut(parts),
         }
@@ -120,7 +124,13 @@ impl<T> Index<T> {
     /// If the pattern is new and so are its holes, and there are [`HOLE_SETS_MAX`] of them. Nothing has changed then.
     pub fn insert(&mut self, pattern: &Pattern, value: T) -> Result<Option<T>, TooManyHoleSets> {
         match pattern.form() {
-            Form::Exact(name) => Ok(self.exact.insert(name.clone(), value)),
+            Form::Exact(name) => {
+                let Some(known) = self.exact.get_mut(name.as_str()) else {
+                    self.exact.get_or_insert_with(name.as_str(), || (name.clone(), value));
+                    return Ok(None);
+                };
+                Ok(Some(std::mem::replace(known, value)))
+            }
             Form::Prefix(text) => Ok(self.prefixes.insert(text, value)),
             Form::Components(parts) => self.trie_mut(parts).insert(parts, value),
         }
@@ -137,7 +147,7 @@ impl<T> Index<T> {
         make: impl FnOnce() -> T,
     ) -> Result<&mut T, TooManyHoleSets> {
         match pattern.form() {
-            Form::Exact(name) => Ok(self.exact.entry(name.clone()).or_insert_with(make)),
+            Form::Exact(name) => Ok(self.exact.get_or_insert_with(name.as_str(), || (name.clone(), make()))),
             Form::Prefix(text) => Ok(self.prefixes.get_or_insert_with(text, make)),
             Form::Components(parts) => self.trie_mut(parts).get_or_insert_with(parts, make),
         }
@@ -146,11 +156,7 @@ impl<T> Index<T> {
     /// Forgets the pattern, and returns its value.
     pub fn remove(&mut self, pattern: &Pattern) -> Option<T> {
         match pattern.form() {
-            Form::Exact(name) => {
-                let value = self.exact.remove(name);
-                shrink(&mut self.exact);
-                value
-            }
+            Form::Exact(name) => self.exact.remove(name.as_str()),
             Form::Prefix(text) => self.prefixes.remove(text),
             Form::Components(parts) => self.trie_mut(parts).remove(parts),
         }
@@ -207,13 +213,6 @@ impl<T> Index<T> {
     }
 }
 
-/// Gives memory back when a table has become much too large. What it costs is paid by the removals before it.
-fn shrink<K: Eq + std::hash::Hash, V>(table: &mut HashMap<K, V, RandomState>) {
-    if table.capacity() > 64 && table.len() < table.capacity() / 4 {
-        table.shrink_to(table.len() * 2);
-    }
-}
-
 /// Puts `item` at `at`. The slice has exactly the room it needs: most nodes have one child, and a `Vec` would begin
 /// with room for four.
 fn insert_at<N>(slice: &mut Box<[N]>, at: usize, item: N) {
@@ -228,6 +227,111 @@ fn remove_at<N>(slice: &mut Box<[N]>, at: usize) -> N {
     let item = list.remove(at);
     *slice = list.into_boxed_slice();
     item
+}
+
+// ---- a hash table ----
+
+/// A hash table by strings that grows a part at a time: a million entries moved at once are a pause of hundreds of
+/// milliseconds.
+#[derive(Debug)]
+struct Table<K, V> {
+    /// One, or [`SHARDS`] of them if there are many entries; by the middle bits of the hash.
+    shards: Box<[HashTable<(K, V)>]>,
+    keys: RandomState,
+    len: usize,
+}
+
+const SHARDS: usize = 256;
+
+/// From how many entries on a table is in parts.
+const UNSHARDED_MAX: usize = 4096;
+
+impl<K, V> Default for Table<K, V> {
+    fn default() -> Self {
+        Self { shards: Box::new([HashTable::new()]), keys: RandomState::new(), len: 0 }
+    }
+}
+
+impl<K: AsRef<str>, V> Table<K, V> {
+    fn get(&self, key: &str) -> Option<&V> {
+        let hash = self.keys.hash_one(key);
+        let found = self.shards[self.shard(hash)].find(hash, |(known, _)| known.as_ref() == key);
+        found.map(|(_, value)| value)
+    }
+
+    fn get_mut(&mut self, key: &str) -> Option<&mut V> {
+        let hash = self.keys.hash_one(key);
+        let found = self.shards[self.shard(hash)].find_mut(hash, |(known, _)| known.as_ref() == key);
+        found.map(|(_, value)| value)
+    }
+
+    fn get_or_insert_with(&mut self, key: &str, make: impl FnOnce() -> (K, V)) -> &mut V {
+        if self.len >= UNSHARDED_MAX && self.shards.len() == 1 {
+            self.spread(SHARDS);
+        }
+        let hash = self.keys.hash_one(key);
+        let shard = self.shard(hash);
+        let rehash = |(known, _): &(K, V)| self.keys.hash_one(known.as_ref());
+        match self.shards[shard].entry(hash, |(known, _)| known.as_ref() == key, rehash) {
+            Entry::Occupied(entry) => &mut entry.into_mut().1,
+            Entry::Vacant(entry) => {
+                let entry = entry.insert(make());
+                self.len += 1;
+                &mut entry.into_mut().1
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &str) -> Option<V> {
+        let hash = self.keys.hash_one(key);
+        let at = self.shard(hash);
+        let shard = &mut self.shards[at];
+        let ((_, value), _) = shard.find_entry(hash, |(known, _)| known.as_ref() == key).ok()?.remove();
+        self.len -= 1;
+        if shard.capacity() > 16 && shard.len() < shard.capacity() / 4 {
+            shard.shrink_to(shard.len() * 2, |(known, _)| self.keys.hash_one(known.as_ref()));
+        }
+        if self.len < UNSHARDED_MAX / 4 && self.shards.len() > 1 {
+            self.spread(1);
+        }
+        Some(value)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.shards.iter().flatten().map(|(key, value)| (key, value))
+    }
+
+    fn drain(&mut self) -> impl Iterator<Item = (K, V)> {
+        self.len = 0;
+        self.shards.iter_mut().flat_map(HashTable::drain)
+    }
+
+    fn shard(&self, hash: u64) -> usize {
+        // A shard's own table uses the bits at both ends.
+        (hash >> 32) as usize % self.shards.len()
+    }
+
+    /// Moves all entries to as many new shards. There are few entries when this is called.
+    fn spread(&mut self, shards: usize) {
+        let old = std::mem::replace(&mut self.shards, (0..shards).map(|_| HashTable::new()).collect());
+        for (key, value) in old.into_iter().flatten() {
+            let hash = self.keys.hash_one(key.as_ref());
+            let shard = self.shard(hash);
+            let rehash = |(known, _): &(K, V)| self.keys.hash_one(known.as_ref());
+            self.shards[shard].insert_unique(hash, (key, value), rehash);
+        }
+    }
+}
+
+impl<V> FromIterator<(Box<str>, V)> for Table<Box<str>, V> {
+    fn from_iter<I: IntoIterator<Item = (Box<str>, V)>>(entries: I) -> Self {
+        let mut table = Self::default();
+        for (key, value) in entries {
+            let key_again = key.clone();
+            table.get_or_insert_with(&key_again, || (key, value));
+        }
+        table
+    }
 }
 
 // ---- prefixes ----
@@ -459,14 +563,11 @@ struct ComponentNode<T> {
 enum Literals<T> {
     /// Sorted.
     Few(Box<[(Box<str>, ComponentNode<T>)]>),
-    #[allow(
-        clippy::box_collection,
-        reason = "most nodes have few children and should not hold room for a table"
-    )]
-    Many(Box<HashMap<Box<str>, ComponentNode<T>, RandomState>>),
+    /// Boxed: most nodes have few children and should not hold room for a table.
+    Many(Box<Table<Box<str>, ComponentNode<T>>>),
 }
 
-/// From how many children on they are a hash table, and down to how many they stay one.
+/// Up to how many children are a list, and down to how many they stay a table once they are one.
 const LITERALS_FEW_MAX: usize = 16;
 const LITERALS_MANY_MIN: usize = 8;
 
@@ -648,7 +749,7 @@ impl<T> Literals<T> {
     fn len(&self) -> usize {
         match self {
             Self::Few(children) => children.len(),
-            Self::Many(children) => children.len(),
+            Self::Many(children) => children.len,
         }
     }
 
@@ -684,7 +785,9 @@ impl<T> Literals<T> {
                 });
                 &mut children[at].1
             }
-            Self::Many(children) => children.entry(component.into()).or_default(),
+            Self::Many(children) => {
+                children.get_or_insert_with(component, || (component.into(), ComponentNode::default()))
+            }
         }
     }
 
@@ -697,8 +800,7 @@ impl<T> Literals<T> {
             }
             Self::Many(children) => {
                 children.remove(component);
-                if children.len() > LITERALS_MANY_MIN {
-                    shrink(children);
+                if children.len >= LITERALS_MANY_MIN {
                     return;
                 }
                 let mut few: Box<[_]> = children.drain().collect();
@@ -726,7 +828,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use super::super::name::{COMPONENTS_MAX, MatchKind};
+    use super::super::name::{COMPONENTS_MAX, MatchKind, NAME_BYTES_MAX};
     use super::*;
 
     impl<T> Index<T> {
@@ -892,6 +994,39 @@ mod tests {
         assert_eq!(index.nodes(), 3);
     }
 
+    #[test]
+    fn a_large_table_is_in_parts_that_grow_one_by_one() {
+        let patterns: Vec<_> = (0..100_000).map(|n| exact(&format!("a.{n}"))).collect();
+        let mut index = index_of(&patterns);
+        let most = |index: &Index<usize>| index.exact.shards.iter().map(HashTable::len).max();
+        assert!(most(&index) < Some(2 * patterns.len() / SHARDS), "{:?}", most(&index));
+        assert_eq!(index.exact.iter().count(), patterns.len());
+        for (n, pattern) in patterns.iter().enumerate() {
+            assert_eq!(index.remove(pattern), Some(n));
+            assert_eq!(index.get(&patterns[patterns.len() - 1]).is_some(), n + 1 < patterns.len());
+        }
+        assert_eq!(index.exact.shards.len(), 1);
+    }
+
+    #[test]
+    fn the_deepest_trees_need_little_stack() {
+        let patterns: Vec<_> = (0..=NAME_BYTES_MAX)
+            .map(|length| prefix(&"n".repeat(length)))
+            .chain((1..=COMPONENTS_MAX).map(|parts| tailed(&vec!["*"; parts].join("."))))
+            .collect();
+        let walk = move || {
+            let mut index = index_of(&patterns);
+            assert_eq!(all_matches(&index, &"n".repeat(NAME_BYTES_MAX)).len(), NAME_BYTES_MAX + 2);
+            assert_eq!(all_matches(&index, &["n"; COMPONENTS_MAX].join(".")).len(), 2 + COMPONENTS_MAX);
+            for pattern in &patterns {
+                assert!(index.remove(pattern).is_some());
+            }
+            drop(index_of(&patterns));
+        };
+        let small = std::thread::Builder::new().stack_size(512 * 1024);
+        small.spawn(walk).expect("a thread").join().expect("no panic, and no overflow");
+    }
+
     /// Patterns with their holes at the bits of `holes`, else literals like the name's, and one part more, which the
     /// name has not.
     fn dead_end(holes: u64, components: usize) -> Pattern {
@@ -971,7 +1106,7 @@ mod tests {
             index.remove(pattern);
         }
         assert_eq!((index.len(), index.nodes()), (0, empty));
-        assert!(index.exact.capacity() <= 64, "{}", index.exact.capacity());
+        assert!(index.exact.shards.iter().map(HashTable::capacity).sum::<usize>() <= UNSHARDED_MAX / 2);
     }
 
     /// The index as it would be written in five lines.
