@@ -306,6 +306,28 @@ proptest! {
     }
 }
 
+#[test]
+fn what_our_writer_never_writes_can_be_cut_anywhere_too() {
+    let v11 = Some(Version::V11);
+    let table = [
+        (Some(Version::V12), &b"SEND\r\na:b\r\n\r\nx\0\r\n\r\nACK\r\nid:1\r\n\r\n\0\r\n"[..], 2, 3),
+        (None, b"\r\nCONNECT\r\na:b\r\n\r\nbody\0\0\r\n", 1, 2),
+        (v11, b"SUBSCRIBE\n\nbody\0\nSEND\n\n\0", 2, 1),
+        (v11, b"SUBSCRIBE\ncontent-length:9\n\nbo\0dy\nACK\0\nSEND\ncontent-length:3\n\n\0\0\0\0", 2, 1),
+        (v11, b"SEND\na:b\r\n\n\0", 1, 0),
+    ];
+    for (version, bytes, frames, beats) in table {
+        let bytes = Bytes::from_static(bytes);
+        let whole = read(decoder(version, Side::Server), [bytes.clone()]);
+        assert_eq!((whole.frames.len(), whole.beats, whole.error), (frames, beats, None), "{bytes:?}");
+        assert_eq!(read(decoder(version, Side::Server), one_by_one(&bytes)), whole);
+        for at in 0..bytes.len() {
+            let halves = [bytes.slice(..at), bytes.slice(at..)];
+            assert_eq!(read(decoder(version, Side::Server), halves), whole, "{bytes:?} at {at}");
+        }
+    }
+}
+
 // ----------------------------------------------------------------------------------------------- limits
 
 /// Feeds `chunk` again and again. How many octets went in before the error, and the most heap until then.

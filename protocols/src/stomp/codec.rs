@@ -387,12 +387,16 @@ impl Head {
             input.clear();
             return Ok(None);
         };
-        let part = input.split_to(end);
-        if self.block.is_empty() {
-            return parse_headers(&part, self.lines, grammar, limits).map(Some);
-        }
-        self.block.extend_from_slice(&part);
-        parse_headers(&self.block, self.lines, grammar, limits).map(Some)
+        let part = &input[..end];
+        let block = if self.block.is_empty() {
+            part
+        } else {
+            self.block.extend_from_slice(part);
+            &self.block
+        };
+        let headers = parse_headers(block, self.lines, grammar, limits)?;
+        input.advance(end);
+        Ok(Some(headers))
     }
 
     /// Where the empty line ends, if it does in this chunk. Looks at no octet twice and checks every limit.
