@@ -118,6 +118,11 @@ impl Grammar {
         [b'\n', b':', b'\\', b'\r'].into_iter().find(|octet| self.escape(*octet) == Some(letter))
     }
 
+    /// Whether an octet may mean something else than itself in some version.
+    const fn is_special(octet: u8) -> bool {
+        matches!(octet, b'\n' | b'\r' | b':' | b'\\' | 0)
+    }
+
     /// Whether a name and a value can be written so that exactly they are read.
     fn can_write(self, name: &str, value: &str) -> bool {
         let raw = |octet| self.escape(octet).is_none();
@@ -230,7 +235,7 @@ impl Decoder {
         for octet in input.iter() {
             match (octet, cr) {
                 (b'\n', _) => (beats, cr) = (beats + 1, false),
-                (_, true) => return Err(lone_cr()),
+                (_, true) => break,
                 (b'\r', false) => cr = true,
                 (0, false) => {}
                 _ => break,
@@ -241,6 +246,9 @@ impl Decoder {
         if beats > 0 || input.is_empty() {
             self.stage = Stage::Between { cr };
             return Ok((beats > 0).then_some(Item::HeartBeats(beats)));
+        }
+        if cr {
+            return Err(lone_cr());
         }
         self.command(Line::default(), input)
     }
@@ -379,12 +387,16 @@ impl Head {
             input.clear();
             return Ok(None);
         };
-        let part = input.split_to(end);
-        if self.block.is_empty() {
-            return parse_headers(&part, self.lines, grammar, limits).map(Some);
-        }
-        self.block.extend_from_slice(&part);
-        parse_headers(&self.block, self.lines, grammar, limits).map(Some)
+        let part = &input[..end];
+        let block = if self.block.is_empty() {
+            part
+        } else {
+            self.block.extend_from_slice(part);
+            &self.block
+        };
+        let headers = parse_headers(block, self.lines, grammar, limits)?;
+        input.advance(end);
+        Ok(Some(headers))
     }
 
     /// Where the empty line ends, if it does in this chunk. Looks at no octet twice and checks every limit.
@@ -430,24 +442,21 @@ fn parse_headers(
     grammar: Grammar,
     limits: &Limits,
 ) -> Result<(Headers, Option<usize>), Violation> {
+    // Most blocks have neither, and then no line needs to be searched for them.
+    let crs = grammar.has_crlf() && memchr(b'\r', block).is_some();
+    let escapes = (grammar.has_escapes() && memchr(b'\\', block).is_some()).then_some(grammar);
     let mut headers = Headers::with_capacity(count as usize, block.len());
     let mut length = None;
     let mut block = block;
     for _ in 0..count {
         let (after, line) = line(block).map_err(|_| no_colon(block))?;
         block = after;
-        let line = match line.strip_suffix(b"\r") {
-            Some(line) if grammar.has_crlf() => line,
-            _ => line,
-        };
-        if grammar.has_crlf() && memchr(b'\r', line).is_some() {
-            return Err(lone_cr());
-        }
+        let line = if crs { without_cr(line)? } else { line };
         let (_, (name, value)) = header(line).map_err(|_| no_colon(line))?;
         if name.is_empty() {
             return Err(Violation::new(Reason::BadFrame, "a header has no name"));
         }
-        let (name, value) = (text(name, grammar)?, text(value, grammar)?);
+        let (name, value) = (text(name, escapes)?, text(value, escapes)?);
         let value = if grammar == Grammar::V10 { trimmed(&value) } else { &*value };
         headers.push(&name, value);
         if name == "content-length" {
@@ -467,17 +476,23 @@ fn header(line: &[u8]) -> IResult<&[u8], (&[u8], &[u8])> {
     separated_pair(take_until(":"), tag(":"), rest).parse(line)
 }
 
+/// A line that may end with a CR, and may have none elsewhere.
+fn without_cr(line: &[u8]) -> Result<&[u8], Violation> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if memchr(b'\r', line).is_some() { Err(lone_cr()) } else { Ok(line) }
+}
+
 fn no_colon(line: &[u8]) -> Violation {
     Violation::new(Reason::BadFrame, format!("{} is not a header", quote(line)))
 }
 
-/// A name or a value without escapes.
-fn text(raw: &[u8], grammar: Grammar) -> Result<Cow<'_, str>, Violation> {
+/// A name or a value, without the escapes that the grammar has, if they are to be looked for.
+fn text(raw: &[u8], escapes: Option<Grammar>) -> Result<Cow<'_, str>, Violation> {
     let bad = |why| Violation::new(Reason::BadFrame, format!("{} in a header {why}", quote(raw)));
     let raw_text = str::from_utf8(raw).map_err(|_| bad("is not UTF-8"))?;
-    if !grammar.has_escapes() || memchr(b'\\', raw).is_none() {
+    let Some(grammar) = escapes.filter(|_| raw.contains(&b'\\')) else {
         return Ok(Cow::Borrowed(raw_text));
-    }
+    };
     let mut plain = String::with_capacity(raw.len());
     let mut pieces = raw_text.split('\\');
     plain.extend(pieces.next());
@@ -661,14 +676,21 @@ impl<'a> Encoder<'a> {
     /// `content-length` is always left out: it is written by [`finish`](Self::finish), which knows it. So are
     /// names that a careless reader could take for it.
     pub fn header(&mut self, name: &str, value: &str) -> bool {
-        if is_length(name) || !self.grammar.can_write(name, value) {
+        let is_plain = !name.is_empty() && is_plain(name) && is_plain(value);
+        if is_length(name) || !(is_plain || self.grammar.can_write(name, value)) {
             return false;
         }
         self.out.reserve(name.len() + value.len() + 2);
-        self.escaped(name);
-        self.out.put_u8(b':');
-        self.escaped(value);
-        self.out.put_u8(b'\n');
+        if is_plain {
+            self.out.extend_from_slice(name.as_bytes());
+            self.out.extend_from_slice(b":");
+            self.out.extend_from_slice(value.as_bytes());
+        } else {
+            self.escaped(name);
+            self.out.put_u8(b':');
+            self.escaped(value);
+        }
+        self.out.extend_from_slice(b"\n");
         true
     }
 
@@ -702,9 +724,15 @@ impl<'a> Encoder<'a> {
     }
 }
 
+/// Whether nothing in a text means something else in any version. Looks at all of it, which is faster for
+/// short texts than to stop early.
+fn is_plain(text: &str) -> bool {
+    !text.bytes().fold(false, |found, octet| found | Grammar::is_special(octet))
+}
+
 /// Whether some reader takes the name for `content-length`: there are those that trim and ignore case.
 fn is_length(name: &str) -> bool {
-    name.trim().eq_ignore_ascii_case("content-length")
+    name.len() >= "content-length".len() && name.trim().eq_ignore_ascii_case("content-length")
 }
 
 #[cfg(test)]
@@ -784,6 +812,13 @@ mod tests {
             }
         }
         assert_eq!(frames(V12, b"SEND\n\n\0\rX"), Err("Bad frame"));
+        let (mut decoder, mut input) = (decoder(V12, Side::Server), Bytes::from_static(b"\n\r\r\n"));
+        assert_eq!(
+            decoder.decode(&mut input),
+            Ok(Some(Item::HeartBeats(1))),
+            "what came before an error counts"
+        );
+        assert_eq!(decoder.decode(&mut input), Err(lone_cr()));
     }
 
     #[test]
