@@ -60,7 +60,7 @@ pub fn is_text(format: Format) -> bool {
 /// # Errors
 ///
 /// A [`Violation`] where `bytes` is not well-formed, no message, or a message with a field of a wrong type.
-/// What dictionaries say is judged in `options`.
+/// What dictionaries say is judged in [`options`](crate::wamp::options).
 pub fn decode(format: Format, bytes: &Bytes) -> Result<Message, Violation> {
     match format {
         Format::Json => {
