@@ -8,5 +8,7 @@ pub mod error;
 mod field;
 pub mod id;
 pub mod message;
+pub mod options;
+pub mod rawsocket;
 pub mod uri;
 mod wire;
