@@ -8,3 +8,4 @@
 pub mod payload;
 pub mod stomp;
 pub mod websocket;
+pub mod wamp;

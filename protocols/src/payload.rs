@@ -15,6 +15,7 @@ mod border;
 mod cbor;
 mod json;
 mod msgpack;
+pub mod skip;
 mod split;
 mod stream;
 mod transcode;

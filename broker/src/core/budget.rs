@@ -1,0 +1,115 @@
+//! The memory that messages on their way may hold, in bytes, across a whole realm.
+//!
+//! A publication is charged once, however many mailboxes it lies in, and the charge ends with it. When the
+//! budget is exceeded nothing is refused: the connections of those who publish are not read until it has
+//! room again. That it gets room is certain, since no mailbox may stay full for long.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Waker;
+
+use parking_lot::Mutex;
+
+/// The budget of a realm.
+#[derive(Debug)]
+pub struct Budget {
+    bytes_max: usize,
+    bytes: AtomicUsize,
+    waiting: AtomicBool,
+    waiters: Mutex<Vec<Waker>>,
+}
+
+impl Budget {
+    /// A budget of that many bytes.
+    pub fn new(bytes_max: usize) -> Arc<Budget> {
+        Arc::new(Budget {
+            bytes_max,
+            bytes: AtomicUsize::new(0),
+            waiting: AtomicBool::new(false),
+            waiters: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Takes `bytes` from the budget until the charge is dropped.
+    pub fn charge(self: &Arc<Budget>, bytes: usize) -> Charge {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Charge { budget: self.clone(), bytes }
+    }
+
+    /// The bytes in use.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// True when more than the budget is in use; `waker` is then woken once that ends.
+    pub fn exceeded(&self, waker: &Waker) -> bool {
+        if self.bytes() <= self.bytes_max {
+            return false;
+        }
+        let mut waiters = self.waiters.lock();
+        if !waiters.iter().any(|known| known.will_wake(waker)) {
+            waiters.push(waker.clone());
+        }
+        self.waiting.store(true, Ordering::SeqCst);
+        // The last charge may have ended between the first look and the registration.
+        self.bytes.load(Ordering::SeqCst) > self.bytes_max
+    }
+
+    fn release(&self, bytes: usize) {
+        let before = self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        if before - bytes <= self.bytes_max && self.waiting.load(Ordering::SeqCst) {
+            let woken = {
+                let mut waiters = self.waiters.lock();
+                self.waiting.store(false, Ordering::SeqCst);
+                std::mem::take(&mut *waiters)
+            };
+            woken.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+/// A part of a [`Budget`], given back on drop.
+#[derive(Debug)]
+pub struct Charge {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.release(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Count>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_waiter_is_woken_once_when_the_budget_has_room_again() {
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(count.clone());
+        let budget = Budget::new(100);
+        let first = budget.charge(60);
+        assert!(!budget.exceeded(&waker));
+        let second = budget.charge(60);
+        assert!(budget.exceeded(&waker));
+        assert!(budget.exceeded(&waker));
+        drop(second);
+        assert_eq!(count.0.load(Ordering::SeqCst), 1);
+        assert!(!budget.exceeded(&waker));
+        drop(first);
+        assert_eq!((budget.bytes(), count.0.load(Ordering::SeqCst)), (0, 1));
+    }
+}

@@ -1,0 +1,233 @@
+//! What was sent, once: to a topic, a queue or a procedure.
+//!
+//! A [`Publication`] is shared by everyone who receives it. What a language makes of it is kept beside it
+//! ([`Encodings`]), so that a thousand receivers of one dialect cost one encoding. The house knows nothing
+//! of what is in those bytes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use tandem_protocols::payload::Payload;
+
+use crate::core::budget::Charge;
+use crate::core::name::Name;
+use crate::metrics;
+
+/// Identifies a session in its realm: 1 to 2^53, random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// Named text that travels with a payload, in the order in which it was given.
+///
+/// STOMP's user headers and WAMP's payload options (`ppt_*`, `enc_*`) are both of this kind. The first of
+/// two equal names counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes(Option<Arc<[(Box<str>, Box<str>)]>>);
+
+impl Attributes {
+    /// The value of the first attribute of that name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().flat_map(|list| list.iter().map(|(name, value)| (&**name, &**value)))
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The bytes that they hold, for accounting.
+    pub fn bytes(&self) -> usize {
+        self.iter().map(|(name, value)| name.len() + value.len() + 32).sum()
+    }
+}
+
+impl<N: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(N, V)> for Attributes {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Attributes {
+        let list: Vec<_> = pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Attributes(if list.is_empty() { None } else { Some(list.into()) })
+    }
+}
+
+/// How the wire should carry a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A WebSocket text message.
+    Text,
+    /// A WebSocket binary message.
+    Binary,
+    /// The wire has no kinds: RawSocket, plain TCP.
+    Raw,
+}
+
+/// One message of a language, whole. Its bytes are `head` followed by `body`, so that a part that many
+/// receivers share need not be copied for the part that they do not.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// How the wire should carry it.
+    pub kind: Kind,
+    /// The first bytes; often all of them.
+    pub head: Bytes,
+    /// The bytes after those; often none.
+    pub body: Bytes,
+}
+
+impl Message {
+    /// A message in one piece.
+    pub fn new(kind: Kind, bytes: Bytes) -> Message {
+        Message { kind, head: bytes, body: Bytes::new() }
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
+    /// True when it has no bytes at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A message that several receivers get, and what the wires made of it.
+#[derive(Debug)]
+pub struct SharedMessage {
+    /// What they get.
+    pub message: Message,
+    /// Compressed forms, each by the parameter that tells them apart (the window's bits).
+    compressed: Mutex<Vec<(u8, Bytes)>>,
+}
+
+impl SharedMessage {
+    /// Shares a message.
+    pub fn new(message: Message) -> SharedMessage {
+        SharedMessage { message, compressed: Mutex::new(Vec::new()) }
+    }
+
+    /// The compressed form for `parameter`, made by `compress` for the first who asks.
+    pub fn compressed(&self, parameter: u8, compress: impl FnOnce(&Message) -> Bytes) -> Bytes {
+        let mut made = self.compressed.lock();
+        if let Some((_, bytes)) = made.iter().find(|(key, _)| *key == parameter) {
+            return bytes.clone();
+        }
+        let bytes = compress(&self.message);
+        made.push((parameter, bytes.clone()));
+        bytes
+    }
+}
+
+/// One message on its way to one peer.
+#[derive(Clone, Debug)]
+pub enum Frame {
+    /// For this peer alone.
+    Own(Message),
+    /// The same for several.
+    Shared(Arc<SharedMessage>),
+}
+
+impl Frame {
+    /// The message in it.
+    pub fn message(&self) -> &Message {
+        match self {
+            Frame::Own(message) => message,
+            Frame::Shared(shared) => &shared.message,
+        }
+    }
+}
+
+/// Tells apart what one dialect makes of a publication for different subscriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant<'a> {
+    /// By the number of a subscription.
+    Number(u64),
+    /// By the name that the receiver gave to its subscription.
+    Text(&'a str),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum OwnedVariant {
+    Number(u64),
+    Text(Box<str>),
+}
+
+impl OwnedVariant {
+    fn is(&self, variant: Variant<'_>) -> bool {
+        match (self, variant) {
+            (OwnedVariant::Number(own), Variant::Number(other)) => *own == other,
+            (OwnedVariant::Text(own), Variant::Text(other)) => **own == *other,
+            _ => false,
+        }
+    }
+}
+
+/// How many encodings of one publication are kept. Receivers beyond that get their own copy of the head,
+/// and still share the body.
+const ENCODINGS_MAX: usize = 16;
+
+/// What the dialects made of one publication.
+#[derive(Debug, Default)]
+pub struct Encodings {
+    made: Mutex<Vec<(&'static str, OwnedVariant, Arc<SharedMessage>)>>,
+}
+
+impl Encodings {
+    /// The encoding of this dialect and variant, made by `encode` for the first who asks.
+    pub fn get_or_make<E>(
+        &self,
+        dialect: &'static str,
+        variant: Variant<'_>,
+        encode: impl FnOnce() -> Result<Message, E>,
+    ) -> Result<Frame, E> {
+        let mut made = self.made.lock();
+        if let Some((_, _, shared)) = made.iter().find(|(d, v, _)| *d == dialect && v.is(variant)) {
+            return Ok(Frame::Shared(shared.clone()));
+        }
+        metrics::ENCODINGS.add(1);
+        let message = encode()?;
+        if made.len() >= ENCODINGS_MAX {
+            return Ok(Frame::Own(message));
+        }
+        let shared = Arc::new(SharedMessage::new(message));
+        let variant = match variant {
+            Variant::Number(number) => OwnedVariant::Number(number),
+            Variant::Text(text) => OwnedVariant::Text(text.into()),
+        };
+        made.push((dialect, variant, shared.clone()));
+        Ok(Frame::Shared(shared))
+    }
+}
+
+/// What was sent, once.
+#[derive(Debug)]
+pub struct Publication {
+    /// Random, 1 to 2^53.
+    pub id: u64,
+    /// The topic or queue that it was sent to.
+    pub name: Name,
+    /// Who sent it.
+    pub publisher: SessionId,
+    /// The application's data.
+    pub payload: Payload,
+    /// What travels with it.
+    pub attributes: Attributes,
+    /// What the dialects made of it.
+    pub encodings: Encodings,
+    /// Its share of the memory that the realm allows for messages on their way.
+    pub charge: Option<Charge>,
+}
+
+/// What a publication costs beside its payload and attributes, roughly, in bytes.
+pub const PUBLICATION_OVERHEAD: usize = 256;
+
+impl Publication {
+    /// What it costs a queue or mailbox that holds it, in bytes.
+    pub fn cost(&self) -> usize {
+        self.payload.len() + self.attributes.bytes() + PUBLICATION_OVERHEAD
+    }
+}

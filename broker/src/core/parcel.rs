@@ -1,0 +1,118 @@
+//! What a session finds in its mailbox.
+
+use std::sync::Arc;
+
+use tandem_protocols::payload::Payload;
+
+use crate::core::access::{Principal, Refusal};
+use crate::core::message::{Attributes, Publication, SessionId};
+use crate::core::name::Name;
+
+/// Identifies a subscription in its realm: all sessions that subscribe to one pattern share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubscriptionId(pub u64);
+
+/// Identifies a registration in its realm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RegistrationId(pub u64);
+
+/// Identifies a consumer of a queue among those of its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConsumerId(pub u64);
+
+/// Something for a session to tell its peer.
+#[derive(Debug)]
+pub enum Parcel {
+    /// A message on a topic.
+    Event {
+        /// The message.
+        publication: Arc<Publication>,
+        /// The subscription that it matched.
+        subscription: SubscriptionId,
+    },
+    /// A message from a queue.
+    Delivery(Delivery),
+    /// A call to answer.
+    Invocation(Box<Invocation>),
+    /// The caller of this invocation no longer waits for it.
+    Interrupt {
+        /// The invocation.
+        invocation: u64,
+    },
+    /// The answer to a call.
+    Outcome(Box<Outcome>),
+    /// The answer to the session's request to authenticate its peer.
+    Authenticated(Box<Result<Principal, Refusal>>),
+    /// The session is to end.
+    Farewell(Farewell),
+}
+
+/// A message from a queue, in the care of a consumer until it settles it.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The message.
+    pub publication: Arc<Publication>,
+    /// The consumer that got it.
+    pub consumer: ConsumerId,
+    /// Its place in the queue; with the consumer this names the delivery.
+    pub sequence: u64,
+    /// How often it was delivered before.
+    pub redeliveries: u32,
+}
+
+/// A call, as its callee sees it.
+#[derive(Debug)]
+pub struct Invocation {
+    /// Identifies it in the callee's session: 1, 2, 3 and so on.
+    pub id: u64,
+    /// The registration that it was matched to.
+    pub registration: RegistrationId,
+    /// The procedure that was called.
+    pub procedure: Name,
+    /// True when the registration is a pattern, so that the callee cannot know the procedure.
+    pub by_pattern: bool,
+    /// Who calls.
+    pub caller: SessionId,
+    /// The arguments.
+    pub payload: Payload,
+    /// What travels with them.
+    pub attributes: Attributes,
+}
+
+/// The answer to a call, as its caller sees it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The caller's own number for the call.
+    pub call: u64,
+    /// What came of it.
+    pub result: Result<Answer, Failure>,
+}
+
+/// A result.
+#[derive(Debug)]
+pub struct Answer {
+    /// The values.
+    pub payload: Payload,
+    /// What travels with them.
+    pub attributes: Attributes,
+}
+
+/// An application's error, or the house's.
+#[derive(Debug)]
+pub struct Failure {
+    /// The error's name: a URI.
+    pub error: Arc<str>,
+    /// The arguments of the error.
+    pub payload: Payload,
+    /// What travels with them.
+    pub attributes: Attributes,
+}
+
+/// Why the house ends a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The broker shuts down.
+    Shutdown,
+    /// The session's mailbox was full.
+    SlowConsumer,
+}

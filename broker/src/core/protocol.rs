@@ -1,0 +1,129 @@
+//! The seam between a language and everything around it.
+//!
+//! A [`Session`] is told what happens (a message, a parcel, the passing of time) and asked, until it has
+//! nothing more to say, what is to be done. It waits for nothing: all awaiting is in the pump, which moves
+//! messages between a wire, a session and an inbox.
+
+use std::task::Waker;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::core::access::{Credentials, Peer};
+use crate::core::mailbox::Mailbox;
+use crate::core::message::{Frame, Kind};
+use crate::core::parcel::Parcel;
+
+/// A language.
+pub trait Protocol: Send + Sync {
+    /// The subprotocols that it is spoken under over WebSocket.
+    fn tokens(&self) -> &'static [&'static str];
+
+    /// Whether a stream that begins so is of this language; the token is then the one to open it with.
+    fn recognize(&self, _first: &[u8]) -> Recognition {
+        Recognition::No
+    }
+
+    /// The token for a serializer of a RawSocket handshake.
+    fn rawsocket(&self, _serializer: u8) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether a token is of this language.
+    fn speaks(&self, token: &str) -> bool {
+        self.tokens().contains(&token)
+    }
+
+    /// A session with a peer that speaks under `token`.
+    fn open(&self, token: &'static str, peer: &Peer, mailbox: Mailbox, now: Instant) -> Box<dyn Session>;
+}
+
+/// Whether a stream is of a language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recognition {
+    /// It is not.
+    No,
+    /// More of it must be seen.
+    Maybe,
+    /// It is: open it with this token.
+    Yes(&'static str),
+}
+
+/// A conversation with one peer. After each call but [`Session::deadline`], poll until `None`.
+pub trait Session: Send {
+    /// The peer sent this.
+    fn receive(&mut self, kind: Kind, bytes: Bytes, now: Instant);
+
+    /// The house has this for the peer.
+    fn deliver(&mut self, parcel: Parcel, now: Instant);
+
+    /// Time passed.
+    fn tick(&mut self, now: Instant);
+
+    /// The pump does not read from the peer at the moment: its silence means nothing.
+    fn pause(&mut self, now: Instant);
+
+    /// When it wants to hear that time passed.
+    fn deadline(&self) -> Option<Instant>;
+
+    /// What is to be done next.
+    fn poll(&mut self) -> Option<Output>;
+
+    /// The wire cannot go on: what the peer sent breaks the wire's own rules. A session that has a way to
+    /// say so in its language does; the pump closes the wire in any case.
+    fn fail(&mut self, reason: &str, now: Instant);
+
+    /// True once the peer is let in: from then on the limits of the configuration hold, and not the
+    /// tighter ones for strangers.
+    fn is_established(&self) -> bool;
+
+    /// True while the pump should not read from the peer, because the realm has too much on its way.
+    /// `waker` is woken when that ends.
+    fn is_congested(&self, waker: &Waker) -> bool;
+}
+
+/// What a session wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Send this to the peer.
+    Send(Frame),
+    /// Find out whether the peer is who it says; the answer comes as [`Parcel::Authenticated`].
+    Authenticate(Credentials),
+    /// Close the wire, after everything before was sent.
+    Close(Close),
+}
+
+/// Why a wire is closed, and what the log should say of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// The reason.
+    pub reason: Reason,
+    /// A sentence for the operator; may be empty.
+    pub detail: String,
+}
+
+impl Close {
+    /// Closes for this reason.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Close {
+        Close { reason, detail: detail.into() }
+    }
+}
+
+/// Why a wire is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The conversation ended as the language foresees.
+    Done,
+    /// The peer broke the rules of its language.
+    Violation,
+    /// The peer sent more than is allowed.
+    TooBig,
+    /// The house said no.
+    Refused,
+    /// The peer does not read what it asked for.
+    SlowConsumer,
+    /// The peer was silent for too long.
+    Silent,
+    /// The broker shuts down.
+    Shutdown,
+}

@@ -1,0 +1,460 @@
+//! A realm: one address space, and the sessions that met in it.
+//!
+//! [`Realm::join`] hands out a [`Member`], through which a session does everything that it does. Dropping
+//! it leaves the realm and undoes what was done: subscriptions, registrations and consumers go, what was
+//! not acknowledged becomes ready again, calls that were under way are answered.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::task::Waker;
+
+use parking_lot::Mutex;
+
+use tandem_protocols::payload::Payload;
+
+use crate::core::access::{self, Action, Principal, Refusal};
+use crate::core::budget::Budget;
+use crate::core::calls::{Answered, Caller, Calls};
+use crate::core::mailbox::Mailbox;
+use crate::core::message::{Attributes, Encodings, Publication, SessionId};
+use crate::core::name::{Name, Pattern};
+use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
+use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, Settlement, Step};
+use crate::core::topics::{Sink, Subscriber, Topics};
+use crate::metrics;
+
+/// The source of chance: numbers that nobody can guess, or, in a simulation, those of a seed.
+pub type Entropy = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// WAMP's largest number that is exact in every language.
+const ID_MAX: u64 = 1 << 53;
+
+/// What a realm allows.
+#[derive(Clone, Copy, Debug)]
+pub struct RealmLimits {
+    /// Sessions at a time.
+    pub sessions_max: usize,
+    /// Subscriptions of one session.
+    pub subscriptions_max: usize,
+    /// Registrations of one session.
+    pub registrations_max: usize,
+    /// Consumers of one session.
+    pub consumers_max: usize,
+    /// Bytes of topic messages on their way, before publishers are no longer read.
+    pub in_flight_bytes_max: usize,
+    /// What queues may hold.
+    pub queues: QueueLimits,
+}
+
+/// A realm.
+pub struct Realm {
+    name: Arc<str>,
+    limits: RealmLimits,
+    entropy: Entropy,
+    sessions: Mutex<HashMap<SessionId, Mailbox>>,
+    topics: Topics,
+    calls: Calls,
+    queues: Queues,
+    budget: Arc<Budget>,
+}
+
+impl fmt::Debug for Realm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Realm").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Realm {
+    /// An empty realm.
+    pub fn new(name: &str, limits: RealmLimits, entropy: Entropy) -> Arc<Realm> {
+        Arc::new(Realm {
+            name: name.into(),
+            entropy,
+            sessions: Mutex::default(),
+            topics: Topics::default(),
+            calls: Calls::default(),
+            queues: Queues::new(limits.queues),
+            budget: Budget::new(limits.in_flight_bytes_max),
+            limits,
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// How many sessions are in it.
+    pub fn sessions(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
+    /// Its topics.
+    pub fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// Its calls.
+    pub fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    /// Its queues.
+    pub fn queues(&self) -> &Queues {
+        &self.queues
+    }
+
+    /// Lets a session in.
+    pub fn join(self: &Arc<Realm>, principal: Principal, mailbox: Mailbox) -> Result<Member, Refusal> {
+        let mut sessions = self.sessions.lock();
+        if sessions.len() >= self.limits.sessions_max {
+            return Err(Refusal::TooMany("sessions", self.limits.sessions_max));
+        }
+        let id = loop {
+            let id = SessionId(self.random_id());
+            if !sessions.contains_key(&id) {
+                break id;
+            }
+        };
+        sessions.insert(id, mailbox.clone());
+        metrics::SESSIONS.add(1);
+        Ok(Member {
+            id,
+            realm: self.clone(),
+            principal,
+            mailbox,
+            subscriptions: Vec::new(),
+            registrations: Vec::new(),
+            consumers: Vec::new(),
+            last_consumer: 0,
+        })
+    }
+
+    /// Asks all sessions to end.
+    pub fn say_farewell(&self, farewell: Farewell) {
+        let mailboxes: Vec<Mailbox> = self.sessions.lock().values().cloned().collect();
+        for mailbox in mailboxes {
+            mailbox.push(Parcel::Farewell(farewell));
+        }
+    }
+
+    /// Uniform in 1 to 2^53.
+    fn random_id(&self) -> u64 {
+        ((self.entropy)() & (ID_MAX - 1)) + 1
+    }
+}
+
+/// Something to publish or to put into a queue.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The topic or queue.
+    pub name: Name,
+    /// The application's data.
+    pub payload: Payload,
+    /// What travels with it.
+    pub attributes: Attributes,
+}
+
+/// One step of a transaction.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// Publish to a topic.
+    Publish(Outgoing),
+    /// Put into a queue.
+    Send(Outgoing),
+    /// Settle a delivery.
+    Settle(ConsumerId, u64, Settlement),
+}
+
+/// A session's place in a realm.
+#[derive(Debug)]
+pub struct Member {
+    id: SessionId,
+    realm: Arc<Realm>,
+    principal: Principal,
+    mailbox: Mailbox,
+    subscriptions: Vec<SubscriptionId>,
+    registrations: Vec<RegistrationId>,
+    consumers: Vec<Consumption>,
+    last_consumer: u64,
+}
+
+#[derive(Debug)]
+struct Consumption {
+    id: ConsumerId,
+    queue: Arc<Queue>,
+    /// The subscription that feeds the queue, if it is bound to topics.
+    binding: Option<SubscriptionId>,
+}
+
+impl Member {
+    /// The number of the session.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The realm.
+    pub fn realm(&self) -> &Arc<Realm> {
+        &self.realm
+    }
+
+    /// Who the session is.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// True while the realm wants its publishers not to be read; `waker` is woken when that ends.
+    pub fn congested(&self, waker: &Waker) -> bool {
+        self.realm.budget.exceeded(waker)
+    }
+
+    /// Subscribes to topics. Doing it again for the same pattern changes nothing.
+    pub fn subscribe(&mut self, pattern: &Pattern) -> Result<SubscriptionId, Refusal> {
+        if let Some(name) = pattern.name() {
+            access::check(&self.principal, Action::Subscribe, name)?;
+        }
+        let limit = self.realm.limits.subscriptions_max;
+        if self.subscriptions.len() >= limit {
+            return Err(Refusal::TooMany("subscriptions of a session", limit));
+        }
+        let sink = Sink::Mailbox(self.mailbox.clone());
+        let id = self.realm.topics.subscribe(pattern, self.subscriber(0), sink)?;
+        if !self.subscriptions.contains(&id) {
+            self.subscriptions.push(id);
+        }
+        Ok(id)
+    }
+
+    /// Ends a subscription.
+    pub fn unsubscribe(&mut self, id: SubscriptionId) -> Result<(), Refusal> {
+        let place = self.subscriptions.iter().position(|known| *known == id);
+        let place = place.ok_or(Refusal::NoSuchSubscription)?;
+        self.subscriptions.swap_remove(place);
+        self.realm.topics.unsubscribe(id, self.subscriber(0));
+        Ok(())
+    }
+
+    /// Subscribes to topics with acknowledgement: through a queue of its own that is bound to them.
+    pub fn bind(&mut self, pattern: &Pattern, credit: Credit) -> Result<ConsumerId, Refusal> {
+        if let Some(name) = pattern.name() {
+            access::check(&self.principal, Action::Subscribe, name)?;
+        }
+        let key = self.next_consumer()?;
+        let name = self.private_name("bound");
+        let queue = self.realm.queues.unnamed(&name, key, self.mailbox.clone(), credit);
+        let sink = Sink::Queue(queue.clone());
+        let binding = self.realm.topics.subscribe(pattern, self.subscriber(key.consumer.0), sink)?;
+        self.consumers.push(Consumption { id: key.consumer, queue, binding: Some(binding) });
+        Ok(key.consumer)
+    }
+
+    /// Publishes to a topic, and gives the number of the publication.
+    pub fn publish(&self, outgoing: Outgoing, exclude_me: bool) -> Result<u64, Refusal> {
+        access::check(&self.principal, Action::Publish, &outgoing.name)?;
+        Ok(self.publish_unchecked(outgoing, exclude_me))
+    }
+
+    fn publish_unchecked(&self, outgoing: Outgoing, exclude_me: bool) -> u64 {
+        metrics::PUBLICATIONS.add(1);
+        let mut publication = self.publication(outgoing);
+        publication.charge = Some(self.realm.budget.charge(publication.cost()));
+        let publication = Arc::new(publication);
+        self.realm.topics.publish(&publication, exclude_me.then_some(self.id));
+        publication.id
+    }
+
+    /// Puts a message into a queue, and gives its number.
+    pub fn send(&self, outgoing: Outgoing) -> Result<u64, Refusal> {
+        access::check(&self.principal, Action::Send, &outgoing.name)?;
+        let publication = Arc::new(self.publication(outgoing));
+        let id = publication.id;
+        if publication.name.as_str().starts_with(REPLY_PREFIX) {
+            // Whoever waited for it may be gone; that is nobody's fault here.
+            self.realm.queues.send_existing(publication)?;
+        } else {
+            self.realm.queues.send(publication)?;
+        }
+        Ok(id)
+    }
+
+    /// Takes messages from a queue.
+    pub fn consume(&mut self, queue: &Name, credit: Credit) -> Result<ConsumerId, Refusal> {
+        access::check(&self.principal, Action::Consume, queue)?;
+        let key = self.next_consumer()?;
+        let queue = self.realm.queues.consume(queue, key, self.mailbox.clone(), credit)?;
+        self.consumers.push(Consumption { id: key.consumer, queue, binding: None });
+        Ok(key.consumer)
+    }
+
+    /// Makes a queue that only this session consumes from, for answers: others send to it by its name,
+    /// which nobody can guess.
+    pub fn reply_queue(&mut self, credit: Credit) -> Result<(Name, ConsumerId), Refusal> {
+        let key = self.next_consumer()?;
+        let name = self.private_name("reply");
+        let queue = self.realm.queues.own(&name, key, self.mailbox.clone(), credit)?;
+        self.consumers.push(Consumption { id: key.consumer, queue, binding: None });
+        Ok((name, key.consumer))
+    }
+
+    /// Settles a delivery.
+    pub fn settle(
+        &mut self,
+        consumer: ConsumerId,
+        sequence: u64,
+        settlement: Settlement,
+    ) -> Result<(), Refusal> {
+        let consumption = self.consumption(consumer)?;
+        self.realm.queues.settle(&consumption.queue, self.key(consumer), sequence, settlement)
+    }
+
+    /// Stops deliveries to a consumer. What it holds it may still settle.
+    pub fn close_consumer(&mut self, consumer: ConsumerId) -> Result<(), Refusal> {
+        let consumption = self.consumption(consumer)?;
+        consumption.queue.close(self.key(consumer));
+        if let Some(binding) = consumption.binding {
+            self.realm.topics.unsubscribe(binding, self.subscriber(consumer.0));
+        }
+        self.release_if_settled(consumer);
+        Ok(())
+    }
+
+    /// Forgets a closed consumer once it holds nothing any more.
+    pub fn release_if_settled(&mut self, consumer: ConsumerId) {
+        let key = self.key(consumer);
+        let place = self.consumers.iter().position(|known| known.id == consumer);
+        if let Some(place) = place
+            && self.consumers[place].queue.is_settled(key)
+        {
+            let consumption = self.consumers.swap_remove(place);
+            self.realm.queues.leave(&consumption.queue, key);
+        }
+    }
+
+    /// Takes all of these steps or, when one is refused, none.
+    pub fn commit(&mut self, operations: Vec<Operation>) -> Result<(), Refusal> {
+        let mut steps = Vec::new();
+        let mut publications = Vec::new();
+        for operation in operations {
+            match operation {
+                Operation::Publish(outgoing) => {
+                    access::check(&self.principal, Action::Publish, &outgoing.name)?;
+                    publications.push(outgoing);
+                }
+                Operation::Send(outgoing) => {
+                    access::check(&self.principal, Action::Send, &outgoing.name)?;
+                    steps.push(Step::Send(Arc::new(self.publication(outgoing))));
+                }
+                Operation::Settle(consumer, sequence, settlement) => {
+                    let queue = self.consumption(consumer)?.queue.clone();
+                    steps.push(Step::Settle { queue, consumer: self.key(consumer), sequence, settlement });
+                }
+            }
+        }
+        self.realm.queues.commit(steps)?;
+        for outgoing in publications {
+            self.publish_unchecked(outgoing, false);
+        }
+        Ok(())
+    }
+
+    /// Registers a procedure, or all that match a pattern.
+    pub fn register(&mut self, pattern: &Pattern) -> Result<RegistrationId, Refusal> {
+        if let Some(name) = pattern.name() {
+            access::check(&self.principal, Action::Register, name)?;
+        }
+        let limit = self.realm.limits.registrations_max;
+        if self.registrations.len() >= limit {
+            return Err(Refusal::TooMany("registrations of a session", limit));
+        }
+        let id = self.realm.calls.register(pattern, self.id, &self.mailbox)?;
+        self.registrations.push(id);
+        Ok(id)
+    }
+
+    /// Ends a registration. Calls that are under way are still answered.
+    pub fn unregister(&mut self, id: RegistrationId) -> Result<(), Refusal> {
+        self.realm.calls.unregister(id, self.id)?;
+        self.registrations.retain(|known| *known != id);
+        Ok(())
+    }
+
+    /// Calls a procedure. The answer comes into the mailbox under `call`.
+    pub fn call(&self, call: u64, outgoing: Outgoing) -> Result<(), Refusal> {
+        let Outgoing { name, payload, attributes } = outgoing;
+        access::check(&self.principal, Action::Call, &name)?;
+        let caller = Caller { session: self.id, call, mailbox: self.mailbox.clone() };
+        self.realm.calls.call(caller, name, payload, attributes)
+    }
+
+    /// No longer waits for the answer to a call. True when it was under way.
+    pub fn abandon(&self, call: u64) -> bool {
+        self.realm.calls.abandon(self.id, call)
+    }
+
+    /// Answers an invocation.
+    pub fn answer(&self, invocation: u64, result: Result<Answer, Failure>) -> Answered {
+        self.realm.calls.answer(self.id, invocation, result)
+    }
+
+    fn publication(&self, outgoing: Outgoing) -> Publication {
+        Publication {
+            id: self.realm.random_id(),
+            name: outgoing.name,
+            publisher: self.id,
+            payload: outgoing.payload,
+            attributes: outgoing.attributes,
+            encodings: Encodings::default(),
+            charge: None,
+        }
+    }
+
+    fn subscriber(&self, binding: u64) -> Subscriber {
+        Subscriber { session: self.id, binding }
+    }
+
+    fn key(&self, consumer: ConsumerId) -> ConsumerKey {
+        ConsumerKey { session: self.id, consumer }
+    }
+
+    fn next_consumer(&mut self) -> Result<ConsumerKey, Refusal> {
+        let limit = self.realm.limits.consumers_max;
+        if self.consumers.len() >= limit {
+            return Err(Refusal::TooMany("consumers of a session", limit));
+        }
+        self.last_consumer += 1;
+        Ok(self.key(ConsumerId(self.last_consumer)))
+    }
+
+    fn consumption(&self, consumer: ConsumerId) -> Result<&Consumption, Refusal> {
+        self.consumers.iter().find(|known| known.id == consumer).ok_or(Refusal::NoSuchDelivery)
+    }
+
+    /// A name in the house's own part of the address space that nobody can guess.
+    fn private_name(&self, kind: &str) -> Name {
+        let (high, low) = ((self.realm.entropy)(), (self.realm.entropy)());
+        let name = format!("tandem.{kind}.{high:016x}{low:016x}");
+        Name::parse(&name).expect("three components of letters and digits are a name")
+    }
+}
+
+/// What the names of reply queues begin with.
+pub const REPLY_PREFIX: &str = "tandem.reply.";
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let Member { realm, id, .. } = self;
+        for subscription in &self.subscriptions {
+            realm.topics.unsubscribe(*subscription, Subscriber { session: *id, binding: 0 });
+        }
+        for Consumption { id: consumer, queue, binding } in &self.consumers {
+            if let Some(binding) = binding {
+                realm.topics.unsubscribe(*binding, Subscriber { session: *id, binding: consumer.0 });
+            }
+            realm.queues.leave(queue, ConsumerKey { session: *id, consumer: *consumer });
+        }
+        realm.calls.leave(*id);
+        realm.sessions.lock().remove(id);
+        metrics::SESSIONS.add(-1);
+    }
+}

@@ -1,0 +1,695 @@
+//! The pump: moves messages between a wire, a session and an inbox. One task per connection, and the only
+//! place that waits.
+//!
+//! Writing pulls: parcels are taken from the inbox only when the wire takes bytes, so that what a slow
+//! peer leaves unread stays in its mailbox, where it is bounded. What is ready is written at once, however
+//! many messages it is. Reading goes on while there is nothing to write and stops while the peer leaves
+//! too many answers unread, or the realm has too much on its way; timers run in any case.
+//!
+//! An idle connection holds no buffer: reading and composing use one of each per thread.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use tokio::io::ReadBuf;
+use tokio::time::Sleep;
+
+use crate::core::access::{Authenticating, Authenticator, Peer};
+use crate::core::mailbox::{self, Batch, Inbox};
+use crate::core::message::Frame;
+use crate::core::parcel::Parcel;
+use crate::core::protocol::{Close, Output, Reason, Session};
+use crate::front::framing::{Arrival, Framing, Piece};
+use crate::front::gate::Permit;
+use crate::front::wire::Wire;
+use crate::metrics;
+
+/// Times and sizes of the pump.
+#[derive(Clone, Debug)]
+pub struct PumpLimits {
+    /// How long a stranger may take to be let in.
+    pub establish_time_max: Duration,
+    /// How many bytes a stranger may send before.
+    pub establish_bytes_max: usize,
+    /// Silence after which a ping is sent.
+    pub ping_interval: Duration,
+    /// Silence after that which ends the connection.
+    pub pong_time_max: Duration,
+    /// How long a message may take to arrive whole.
+    pub message_time_max: Duration,
+    /// How long the inbox may stay over its soft limit.
+    pub slow_time_max: Duration,
+    /// How long the peer may take to answer a close.
+    pub close_time_max: Duration,
+    /// How long to read on after the last byte was written, so that the peer gets to see it.
+    pub linger_time_max: Duration,
+    /// Unread answers, in bytes, from which on the peer is not read.
+    pub owed_bytes_max: usize,
+}
+
+/// One write is composed of about this much.
+const COMPOSE_BYTES: usize = 64 * 1024;
+
+/// Read at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Rounds of writing and reading before other tasks get their turn.
+const ROUNDS_MAX: usize = 16;
+
+/// What an idle connection may keep of its queues' capacity, in elements.
+const IDLE_CAPACITY: usize = 4;
+
+thread_local! {
+    static READING: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+    static COMPOSING: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(COMPOSE_BYTES * 2));
+}
+
+/// Where a connection is in its life.
+#[derive(Debug)]
+enum Phase {
+    Open,
+    /// The session ended; what it still had to say is being written, then the wire's goodbye.
+    Closing(Close),
+    /// Everything was written; the peer may answer the wire's goodbye.
+    AwaitingClose,
+    /// Nothing is expected any more; read until the peer is done, so that it sees what was written.
+    Lingering,
+}
+
+/// One connection.
+pub struct Connection<W> {
+    wire: W,
+    framing: Framing,
+    session: Option<Box<dyn Session>>,
+    inbox: Inbox,
+    peer: Peer,
+    authenticator: Arc<dyn Authenticator>,
+    authenticating: Option<Authenticating>,
+    limits: Arc<PumpLimits>,
+    /// Holds a place among those who were not let in yet.
+    stranger: Option<Permit>,
+    /// Taken from the inbox, not yet delivered.
+    batch: VecDeque<Parcel>,
+    /// Said by the session, not yet on the wire.
+    owed: VecDeque<Frame>,
+    owed_bytes: usize,
+    /// Composed, not yet taken by the wire.
+    backlog: VecDeque<Bytes>,
+    /// The rest of a message of which fragments were sent.
+    fragments: Bytes,
+    /// The newest ping that was not answered yet.
+    ping_to_answer: Option<Bytes>,
+    phase: Phase,
+    opened: Instant,
+    received_bytes: usize,
+    heard: Instant,
+    pinged: Option<Instant>,
+    incomplete_since: Option<Instant>,
+    slow_since: Option<Instant>,
+    phase_since: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What a connection is made of.
+pub struct Parts<W> {
+    /// Carries it.
+    pub wire: W,
+    /// How messages lie there.
+    pub framing: Framing,
+    /// The language.
+    pub session: Box<dyn Session>,
+    /// What the house has for it.
+    pub inbox: Inbox,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// Finds out who they are.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Times and sizes.
+    pub limits: Arc<PumpLimits>,
+    /// A place among strangers.
+    pub stranger: Option<Permit>,
+    /// When the peer was accepted.
+    pub opened: Instant,
+}
+
+/// Now, as the runtime's clock says: in tests it may be virtual.
+pub fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl<W: Wire> Connection<W> {
+    /// A connection that was just opened. Awaiting it runs it to its end.
+    pub fn new(parts: Parts<W>) -> Connection<W> {
+        let now = now();
+        metrics::CONNECTIONS.add(1);
+        Connection {
+            wire: parts.wire,
+            framing: parts.framing,
+            session: Some(parts.session),
+            inbox: parts.inbox,
+            peer: parts.peer,
+            authenticator: parts.authenticator,
+            authenticating: None,
+            limits: parts.limits,
+            stranger: parts.stranger,
+            batch: VecDeque::new(),
+            owed: VecDeque::new(),
+            owed_bytes: 0,
+            backlog: VecDeque::new(),
+            fragments: Bytes::new(),
+            ping_to_answer: None,
+            phase: Phase::Open,
+            opened: parts.opened,
+            received_bytes: 0,
+            heard: now,
+            pinged: None,
+            incomplete_since: None,
+            slow_since: None,
+            phase_since: now,
+            timer: None,
+        }
+    }
+
+    /// Runs the connection to its end.
+    pub async fn run(self) {
+        let peer = self.peer.clone();
+        match self.await {
+            Ok(()) => tracing::debug!(%peer, "connection ended"),
+            Err(error) => tracing::debug!(%peer, %error, "connection broke"),
+        }
+    }
+
+    /// One turn of everything. Ready when the connection is over.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let now = now();
+        self.run_timers(now)?;
+        for _ in 0..ROUNDS_MAX {
+            self.poll_authentication(cx, now);
+            let blocked = match self.poll_write(cx, now) {
+                Poll::Ready(result) => {
+                    result?;
+                    false
+                }
+                Poll::Pending => true,
+            };
+            self.watch_slowness(cx, blocked, now);
+            match self.poll_read(cx, now)? {
+                Poll::Pending => {
+                    self.shrink();
+                    return Poll::Pending;
+                }
+                Poll::Ready(Read::Some) => {}
+                Poll::Ready(Read::End) => return Poll::Ready(Ok(())),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    // ---- the session ---------------------------------------------------------------------------------
+
+    /// Does what the session wants done.
+    fn drain_session(&mut self, now: Instant) {
+        let Some(session) = &mut self.session else { return };
+        while let Some(output) = session.poll() {
+            match output {
+                Output::Send(frame) => {
+                    self.owed_bytes += frame.message().len();
+                    self.owed.push_back(frame);
+                }
+                Output::Authenticate(credentials) => {
+                    self.authenticating = Some(self.authenticator.authenticate(credentials, &self.peer));
+                }
+                Output::Close(close) => return self.end_session(close, now),
+            }
+        }
+        if self.stranger.is_some() && session.is_established() {
+            self.stranger = None;
+        }
+    }
+
+    /// Leaves the realm at once; what was said is still written.
+    fn end_session(&mut self, close: Close, now: Instant) {
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        match close.reason {
+            Reason::Done | Reason::Shutdown => {
+                tracing::debug!(peer = %self.peer, reason = ?close.reason, "connection closes");
+            }
+            reason => {
+                if matches!(reason, Reason::Violation | Reason::TooBig) {
+                    metrics::VIOLATIONS.add(1);
+                }
+                tracing::warn!(peer = %self.peer, ?reason, detail = %close.detail, "connection closed");
+            }
+        }
+        self.session = None;
+        self.authenticating = None;
+        self.batch.clear();
+        self.phase = Phase::Closing(close);
+        self.phase_since = now;
+    }
+
+    /// The wire's own rules were broken, or one of the pump's limits was reached.
+    fn fail(&mut self, close: Close, now: Instant) {
+        if let Some(session) = &mut self.session {
+            session.fail(&close.detail, now);
+            while let Some(output) = session.poll() {
+                if let Output::Send(frame) = output {
+                    self.owed_bytes += frame.message().len();
+                    self.owed.push_back(frame);
+                }
+            }
+        }
+        self.end_session(close, now);
+    }
+
+    fn poll_authentication(&mut self, cx: &mut Context<'_>, now: Instant) {
+        while let Some(authenticating) = &mut self.authenticating {
+            let Poll::Ready(result) = authenticating.as_mut().poll(cx) else { return };
+            self.authenticating = None;
+            if let Some(session) = &mut self.session {
+                session.deliver(Parcel::Authenticated(Box::new(result)), now);
+            }
+            self.drain_session(now);
+        }
+    }
+
+    // ---- writing -------------------------------------------------------------------------------------
+
+    /// Writes until there is nothing more to write (ready) or the wire takes no more (pending).
+    fn poll_write(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
+        COMPOSING.with_borrow_mut(|buffer| {
+            loop {
+                ready!(self.poll_backlog(cx))?;
+                buffer.clear();
+                self.compose(cx, buffer, now);
+                if buffer.is_empty() && self.backlog.is_empty() {
+                    return self.poll_finished(cx, now);
+                }
+                if self.backlog.is_empty() {
+                    ready!(self.poll_buffer(cx, buffer))?;
+                } else if !buffer.is_empty() {
+                    self.backlog.push_back(Bytes::copy_from_slice(buffer));
+                }
+            }
+        })
+    }
+
+    fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.backlog.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 16];
+            let mut count = 0;
+            for (slice, bytes) in slices.iter_mut().zip(&self.backlog) {
+                *slice = IoSlice::new(bytes);
+                count += 1;
+            }
+            let mut written = ready!(Pin::new(&mut self.wire).poll_write_vectored(cx, &slices[..count]))?;
+            metrics::WRITES.add(1);
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            while let Some(first) = self.backlog.front_mut() {
+                if written < first.len() {
+                    first.advance(written);
+                    break;
+                }
+                written -= first.len();
+                self.backlog.pop_front();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes the buffer; what the wire does not take goes to the backlog.
+    fn poll_buffer(&mut self, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<()>> {
+        let written = match Pin::new(&mut self.wire).poll_write(cx, buffer) {
+            Poll::Ready(result) => {
+                metrics::WRITES.add(1);
+                result?
+            }
+            Poll::Pending => 0,
+        };
+        if written < buffer.len() {
+            self.backlog.push_back(Bytes::copy_from_slice(&buffer[written..]));
+            return self.poll_backlog(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Composes the next write: into the buffer and, for what is large, into the backlog.
+    fn compose(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>, now: Instant) {
+        if let Some(data) = self.ping_to_answer.take() {
+            self.framing.pong(&data, buffer);
+        }
+        let mut settled = 0;
+        while buffer.len() < COMPOSE_BYTES && self.backlog.is_empty() {
+            if !self.fragments.is_empty() {
+                let rest = std::mem::take(&mut self.fragments);
+                let (next, rest) = self.framing.continue_fragments(rest, buffer);
+                self.fragments = rest;
+                self.put_aside(buffer, next);
+            } else if let Some(frame) = self.owed.pop_front() {
+                self.owed_bytes -= frame.message().len();
+                metrics::MESSAGES_OUT.add(1);
+                match self.framing.frame(&frame, buffer) {
+                    Piece::Copied => {}
+                    Piece::Body(body) => self.put_aside(buffer, body),
+                    Piece::Fragmented { first, rest } => {
+                        self.fragments = rest;
+                        self.put_aside(buffer, first);
+                    }
+                }
+            } else if let Some(parcel) = self.next_parcel(cx) {
+                settled += mailbox::cost(&parcel);
+                if let Some(session) = &mut self.session {
+                    session.deliver(parcel, now);
+                }
+                self.drain_session(now);
+            } else {
+                break;
+            }
+        }
+        self.inbox.settled(settled);
+    }
+
+    fn put_aside(&mut self, buffer: &mut Vec<u8>, body: Bytes) {
+        if !buffer.is_empty() {
+            self.backlog.push_back(Bytes::copy_from_slice(buffer));
+            buffer.clear();
+        }
+        self.backlog.push_back(body);
+    }
+
+    fn next_parcel(&mut self, cx: &mut Context<'_>) -> Option<Parcel> {
+        self.session.as_ref()?;
+        if self.batch.is_empty() && self.inbox.poll_take(cx, &mut self.batch).is_pending() {
+            return None;
+        }
+        self.batch.pop_front()
+    }
+
+    /// Everything was written: goes on with closing, if that is under way.
+    fn poll_finished(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
+        if let Phase::Closing(close) = &self.phase {
+            let mut goodbye = Vec::new();
+            let awaits_answer = self.framing.close(Some(close.reason), &mut goodbye);
+            self.phase = if awaits_answer { Phase::AwaitingClose } else { Phase::Lingering };
+            self.phase_since = now;
+            if !goodbye.is_empty() {
+                self.backlog.push_back(goodbye.into());
+                ready!(self.poll_backlog(cx))?;
+            }
+        }
+        ready!(Pin::new(&mut self.wire).poll_flush(cx))?;
+        if matches!(self.phase, Phase::Lingering) {
+            ready!(Pin::new(&mut self.wire).poll_shutdown(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    // ---- reading -------------------------------------------------------------------------------------
+
+    /// Reads once. Pending when there is nothing to read, or nothing should be read now.
+    fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<Poll<Read>> {
+        if self.reading_pauses(cx) {
+            // What we do not read cannot count as the peer's silence.
+            self.heard = now;
+            if let Some(session) = &mut self.session {
+                session.pause(now);
+            }
+            return Ok(Poll::Pending);
+        }
+        READING.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            match Pin::new(&mut self.wire).poll_read(cx, &mut buffer) {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(result) => result?,
+            }
+            metrics::READS.add(1);
+            let length = buffer.filled().len();
+            if length == 0 {
+                return Ok(Poll::Ready(Read::End));
+            }
+            self.heard = now;
+            self.pinged = None;
+            self.take_in(&mut scratch[..length], now);
+            Ok(Poll::Ready(Read::Some))
+        })
+    }
+
+    fn reading_pauses(&self, cx: &mut Context<'_>) -> bool {
+        match &self.session {
+            Some(session) => {
+                self.owed_bytes > self.limits.owed_bytes_max
+                    || self.authenticating.is_some()
+                    || session.is_congested(cx.waker())
+            }
+            None => false,
+        }
+    }
+
+    fn take_in(&mut self, data: &mut [u8], now: Instant) {
+        if matches!(self.phase, Phase::Lingering) {
+            return;
+        }
+        let established = self.session.as_ref().is_some_and(|session| session.is_established());
+        if !established {
+            self.received_bytes += data.len();
+            if self.received_bytes > self.limits.establish_bytes_max && self.session.is_some() {
+                let detail = "too much was sent before the session was established";
+                return self.fail(Close::new(Reason::TooBig, detail), now);
+            }
+        }
+        let batch = Batch::begin();
+        let mut arrivals = Arrivals { closed: false, ping: None };
+        let result = {
+            let Connection { framing, session, .. } = self;
+            framing.receive(data, established, &mut |arrival| {
+                arrivals.take(arrival, session.as_deref_mut(), now);
+            })
+        };
+        if arrivals.ping.is_some() {
+            self.ping_to_answer = arrivals.ping;
+        }
+        self.drain_session(now);
+        drop(batch);
+        if let Err(close) = result {
+            self.fail(close, now);
+        } else if arrivals.closed {
+            self.peer_closes(now);
+        }
+        self.watch_completeness(now);
+    }
+
+    fn peer_closes(&mut self, now: Instant) {
+        match self.phase {
+            // Answered by the same goodbye, after what was said before.
+            Phase::Open => self.end_session(Close::new(Reason::Done, "the peer closed"), now),
+            Phase::AwaitingClose => {
+                self.phase = Phase::Lingering;
+                self.phase_since = now;
+            }
+            Phase::Closing(_) | Phase::Lingering => {}
+        }
+    }
+
+    // ---- time ----------------------------------------------------------------------------------------
+
+    fn watch_completeness(&mut self, now: Instant) {
+        self.incomplete_since =
+            if self.framing.is_incomplete() { self.incomplete_since.or(Some(now)) } else { None };
+    }
+
+    /// While the wire is blocked, looks after the mailbox.
+    fn watch_slowness(&mut self, cx: &mut Context<'_>, blocked: bool, now: Instant) {
+        if !blocked || self.session.is_none() {
+            self.slow_since = None;
+            return;
+        }
+        if self.inbox.poll_ended(cx) {
+            self.batch.clear();
+            let mut last = VecDeque::new();
+            // The farewell that ended it is all that the inbox holds now.
+            if self.inbox.poll_take(cx, &mut last).is_ready() {
+                for parcel in last {
+                    if let Some(session) = &mut self.session {
+                        session.deliver(parcel, now);
+                    }
+                }
+                self.drain_session(now);
+            }
+        } else if self.inbox.over_soft_limit() {
+            self.slow_since = self.slow_since.or(Some(now));
+        } else {
+            self.slow_since = None;
+        }
+    }
+
+    fn run_timers(&mut self, now: Instant) -> io::Result<()> {
+        if let Some(session) = &mut self.session {
+            let due = session.deadline().is_some_and(|deadline| deadline <= now);
+            if due {
+                session.tick(now);
+                self.drain_session(now);
+            }
+        }
+        let limits = self.limits.clone();
+        let passed = |since: Instant, time: Duration| now >= since + time;
+        match &self.phase {
+            Phase::Open => {
+                if self.stranger_time_is_up(now) {
+                    let detail = "the session was not established in time";
+                    self.fail(Close::new(Reason::Silent, detail), now);
+                } else if self.incomplete_since.is_some_and(|since| passed(since, limits.message_time_max)) {
+                    let detail = "a message did not arrive whole in time";
+                    self.fail(Close::new(Reason::Silent, detail), now);
+                } else if self.slow_since.is_some_and(|since| passed(since, limits.slow_time_max)) {
+                    self.slow_since = None;
+                    self.inbox.overflow();
+                }
+                self.run_pings(now);
+            }
+            Phase::Closing(_) | Phase::AwaitingClose if passed(self.phase_since, limits.close_time_max) => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Phase::Lingering if passed(self.phase_since, limits.linger_time_max) => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn stranger_time_is_up(&self, now: Instant) -> bool {
+        now >= self.opened + self.limits.establish_time_max
+            && self.session.as_ref().is_some_and(|session| !session.is_established())
+    }
+
+    fn run_pings(&mut self, now: Instant) {
+        match self.pinged {
+            Some(pinged) if now >= pinged + self.limits.pong_time_max => {
+                self.fail(Close::new(Reason::Silent, "the peer did not answer a ping"), now);
+            }
+            None if now >= self.heard + self.limits.ping_interval && self.session.is_some() => {
+                let mut ping = Vec::new();
+                if self.framing.ping(&mut ping) {
+                    self.pinged = Some(now);
+                    // Between messages, or between the fragments of one: both are whole in the backlog.
+                    self.backlog.push_back(ping.into());
+                } else {
+                    self.heard = now;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let limits = &self.limits;
+        match self.phase {
+            Phase::Open => {
+                let session = self.session.as_ref();
+                let ping = match self.pinged {
+                    Some(pinged) => pinged + limits.pong_time_max,
+                    None => self.heard + limits.ping_interval,
+                };
+                [
+                    session.and_then(|session| session.deadline()),
+                    session
+                        .is_some_and(|session| !session.is_established())
+                        .then(|| self.opened + limits.establish_time_max),
+                    self.incomplete_since.map(|since| since + limits.message_time_max),
+                    self.slow_since.map(|since| since + limits.slow_time_max),
+                ]
+                .into_iter()
+                .flatten()
+                .fold(ping, Instant::min)
+            }
+            Phase::Closing(_) | Phase::AwaitingClose => self.phase_since + limits.close_time_max,
+            Phase::Lingering => self.phase_since + limits.linger_time_max,
+        }
+    }
+
+    /// Arms the timer. It may ring early, never late. True when it rings at once.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        let deadline = tokio::time::Instant::from_std(self.deadline());
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if deadline < timer.deadline() || timer.is_elapsed() {
+            timer.as_mut().reset(deadline);
+        }
+        timer.as_mut().poll(cx).is_ready()
+    }
+
+    /// Gives back what an idle connection does not need.
+    fn shrink(&mut self) {
+        if self.batch.is_empty() && self.batch.capacity() > IDLE_CAPACITY {
+            self.batch = VecDeque::new();
+        }
+        if self.owed.is_empty() && self.owed.capacity() > IDLE_CAPACITY {
+            self.owed = VecDeque::new();
+        }
+        if self.backlog.is_empty() && self.backlog.capacity() > IDLE_CAPACITY {
+            self.backlog = VecDeque::new();
+        }
+    }
+}
+
+/// What reading once came to.
+enum Read {
+    Some,
+    End,
+}
+
+/// What one read brought, beside messages.
+struct Arrivals {
+    closed: bool,
+    ping: Option<Bytes>,
+}
+
+impl Arrivals {
+    fn take(&mut self, arrival: Arrival, session: Option<&mut (dyn Session + 'static)>, now: Instant) {
+        match arrival {
+            // The newest ping is answered for all before it (RFC 6455, 5.5.3).
+            Arrival::Ping(data) => self.ping = Some(data),
+            Arrival::Close => self.closed = true,
+            Arrival::Pong => {}
+            Arrival::Message(kind, bytes) => {
+                metrics::MESSAGES_IN.add(1);
+                if let Some(session) = session {
+                    session.receive(kind, bytes, now);
+                }
+            }
+        }
+    }
+}
+
+impl<W: Wire> Future for Connection<W> {
+    type Output = io::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let connection = self.get_mut();
+        loop {
+            if let Poll::Ready(result) = connection.turn(cx) {
+                return Poll::Ready(result);
+            }
+            if !connection.poll_timer(cx) {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<W> Drop for Connection<W> {
+    fn drop(&mut self) {
+        metrics::CONNECTIONS.add(-1);
+    }
+}

@@ -1,0 +1,176 @@
+//! What is HTTP on the port: the opening handshake of WebSocket, a health page, and refusals that say why.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+
+use tandem_protocols::websocket::handshake::{self, Accept, Rejection, Rules};
+
+use crate::core::access::Peer;
+use crate::front::connection::now;
+use crate::front::framing::Framing;
+use crate::front::gate::Permit;
+use crate::front::listener::Front;
+use crate::front::websocket::WebSocket;
+use crate::front::wire::Opened;
+use crate::metrics;
+
+/// Requests longer than this, head and all, are refused.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Requests with more headers are refused.
+const HEADERS_MAX: usize = 64;
+
+type Answer = Response<Full<Bytes>>;
+
+/// Serves HTTP on a connection until it becomes a WebSocket or ends.
+pub async fn serve(front: Arc<Front>, stream: Opened, peer: Peer, permit: Permit) {
+    let time_max: Duration = front.settings.pump.establish_time_max;
+    // The place at the door goes to the session, if the connection becomes one.
+    let permit = Arc::new(Mutex::new(Some(permit)));
+    let service = {
+        let (front, peer) = (front.clone(), peer.clone());
+        service_fn(move |request| {
+            let answer = answer(&front, &peer, &permit, request);
+            async move { Ok::<_, Infallible>(answer) }
+        })
+    };
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(time_max)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .half_close(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = front.shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "HTTP connection ended");
+    }
+}
+
+fn answer(
+    front: &Arc<Front>,
+    peer: &Peer,
+    permit: &Arc<Mutex<Option<Permit>>>,
+    request: Request<Incoming>,
+) -> Answer {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/health") => health(front),
+        (&Method::GET, "/metrics") if peer.is_loopback() => text(StatusCode::OK, metrics::render()),
+        (_, path) => match &front.settings.path {
+            Some(wanted) if wanted != path => {
+                text(StatusCode::NOT_FOUND, format!("nothing is here; WebSocket is at {wanted}\n"))
+            }
+            _ => upgrade(front, peer, permit, request),
+        },
+    }
+}
+
+fn health(front: &Front) -> Answer {
+    if front.shutdown.is_cancelled() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into());
+    }
+    text(StatusCode::OK, "ok\n".into())
+}
+
+fn upgrade(
+    front: &Arc<Front>,
+    peer: &Peer,
+    permit: &Arc<Mutex<Option<Permit>>>,
+    mut request: Request<Incoming>,
+) -> Answer {
+    let accept = match judge(front, &request) {
+        Ok(accept) => accept,
+        Err(rejection) => {
+            metrics::HANDSHAKES_REFUSED.add(1);
+            tracing::info!(%peer, reason = %rejection, "opening handshake refused");
+            return response(rejection.response());
+        }
+    };
+    if front.shutdown.is_cancelled() {
+        let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into());
+        answer.headers_mut().insert("Retry-After", HeaderValue::from_static("1"));
+        return answer;
+    }
+    let Accept { subprotocol, compression, response: answer } = accept;
+    let token = front.tokens[subprotocol.unwrap_or(0)];
+    let upgraded = hyper::upgrade::on(&mut request);
+    let stranger = permit.lock().take();
+    let (front, peer) = (front.clone(), peer.clone());
+    front.clone().tasks.spawn(async move {
+        let upgraded = match upgraded.await {
+            Ok(upgraded) => upgraded,
+            Err(error) => return tracing::debug!(%peer, %error, "the upgrade failed"),
+        };
+        let Ok(parts) = upgraded.downcast::<TokioIo<Opened>>() else {
+            return tracing::error!(%peer, "the upgraded connection is of an unknown type");
+        };
+        let wire = parts.io.into_inner().with_first(parts.read_buf);
+        let framing = WebSocket::new(front.settings.websocket, compression.as_ref());
+        // A fresh, small task runs the connection: this one, with all that HTTP needed, ends here.
+        front.open(token, Framing::WebSocket(framing), wire, peer, stranger, now());
+    });
+    response(answer)
+}
+
+fn judge(front: &Front, request: &Request<Incoming>) -> Result<Accept, Rejection> {
+    let headers: Vec<handshake::Field<'_>> =
+        request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    let version = match request.version() {
+        Version::HTTP_11 => (1, 1),
+        Version::HTTP_10 => (1, 0),
+        _ => (0, 0),
+    };
+    let request = handshake::Request {
+        method: request.method().as_str(),
+        version,
+        headers: &headers,
+        forwarded_host: None,
+    };
+    let rules = Rules {
+        subprotocols: &front.tokens,
+        allow_no_subprotocol: false,
+        compression: front.settings.compression,
+        origins: &front.settings.origins,
+    };
+    handshake::check(&request, &rules)
+}
+
+fn response(from: handshake::Response) -> Answer {
+    let mut answer = text(StatusCode::from_u16(from.status).unwrap_or(StatusCode::BAD_REQUEST), from.body);
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers_mut().clear();
+    }
+    for (name, value) in from.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    answer
+}
+
+fn text(status: StatusCode, body: String) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+    answer
+}

@@ -1,0 +1,279 @@
+//! Accepting connections, and telling by their first bytes what they speak.
+//!
+//! One port takes everything. A first octet of 7F is RawSocket; what a language recognises as its own is a
+//! plain stream of it; anything else is HTTP, which has answers for what it does not understand.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use tandem_protocols::wamp::rawsocket::Limit;
+use tandem_protocols::websocket::extensions::Policy;
+use tandem_protocols::websocket::origin::OriginPolicy;
+
+use crate::core::access::{Authenticator, Peer};
+use crate::core::mailbox::{Bounds, mailbox};
+use crate::core::protocol::{Protocol, Recognition};
+use crate::front::connection::{Connection, Parts, PumpLimits, now};
+use crate::front::framing::Framing;
+use crate::front::gate::{Gate, Permit};
+use crate::front::http;
+use crate::front::rawsocket;
+use crate::front::websocket::WebSocketLimits;
+use crate::front::wire::{Opened, Wire};
+use crate::metrics;
+
+/// What the door is told.
+#[derive(Clone, Debug)]
+pub struct FrontSettings {
+    /// Times and sizes of the pump.
+    pub pump: Arc<PumpLimits>,
+    /// What mailboxes hold.
+    pub bounds: Bounds,
+    /// What WebSocket peers may send.
+    pub websocket: WebSocketLimits,
+    /// The largest message over RawSocket.
+    pub rawsocket_limit: Limit,
+    /// Whether to compress.
+    pub compression: Policy,
+    /// Whose pages may connect.
+    pub origins: OriginPolicy,
+    /// The only path that WebSocket is at, if there is only one.
+    pub path: Option<String>,
+    /// Connections at a time.
+    pub connections_max: usize,
+    /// Connections of strangers at a time.
+    pub strangers_max: usize,
+    /// Connections of strangers from one address at a time.
+    pub strangers_per_address_max: usize,
+}
+
+/// The door.
+pub struct Front {
+    /// What it was told.
+    pub settings: FrontSettings,
+    /// The subprotocols of all languages.
+    pub tokens: Vec<&'static str>,
+    /// Ends what waits for a peer that has said nothing yet.
+    pub shutdown: CancellationToken,
+    /// All connections.
+    pub tasks: TaskTracker,
+    protocols: Vec<Arc<dyn Protocol>>,
+    authenticator: Arc<dyn Authenticator>,
+    gate: Arc<Gate>,
+}
+
+/// The longest beginning that is looked at to tell what a peer speaks.
+const FIRST_BYTES_MAX: usize = 64;
+
+/// Pending connections that the kernel keeps.
+const BACKLOG: i32 = 4096;
+
+/// What the kernel takes of output beyond what the peer has room for. What is queued here and not there can
+/// still be put in order, and a peer that does not read costs the kernel no more than this.
+const NOTSENT_LOWAT_BYTES: u32 = 64 * 1024;
+
+/// A peer that acknowledges nothing for so long is gone.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Front {
+    /// A door to these languages.
+    pub fn new(
+        settings: FrontSettings,
+        protocols: Vec<Arc<dyn Protocol>>,
+        authenticator: Arc<dyn Authenticator>,
+    ) -> Arc<Front> {
+        Arc::new(Front {
+            tokens: protocols.iter().flat_map(|protocol| protocol.tokens()).copied().collect(),
+            gate: Gate::new(settings.strangers_max, settings.strangers_per_address_max),
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            settings,
+            protocols,
+            authenticator,
+        })
+    }
+
+    /// Accepts connections until the shutdown.
+    pub async fn listen(self: Arc<Front>, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                accepted = self.accept(&listener) => accepted,
+            };
+            let Some((stream, address, permit)) = accepted else { continue };
+            let front = self.clone();
+            self.tasks.spawn(async move { front.greet(stream, address, permit).await });
+        }
+    }
+
+    async fn accept(self: &Arc<Front>, listener: &TcpListener) -> Option<(TcpStream, SocketAddr, Permit)> {
+        let place = self.gate.place().await;
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Most likely out of files; the backlog keeps those who come meanwhile.
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                return None;
+            }
+        };
+        metrics::CONNECTIONS_ACCEPTED.add(1);
+        if self.tasks.len() >= self.settings.connections_max {
+            metrics::CONNECTIONS_REFUSED.add(1);
+            tracing::warn!(peer = %address, max = self.settings.connections_max, "too many connections");
+            return None;
+        }
+        let Some(permit) = self.gate.enter(place, address.ip()) else {
+            metrics::CONNECTIONS_REFUSED.add(1);
+            tracing::warn!(peer = %address, "too many connections from this address wait to be let in");
+            return None;
+        };
+        if let Err(error) = set_options(&stream) {
+            tracing::debug!(peer = %address, %error, "cannot set the options of a socket");
+        }
+        Some((stream, address, permit))
+    }
+
+    /// Finds out what a peer speaks, and hands it on.
+    async fn greet(self: Arc<Front>, mut stream: TcpStream, address: SocketAddr, permit: Permit) {
+        let opened = now();
+        let peer = Peer::Socket(address);
+        let time_max = self.settings.pump.establish_time_max;
+        let first = tokio::select! {
+            () = self.shutdown.cancelled() => return,
+            first = tokio::time::timeout(time_max, self.first_bytes(&mut stream)) => first,
+        };
+        let (first, spoken) = match first {
+            Ok(Ok(known)) => known,
+            Ok(Err(error)) => return tracing::debug!(%peer, %error, "closed before it said anything"),
+            Err(_) => return tracing::info!(%peer, "said nothing in time"),
+        };
+        let wire = Opened::new(first, stream);
+        match spoken {
+            Spoken::Http => http::serve(self, wire, peer, permit).await,
+            Spoken::RawSocket => self.greet_rawsocket(wire, peer, permit, opened).await,
+            Spoken::Stream(token) => self.open(token, Framing::Stream, wire, peer, Some(permit), opened),
+            Spoken::Tls => tracing::info!(%peer, "tried TLS, which is not spoken on this port"),
+        }
+    }
+
+    async fn first_bytes(&self, stream: &mut TcpStream) -> io::Result<(Bytes, Spoken)> {
+        let mut first = BytesMut::with_capacity(FIRST_BYTES_MAX);
+        loop {
+            if stream.read_buf(&mut first).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if let Some(spoken) = self.recognize(&first) {
+                return Ok((first.freeze(), spoken));
+            }
+        }
+    }
+
+    fn recognize(&self, first: &[u8]) -> Option<Spoken> {
+        match first.first() {
+            Some(&rawsocket::MAGIC) => return Some(Spoken::RawSocket),
+            Some(&TLS_HANDSHAKE) => return Some(Spoken::Tls),
+            _ => {}
+        }
+        let mut undecided = false;
+        for protocol in &self.protocols {
+            match protocol.recognize(first) {
+                Recognition::Yes(token) => return Some(Spoken::Stream(token)),
+                Recognition::Maybe => undecided = true,
+                Recognition::No => {}
+            }
+        }
+        (!undecided || first.len() >= FIRST_BYTES_MAX).then_some(Spoken::Http)
+    }
+
+    async fn greet_rawsocket(self: Arc<Front>, mut wire: Opened, peer: Peer, permit: Permit, opened: Instant) {
+        let time_max = self.settings.pump.establish_time_max;
+        let token = |serializer| self.protocols.iter().find_map(|protocol| protocol.rawsocket(serializer));
+        let shake = rawsocket::shake_hands(&mut wire, self.settings.rawsocket_limit, token);
+        match tokio::time::timeout(time_max, shake).await {
+            Ok(Ok((token, framing))) => {
+                self.open(token, Framing::RawSocket(framing), wire, peer, Some(permit), opened);
+            }
+            Ok(Err(error)) => {
+                metrics::HANDSHAKES_REFUSED.add(1);
+                tracing::info!(%peer, reason = %error, "RawSocket handshake refused");
+            }
+            Err(_) => tracing::info!(%peer, "did not finish its RawSocket handshake in time"),
+        }
+    }
+
+    /// Starts the pump of a connection.
+    pub fn open<W: Wire>(
+        &self,
+        token: &'static str,
+        framing: Framing,
+        wire: W,
+        peer: Peer,
+        stranger: Option<Permit>,
+        opened: Instant,
+    ) {
+        let Some(protocol) = self.protocols.iter().find(|protocol| protocol.speaks(token)) else {
+            return tracing::error!(%peer, token, "no language has this token");
+        };
+        let (mailbox, inbox) = mailbox(self.settings.bounds);
+        let session = protocol.open(token, &peer, mailbox, opened);
+        tracing::debug!(%peer, token, "connection opened");
+        let connection = Connection::new(Parts {
+            wire,
+            framing,
+            session,
+            inbox,
+            peer,
+            authenticator: self.authenticator.clone(),
+            limits: self.settings.pump.clone(),
+            stranger,
+            opened,
+        });
+        self.tasks.spawn(connection.run());
+    }
+}
+
+/// What a peer speaks.
+enum Spoken {
+    Http,
+    RawSocket,
+    Stream(&'static str),
+    Tls,
+}
+
+/// The first octet of a TLS handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Listens at an address.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))?;
+    #[cfg(target_os = "linux")]
+    {
+        socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
+        socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
+    }
+    Ok(())
+}

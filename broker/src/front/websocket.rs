@@ -1,0 +1,172 @@
+//! Messages as WebSocket frames (RFC 6455), the server's side.
+
+use bytes::{Bytes, BytesMut};
+
+use tandem_protocols::websocket::deflate::{COMPRESS_BYTES_MIN, WindowBits, compress};
+use tandem_protocols::websocket::extensions::Agreement;
+use tandem_protocols::websocket::frame::{Header, Opcode, Role, Violation, close, close_payload};
+use tandem_protocols::websocket::message::{Decoder, Event, Kind as MessageKind, Limits};
+
+use crate::core::message::{Frame, Kind, Message};
+use crate::core::protocol::{Close, Reason};
+use crate::front::framing::{Arrival, Piece, put_bytes};
+use crate::metrics;
+
+/// Longer messages are sent in fragments of this size, so that pings and closes pass between them.
+const FRAGMENT_BYTES: usize = 64 * 1024;
+
+/// What may be received.
+#[derive(Clone, Copy, Debug)]
+pub struct WebSocketLimits {
+    /// From a peer that was let in.
+    pub established: Limits,
+    /// From a stranger.
+    pub stranger: Limits,
+}
+
+/// The frames of one connection.
+#[derive(Debug)]
+pub struct WebSocket {
+    decoder: Decoder,
+    /// The window that messages to this peer are compressed with, if compression was agreed on.
+    compression: Option<WindowBits>,
+    established: Option<Limits>,
+    /// The code that the peer closed with, or that its breach is answered with.
+    close_code: Option<u16>,
+}
+
+impl WebSocket {
+    /// A connection whose opening handshake came to this agreement.
+    pub fn new(limits: WebSocketLimits, agreement: Option<&Agreement>) -> WebSocket {
+        WebSocket {
+            decoder: Decoder::new(Role::Server, limits.stranger, agreement),
+            compression: agreement.map(|agreement| agreement.outgoing(Role::Server).bits),
+            established: Some(limits.established),
+            close_code: None,
+        }
+    }
+
+    /// Takes in what was read.
+    pub fn receive(
+        &mut self,
+        mut data: &mut [u8],
+        established: bool,
+        arrive: &mut dyn FnMut(Arrival),
+    ) -> Result<(), Close> {
+        if established && let Some(limits) = self.established.take() {
+            self.decoder.set_limits(limits);
+        }
+        loop {
+            match self.decoder.next(&mut data) {
+                Ok(None) => return Ok(()),
+                Ok(Some(event)) => arrive(self.arrival(event)),
+                Err(Violation { code, text }) => {
+                    self.close_code = Some(code);
+                    let reason = if code == close::TOO_BIG { Reason::TooBig } else { Reason::Violation };
+                    return Err(Close::new(reason, format!("WebSocket: {text}")));
+                }
+            }
+        }
+    }
+
+    fn arrival(&mut self, event: Event) -> Arrival {
+        match event {
+            Event::Message { kind: MessageKind::Text, payload } => Arrival::Message(Kind::Text, payload),
+            Event::Message { kind: MessageKind::Binary, payload } => Arrival::Message(Kind::Binary, payload),
+            Event::Ping(data) => Arrival::Ping(data),
+            Event::Pong(_) => Arrival::Pong,
+            Event::Close { code, .. } => {
+                self.close_code = Some(code.unwrap_or(close::NORMAL));
+                Arrival::Close
+            }
+        }
+    }
+
+    /// Frames a message; compresses it if that was agreed on and is worth it.
+    pub fn frame(&self, frame: &Frame, buffer: &mut Vec<u8>) -> Piece {
+        let message = frame.message();
+        let opcode = if message.kind == Kind::Text { Opcode::Text } else { Opcode::Binary };
+        if let Some(bits) = self.compression.filter(|_| message.len() >= COMPRESS_BYTES_MIN) {
+            let compressed = match frame {
+                Frame::Own(message) => compress_message(message, bits),
+                Frame::Shared(shared) => shared.compressed(bits.get(), |m| compress_message(m, bits)),
+            };
+            return put_frames(opcode, true, &compressed, &Bytes::new(), buffer);
+        }
+        put_frames(opcode, false, &message.head, &message.body, buffer)
+    }
+
+    /// The next fragment of a message.
+    pub fn continue_fragments(&self, mut rest: Bytes, buffer: &mut Vec<u8>) -> (Bytes, Bytes) {
+        let next = rest.split_to(rest.len().min(FRAGMENT_BYTES));
+        let header =
+            Header { fin: rest.is_empty(), ..Header::whole(Opcode::Continuation, next.len()) };
+        buffer.extend_from_slice(&header.encode());
+        (next, rest)
+    }
+
+    /// Answers a ping.
+    pub fn pong(&self, data: &[u8], buffer: &mut Vec<u8>) {
+        put_control(Opcode::Pong, data, buffer);
+    }
+
+    /// Asks whether the peer is alive.
+    pub fn ping(&self, buffer: &mut Vec<u8>) {
+        put_control(Opcode::Ping, b"", buffer);
+    }
+
+    /// Says goodbye. True when the peer has yet to do so.
+    pub fn close(&self, reason: Option<Reason>, buffer: &mut Vec<u8>) -> bool {
+        let code = self.close_code.unwrap_or(match reason {
+            None | Some(Reason::Done) => close::NORMAL,
+            Some(Reason::Violation) => close::PROTOCOL,
+            Some(Reason::TooBig) => close::TOO_BIG,
+            Some(Reason::Refused) => close::POLICY,
+            Some(Reason::SlowConsumer) => close::TRY_AGAIN_LATER,
+            Some(Reason::Silent) => CLOSE_SILENT,
+            Some(Reason::Shutdown) => close::GOING_AWAY,
+        });
+        put_control(Opcode::Close, &close_payload(code, ""), buffer);
+        self.close_code.is_none()
+    }
+
+    /// True in the middle of a message.
+    pub fn is_incomplete(&self) -> bool {
+        self.decoder.incomplete()
+    }
+}
+
+/// Closed because the peer was silent for too long: of the codes that applications may define.
+const CLOSE_SILENT: u16 = 4000;
+
+fn compress_message(message: &Message, bits: WindowBits) -> Bytes {
+    metrics::COMPRESSIONS.add(1);
+    if message.body.is_empty() {
+        return compress(&message.head, bits);
+    }
+    let mut whole = BytesMut::with_capacity(message.len());
+    whole.extend_from_slice(&message.head);
+    whole.extend_from_slice(&message.body);
+    compress(&whole, bits)
+}
+
+fn put_frames(opcode: Opcode, compressed: bool, head: &Bytes, body: &Bytes, buffer: &mut Vec<u8>) -> Piece {
+    let length = head.len() + body.len();
+    let whole = Header { compressed, ..Header::whole(opcode, length) };
+    if length <= FRAGMENT_BYTES {
+        buffer.extend_from_slice(&whole.encode());
+        return put_bytes(head, body, buffer);
+    }
+    // A head of its own is short: it goes with the first fragment.
+    let (head, mut rest) = if body.is_empty() { (&[][..], head.clone()) } else { (&head[..], body.clone()) };
+    let first = rest.split_to(rest.len().min(FRAGMENT_BYTES));
+    let length = (head.len() + first.len()) as u64;
+    buffer.extend_from_slice(&Header { fin: rest.is_empty(), len: length, ..whole }.encode());
+    buffer.extend_from_slice(head);
+    Piece::Fragmented { first, rest }
+}
+
+fn put_control(opcode: Opcode, data: &[u8], buffer: &mut Vec<u8>) {
+    buffer.extend_from_slice(&Header::whole(opcode, data.len()).encode());
+    buffer.extend_from_slice(data);
+}

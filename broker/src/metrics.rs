@@ -1,0 +1,73 @@
+//! Every counter of the process, named once, in the text format that Prometheus reads.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// A number that goes up, or up and down.
+#[derive(Debug)]
+pub struct Metric {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    value: AtomicI64,
+}
+
+impl Metric {
+    const fn counter(name: &'static str, help: &'static str) -> Metric {
+        Metric { name, kind: "counter", help, value: AtomicI64::new(0) }
+    }
+
+    const fn gauge(name: &'static str, help: &'static str) -> Metric {
+        Metric { name, kind: "gauge", help, value: AtomicI64::new(0) }
+    }
+
+    /// Adds to it.
+    pub fn add(&self, amount: i64) {
+        self.value.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// Its value now.
+    pub fn get(&self) -> i64 {
+        self.value.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! metrics {
+    ($($kind:ident $ident:ident $name:literal $help:literal;)*) => {
+        $(#[doc = $help] pub static $ident: Metric = Metric::$kind($name, $help);)*
+        static ALL: &[&Metric] = &[$(&$ident),*];
+    };
+}
+
+metrics! {
+    gauge CONNECTIONS "tandem_connections" "Connections open, whatever they speak.";
+    gauge SESSIONS "tandem_sessions" "Sessions that joined a realm.";
+    counter CONNECTIONS_ACCEPTED "tandem_connections_accepted_total" "Connections accepted.";
+    counter CONNECTIONS_REFUSED "tandem_connections_refused_total" "Connections refused at a limit.";
+    counter HANDSHAKES_REFUSED "tandem_handshakes_refused_total" "Opening handshakes refused.";
+    counter VIOLATIONS "tandem_violations_total" "Connections closed because their peer broke its protocol.";
+    counter PUBLICATIONS "tandem_publications_total" "Messages published to topics.";
+    counter EVENTS "tandem_events_total" "Messages put into the mailboxes of subscribers.";
+    counter EVENTS_DROPPED "tandem_events_dropped_total" "Messages that a full mailbox did not take.";
+    counter SLOW_CONSUMERS "tandem_slow_consumers_total" "Sessions closed because their mailbox was full.";
+    counter ENQUEUED "tandem_queue_messages_total" "Messages put into queues.";
+    counter CALLS "tandem_calls_total" "Calls routed to a callee.";
+    counter ENCODINGS "tandem_encodings_total" "Times an encoder ran for a publication: once per dialect and subscription.";
+    counter UNCONVERTIBLE "tandem_unconvertible_total" "Deliveries dropped because the receiver's encoding cannot express them.";
+    counter UNDELIVERABLE "tandem_undeliverable_total" "Messages left out because they are longer than their receiver takes.";
+    counter COMPRESSIONS "tandem_compressions_total" "Messages compressed.";
+    counter WRITES "tandem_writes_total" "System calls that wrote to connections.";
+    counter READS "tandem_reads_total" "System calls that read from connections.";
+    counter MESSAGES_OUT "tandem_messages_out_total" "Messages written to connections.";
+    counter MESSAGES_IN "tandem_messages_in_total" "Messages read from connections.";
+}
+
+/// All of them, as Prometheus reads them.
+pub fn render() -> String {
+    let mut text = String::new();
+    for metric in ALL {
+        let Metric { name, kind, help, .. } = metric;
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {}", metric.get());
+    }
+    text
+}

@@ -1,0 +1,14 @@
+//! WAMP v2: the Web Application Messaging Protocol, basic and advanced profile.
+//!
+//! [`codec`] turns bytes into a [`message::Message`] and back; [`options`] reads what its dictionaries say.
+
+pub mod codec;
+pub mod dict;
+pub mod error;
+mod field;
+pub mod id;
+pub mod message;
+pub mod options;
+pub mod rawsocket;
+pub mod uri;
+mod wire;
