@@ -43,7 +43,8 @@ const PROBE: [u8; 5] = [0x01, 0x00, 0x00, 0xFF, 0xFF];
 const LEVEL: u32 = 1;
 
 thread_local! {
-    static COMPRESSORS: RefCell<[Option<Deflater>; WindowBits::COUNT]> = const { RefCell::new([const { None }; 7]) };
+    static COMPRESSORS: RefCell<[Option<Deflater>; WindowBits::COUNT]> =
+        const { RefCell::new([const { None }; WindowBits::COUNT]) };
     static DECOMPRESSOR: RefCell<Option<Inflater>> = const { RefCell::new(None) };
     static STEP: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
