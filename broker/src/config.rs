@@ -414,9 +414,8 @@ mod tests {
         let config = Config::parse("listen = [\"0.0.0.0:8080\"]").unwrap();
         let error = config.check().unwrap_err().to_string();
         assert!(error.contains("[authentication]") && error.contains("0.0.0.0:8080"), "{error}");
-        let config = Config::parse(
-            "listen = [\"0.0.0.0:8080\"]\n[authentication]\nanonymous = \"everywhere\"\n",
-        );
+        let config =
+            Config::parse("listen = [\"0.0.0.0:8080\"]\n[authentication]\nanonymous = \"everywhere\"\n");
         config.unwrap().check().unwrap();
         Config::parse("listen = [\"[::1]:1\", \"127.0.0.9:2\"]").unwrap().check().unwrap();
         let nobody = Config::parse("[authentication]\nanonymous = \"never\"\n").unwrap();

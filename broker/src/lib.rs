@@ -2,3 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod core;
+pub mod front;
+pub mod metrics;

@@ -7,5 +7,5 @@
 
 pub mod payload;
 pub mod stomp;
-pub mod websocket;
 pub mod wamp;
+pub mod websocket;

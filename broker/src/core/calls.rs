@@ -159,12 +159,7 @@ impl Calls {
     }
 
     /// Answers an invocation.
-    pub fn answer(
-        &self,
-        session: SessionId,
-        invocation: u64,
-        result: Result<Answer, Failure>,
-    ) -> Answered {
+    pub fn answer(&self, session: SessionId, invocation: u64, result: Result<Answer, Failure>) -> Answered {
         let mut state = self.state.lock();
         let Some(callee) = state.callees.get_mut(&session) else { return Answered::NeverInvoked };
         let Some(caller) = callee.pending.remove(&invocation) else {

@@ -24,7 +24,9 @@ pub struct SessionId(pub u64);
 /// STOMP's user headers and WAMP's payload options (`ppt_*`, `enc_*`) are both of this kind. The first of
 /// two equal names counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Attributes(Option<Arc<[(Box<str>, Box<str>)]>>);
+pub struct Attributes(Option<Arc<[Attribute]>>);
+
+type Attribute = (Box<str>, Box<str>);
 
 impl Attributes {
     /// The value of the first attribute of that name.

@@ -1,4 +1,19 @@
 //! The house itself. It has no language, opens no socket, reads no clock, spawns and awaits nothing.
+//!
+//! Follow a publication: [`realm::Member::publish`] asks [`access`], then [`topics`], which walks [`index`]
+//! and pushes one shared [`message::Publication`] into each subscriber's [`mailbox`]. The other way in is
+//! [`queues`] (one message, one consumer, acknowledged) and [`calls`] (one call, one callee, one answer).
+//! [`protocol`] is the seam to the languages.
 
+pub mod access;
+pub mod budget;
+pub mod calls;
 pub mod index;
+pub mod mailbox;
+pub mod message;
 pub mod name;
+pub mod parcel;
+pub mod protocol;
+pub mod queues;
+pub mod realm;
+pub mod topics;

@@ -138,12 +138,7 @@ impl Consumer {
 impl Queues {
     /// No queues yet.
     pub fn new(limits: QueueLimits) -> Queues {
-        Queues {
-            limits,
-            queues: RwLock::default(),
-            total_bytes: Arc::default(),
-            last_id: AtomicU64::new(0),
-        }
+        Queues { limits, queues: RwLock::default(), total_bytes: Arc::default(), last_id: AtomicU64::new(0) }
     }
 
     /// How many there are.

@@ -195,7 +195,13 @@ impl Front {
         (!undecided || first.len() >= FIRST_BYTES_MAX).then_some(Spoken::Http)
     }
 
-    async fn greet_rawsocket(self: Arc<Front>, mut wire: Opened, peer: Peer, permit: Permit, opened: Instant) {
+    async fn greet_rawsocket(
+        self: Arc<Front>,
+        mut wire: Opened,
+        peer: Peer,
+        permit: Permit,
+        opened: Instant,
+    ) {
         let time_max = self.settings.pump.establish_time_max;
         let token = |serializer| self.protocols.iter().find_map(|protocol| protocol.rawsocket(serializer));
         let shake = rawsocket::shake_hands(&mut wire, self.settings.rawsocket_limit, token);

@@ -99,8 +99,7 @@ impl WebSocket {
     /// The next fragment of a message.
     pub fn continue_fragments(&self, mut rest: Bytes, buffer: &mut Vec<u8>) -> (Bytes, Bytes) {
         let next = rest.split_to(rest.len().min(FRAGMENT_BYTES));
-        let header =
-            Header { fin: rest.is_empty(), ..Header::whole(Opcode::Continuation, next.len()) };
+        let header = Header { fin: rest.is_empty(), ..Header::whole(Opcode::Continuation, next.len()) };
         buffer.extend_from_slice(&header.encode());
         (next, rest)
     }
