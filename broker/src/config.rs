@@ -312,6 +312,7 @@ impl Config {
             rawsocket_limit: Limit::at_most(self.message_bytes_max().max(512)).unwrap_or(Limit::MAX),
             compression: self.compression(),
             origins: self.origins()?,
+            default_token: None,
             path: self.websocket.path.clone(),
             connections_max: self.limits.connections_max.unwrap_or(1_000_000),
             strangers_max: self.limits.strangers_max.unwrap_or(4096),
@@ -353,7 +354,8 @@ impl Config {
             established: MessageLimits {
                 message_bytes_max: self.message_bytes_max(),
                 fragments_max,
-                ..MessageLimits::default()
+                // As far as DEFLATE goes: the size alone decides.
+                inflate_ratio_max: 1032,
             },
             stranger: MessageLimits {
                 message_bytes_max: self.stranger_bytes_max().min(self.message_bytes_max()),

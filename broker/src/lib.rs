@@ -1,8 +1,15 @@
 //! The Tandem broker as a library: the house that WAMP and STOMP clients meet in.
+//!
+//! [`server::Server`] starts it. The floors of the house are in `docs/architecture.md`.
 
 #![forbid(unsafe_code)]
 
+//pub mod cli;
 pub mod config;
 pub mod core;
 pub mod front;
 pub mod metrics;
+//pub mod server;
+//pub mod stomp;
+pub mod users;
+//pub mod wamp;

@@ -1,3 +1,9 @@
 //! The daemon `tandem`.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tandem_broker::cli::run()
+}

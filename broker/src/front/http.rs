@@ -111,7 +111,8 @@ fn upgrade(
         return answer;
     }
     let Accept { subprotocol, compression, response: answer } = accept;
-    let token = front.tokens[subprotocol.unwrap_or(0)];
+    let chosen = subprotocol.map(|index| front.tokens[index]).or(front.settings.default_token);
+    let Some(token) = chosen else { return text(StatusCode::BAD_REQUEST, "no subprotocol\n".into()) };
     let upgraded = hyper::upgrade::on(&mut request);
     let stranger = permit.lock().take();
     let (front, peer) = (front.clone(), peer.clone());
@@ -147,7 +148,7 @@ fn judge(front: &Front, request: &Request<Incoming>) -> Result<Accept, Rejection
     };
     let rules = Rules {
         subprotocols: &front.tokens,
-        allow_no_subprotocol: false,
+        allow_no_subprotocol: front.settings.default_token.is_some(),
         compression: front.settings.compression,
         origins: &front.settings.origins,
     };

@@ -46,6 +46,8 @@ pub struct FrontSettings {
     pub compression: Policy,
     /// Whose pages may connect.
     pub origins: OriginPolicy,
+    /// The token that a WebSocket peer gets that names no subprotocol, if such peers are taken at all.
+    pub default_token: Option<&'static str>,
     /// The only path that WebSocket is at, if there is only one.
     pub path: Option<String>,
     /// Connections at a time.

@@ -1,0 +1,90 @@
+//! The command line: its arguments, and a file for each verb that is more than a few lines.
+
+mod serve;
+
+use std::io::{BufRead, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::users;
+
+/// A message broker that speaks WAMP and STOMP, over WebSocket and plain TCP, in one address space.
+#[derive(Parser)]
+#[command(name = "tandem", version, about, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the broker.
+    ///
+    /// Without any argument it listens at port 8080 of this machine only, with one realm, realm1, and lets
+    /// in whoever connects from this machine.
+    Serve(Serve),
+    /// Check a configuration file, and say what is wrong with it.
+    CheckConfig {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Hash a password, read from standard input, for the users of the configuration.
+    HashPassword,
+}
+
+#[derive(clap::Args)]
+struct Serve {
+    /// Listen at this address instead; may be repeated. Port 0 takes any that is free.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Vec<SocketAddr>,
+    /// Read this configuration.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What to log: error, warn, info, debug, trace, or a filter by module.
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// Runs the command line.
+pub fn run() -> ExitCode {
+    let result = match Arguments::parse().verb {
+        Verb::Serve(arguments) => serve::run(arguments),
+        Verb::CheckConfig { file } => check_config(&file),
+        Verb::HashPassword => hash_password(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tandem: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn check_config(file: &std::path::Path) -> Outcome {
+    let config = Config::read(file)?;
+    config.check()?;
+    config.front()?;
+    users::Users::new(&config, std::sync::Arc::new(|| 0))?;
+    say(&format!("{} is fine", file.display()))
+}
+
+fn hash_password() -> Outcome {
+    let mut password = String::new();
+    std::io::stdin().lock().read_line(&mut password)?;
+    let password = password.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err("write the password to standard input, as one line".into());
+    }
+    say(&users::hash_password(password)?)
+}
+
+fn say(line: &str) -> Outcome {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}

@@ -1,0 +1,67 @@
+//! `tandem serve`: runs the broker until it is told to stop.
+
+use std::io::IsTerminal;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Outcome, Serve, say};
+use crate::config::Config;
+use crate::server::Server;
+
+pub(super) fn run(arguments: Serve) -> Outcome {
+    let mut config = match &arguments.config {
+        Some(file) => Config::read(file)?,
+        None => Config::default(),
+    };
+    if !arguments.listen.is_empty() {
+        config.listen = arguments.listen;
+    }
+    let filter = arguments.log.or(config.log.clone()).unwrap_or_else(|| "info".into());
+    let filter = EnvFilter::try_new(&filter).map_err(|error| format!("--log {filter}: {error}"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(serve(&config));
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(config: &Config) -> Outcome {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let server = Server::start(config)?;
+    greet(&server)?;
+    tokio::select! {
+        _ = interrupt.recv() => tracing::info!("interrupted: saying goodbye"),
+        _ = terminate.recv() => tracing::info!("told to terminate: saying goodbye"),
+    }
+    let stopped = tokio::select! {
+        drained = server.shutdown() => drained,
+        _ = interrupt.recv() => false,
+    };
+    if stopped {
+        tracing::info!("all connections closed");
+    } else {
+        tracing::warn!("some connections were cut off");
+    }
+    Ok(())
+}
+
+/// Says where the broker listens, and what a first client could do.
+fn greet(server: &Server) -> Outcome {
+    let realm = server.realms().first().map(|realm| realm.name().to_string()).unwrap_or_default();
+    for address in server.addresses() {
+        say(&format!("tandem listens at ws://{address}/ (WAMP and STOMP), tcp://{address} (STOMP, RawSocket)"))?;
+    }
+    let Some(address) = server.addresses().first() else { return Ok(()) };
+    say(&format!("
+A first client, in a browser's console or in Node:
+  WAMP   new autobahn.Connection({{url: 'ws://{address}/', realm: '{realm}'}})
+  STOMP  new StompJs.Client({{brokerURL: 'ws://{address}/'}})
+  shell  printf 'CONNECT\\n\\n\\0SEND\\ndestination:/topic/hello\\n\\nHello\\0' | nc -N {host} {port}
+", host = address.ip(), port = address.port()))
+}

@@ -1,0 +1,92 @@
+//! Builds the house, and closes it in order. The only place that knows everybody.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::config::{Config, ConfigError};
+use crate::core::parcel::Farewell;
+use crate::core::protocol::Protocol;
+use crate::core::realm::{Entropy, Realm};
+use crate::front::listener::{Front, bind};
+use crate::stomp::{Stomp, StompSettings};
+use crate::users::Users;
+use crate::wamp::{Wamp, WampSettings};
+
+/// Why a broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration does not allow it.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address is not to be had.
+    #[error("cannot listen at {address}: {error}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// A broker that runs.
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    realms: Vec<Arc<Realm>>,
+    front: Arc<Front>,
+    drain_time: std::time::Duration,
+}
+
+impl Server {
+    /// Starts a broker. Must be called in a tokio runtime.
+    pub fn start(config: &Config) -> Result<Server, StartError> {
+        config.check()?;
+        let entropy: Entropy = Arc::new(rand::random::<u64>);
+        let limits = config.realm_limits();
+        let realms: Vec<Arc<Realm>> =
+            config.realms().iter().map(|name| Realm::new(name, limits, entropy.clone())).collect();
+        let users = Arc::new(Users::new(config, entropy)?);
+        let agent = concat!("tandem/", env!("CARGO_PKG_VERSION"));
+        let protocols: Vec<Arc<dyn Protocol>> = vec![
+            Arc::new(Wamp::new(WampSettings { realms: realms.clone(), authenticator: users.clone(), agent })),
+            Arc::new(Stomp::new(StompSettings {
+                realms: realms.clone(),
+                authenticator: users.clone(),
+                agent,
+                credit: config.credit(),
+                heart_beat_ms: config.stomp.heart_beat_ms.unwrap_or(10_000),
+                message_bytes_max: config.message_bytes_max(),
+                stranger_bytes_max: config.stranger_bytes_max(),
+            })),
+        ];
+        let front = Front::new(config.front()?, protocols, users);
+        let mut addresses = Vec::new();
+        for address in config.addresses() {
+            let listener = bind(address).map_err(|error| StartError::Bind { address, error })?;
+            addresses.push(listener.local_addr().map_err(|error| StartError::Bind { address, error })?);
+            front.tasks.spawn(front.clone().listen(listener));
+        }
+        Ok(Server { addresses, realms, front, drain_time: config.drain_time() })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Its realms, the default first.
+    pub fn realms(&self) -> &[Arc<Realm>] {
+        &self.realms
+    }
+
+    /// The story of the end: nobody new is let in; every session is told in its language; what was said is
+    /// still written; whoever takes longer than the drain may is cut off. True when nobody was.
+    pub async fn shutdown(self) -> bool {
+        self.front.shutdown.cancel();
+        for realm in &self.realms {
+            realm.say_farewell(Farewell::Shutdown);
+        }
+        self.front.tasks.close();
+        tokio::time::timeout(self.drain_time, self.front.tasks.wait()).await.is_ok()
+    }
+}

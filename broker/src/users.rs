@@ -1,0 +1,148 @@
+//! The users of the configuration, and who is let in without being one.
+//!
+//! Passwords are kept as Argon2id hashes. Checking one takes as long for a user that does not exist, and no
+//! more checks run at a time than there are processors: a flood of logins cannot take the memory or the time
+//! of everybody else.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use argon2::Argon2;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use tokio::sync::Semaphore;
+
+use crate::config::{Anonymous, Config, ConfigError};
+use crate::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal, Refusal};
+use crate::core::realm::Entropy;
+
+/// Finds out who somebody is by the configuration.
+pub struct Users {
+    anonymous: Anonymous,
+    by_name: HashMap<String, User>,
+    /// Checked in place of a user that does not exist.
+    nobody: Arc<str>,
+    checks: Arc<Semaphore>,
+    entropy: Entropy,
+}
+
+struct User {
+    role: Arc<str>,
+    hash: Arc<str>,
+}
+
+/// Hashes a password for the configuration.
+pub fn hash_password(password: &str) -> Result<String, ConfigError> {
+    let hash = Argon2::default().hash_password(password.as_bytes());
+    hash.map(|hash| hash.to_string())
+        .map_err(|error| ConfigError::Refused(format!("cannot hash this password: {error}")))
+}
+
+impl Users {
+    /// The users of a configuration. Fails on a password that is not a hash.
+    pub fn new(config: &Config, entropy: Entropy) -> Result<Users, ConfigError> {
+        let mut by_name = HashMap::new();
+        for user in &config.users {
+            if PasswordHash::new(&user.password).is_err() {
+                let text = format!(
+                    "the password of user {:?} is not a hash; make one with `tandem hash-password`",
+                    user.name
+                );
+                return Err(ConfigError::Refused(text));
+            }
+            let entry = User { role: user.role.as_str().into(), hash: user.password.as_str().into() };
+            if by_name.insert(user.name.clone(), entry).is_some() {
+                return Err(ConfigError::Refused(format!("user {:?} is there twice", user.name)));
+            }
+        }
+        let processors = std::thread::available_parallelism().map_or(1, |number| number.get());
+        Ok(Users {
+            anonymous: config.authentication.anonymous.unwrap_or_default(),
+            nobody: if by_name.is_empty() { "".into() } else { hash_password("nobody")?.into() },
+            by_name,
+            checks: Arc::new(Semaphore::new(processors)),
+            entropy,
+        })
+    }
+}
+
+impl Authenticator for Users {
+    fn anonymous(&self, peer: &Peer) -> Option<Principal> {
+        let allowed = match self.anonymous {
+            Anonymous::Loopback => peer.is_loopback(),
+            Anonymous::Everywhere => true,
+            Anonymous::Never => false,
+        };
+        allowed.then(|| Principal {
+            id: format!("anonymous-{:016x}", (self.entropy)()).into(),
+            role: "anonymous".into(),
+            method: "anonymous",
+        })
+    }
+
+    fn authenticate(&self, credentials: Credentials, peer: &Peer) -> Authenticating {
+        let Credentials { user, secret, method } = credentials;
+        if self.by_name.is_empty() {
+            // Clients that must always send some login get in like those who send none.
+            let principal = self.anonymous(peer).ok_or(Refusal::WrongSecret);
+            return Box::pin(async move { principal });
+        }
+        let known = self.by_name.get(&*user);
+        let hash = known.map_or(&self.nobody, |known| &known.hash).clone();
+        let role = known.map(|known| known.role.clone());
+        let checks = self.checks.clone();
+        Box::pin(async move {
+            let permit = checks.acquire_owned().await.map_err(|_| Refusal::AuthenticationFailed)?;
+            let check = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                let hash = PasswordHash::new(&hash).map_err(|_| Refusal::AuthenticationFailed)?;
+                let right = Argon2::default().verify_password(secret.as_bytes(), &hash).is_ok();
+                if right { Ok(()) } else { Err(Refusal::WrongSecret) }
+            });
+            check.await.map_err(|_| Refusal::AuthenticationFailed)??;
+            Ok(Principal { id: user, role: role.ok_or(Refusal::WrongSecret)?, method })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn users(anonymous: &str) -> Users {
+        let hash = hash_password("secret").unwrap();
+        let text = format!(
+            "[authentication]\nanonymous = {anonymous:?}\n[[users]]\nname = \"alice\"\npassword = {hash:?}\n"
+        );
+        Users::new(&Config::parse(&text).unwrap(), Arc::new(|| 7)).unwrap()
+    }
+
+    async fn login(users: &Users, user: &str, secret: &str) -> Result<Principal, Refusal> {
+        let credentials = Credentials { user: user.into(), secret: secret.into(), method: "ticket" };
+        users.authenticate(credentials, &Peer::Local).await
+    }
+
+    #[tokio::test]
+    async fn only_the_right_password_of_a_known_user_lets_in() {
+        let users = users("never");
+        assert_eq!(&*login(&users, "alice", "secret").await.unwrap().id, "alice");
+        assert_eq!(login(&users, "alice", "Secret").await, Err(Refusal::WrongSecret));
+        assert_eq!(login(&users, "bob", "nobody").await, Err(Refusal::WrongSecret));
+        assert!(users.anonymous(&Peer::Local).is_none());
+    }
+
+    #[test]
+    fn anonymous_is_for_this_machine_unless_it_is_for_everybody() {
+        let far = Peer::Socket("192.0.2.1:5".parse().unwrap());
+        let near = Peer::Socket("[::ffff:127.0.0.1]:5".parse().unwrap());
+        assert!(users("loopback").anonymous(&far).is_none());
+        assert!(users("loopback").anonymous(&near).is_some());
+        assert!(users("everywhere").anonymous(&far).is_some());
+    }
+
+    #[test]
+    fn a_password_in_plain_text_is_refused() {
+        let config = Config::parse("[[users]]\nname = \"alice\"\npassword = \"secret\"\n").unwrap();
+        assert!(Users::new(&config, Arc::new(|| 7)).is_err());
+    }
+}
