@@ -196,8 +196,10 @@ proptest! {
     /// simple values, negative integers below 64 bits), so it is they whose word must be ours.
     #[test]
     fn extents_agree_with_other_libraries(format in format(), bytes in vec(any::<u8>(), 0..48)) {
-        // rmpv reads the reserved byte as nil.
+        // rmpv reads the reserved byte as nil, and ciborium simple values below 32 in two bytes, which are not
+        // well-formed (RFC 8949, 3.3).
         prop_assume!(format != Format::MsgPack || !bytes.contains(&0xc1));
+        prop_assume!(format != Format::Cbor || !bytes.windows(2).any(|pair| pair[0] == 0xf8 && pair[1] < 32));
         if let Some(length) = oracle(format, &bytes) {
             prop_assert_eq!(skip(format, &bytes), Ok(length), "{:x?}", bytes);
         }
