@@ -1,7 +1,7 @@
 //! What Options and Details say, read out of their dictionaries.
 //!
-//! Each view is made by `parse`, which judges the keys that it knows and passes over all others. A known key of
-//! a wrong type is a [`Violation`] whose message names the key; null counts as absent. The views borrow.
+//! Each view is made by `parse`, which judges the keys that it knows and passes over all others. A known key
+//! of a wrong type is a [`Violation`] whose message names the key; null counts as absent. The views borrow.
 
 use crate::wamp::dict::{Dict, Value};
 use crate::wamp::error::Violation;

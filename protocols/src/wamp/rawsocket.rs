@@ -7,8 +7,8 @@
 //! type      = 0 message, 1 ping, 2 pong                 ; X: exactly 2^24 bytes, and length is 0
 //! ```
 //!
-//! A message of no bytes is a violation; pings and pongs may be empty. A ping is to be answered at once, before
-//! HELLO as well. The limits of both directions come from the handshake.
+//! A message of no bytes is a violation; pings and pongs may be empty. A ping is to be answered at once,
+//! before HELLO as well. The limits of both directions come from the handshake.
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
@@ -256,8 +256,8 @@ fn check_length(frame_type: FrameType, length: usize, limit: Limit) -> Result<()
 
 /// Cuts a stream into frames.
 ///
-/// Between frames it owns nothing. Of a frame that has not arrived entirely it keeps what has arrived, and its
-/// memory grows with that, not with what the head announces.
+/// Between frames it owns nothing. Of a frame that has not arrived entirely it keeps what has arrived, and
+/// its memory grows with that, not with what the head announces.
 ///
 /// ```
 /// use tandem_protocols::wamp::rawsocket::{Decoder, FrameType, Limit};

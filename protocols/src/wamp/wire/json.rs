@@ -115,12 +115,13 @@ impl<'a> JsonReader<'a> {
             self.digits()?;
         }
         let text = &self.text[start..self.at];
-        let range = i128::from(i64::MIN)..=i128::from(u64::MAX);
-        if integer
-            && let Ok(value) = text.parse()
-            && range.contains(&value)
-        {
-            return Ok(Token::Int(value));
+        if integer {
+            if let Ok(value) = text.parse::<u64>() {
+                return Ok(Token::Int(value.into()));
+            }
+            if let Ok(value) = text.parse::<i64>() {
+                return Ok(Token::Int(value.into()));
+            }
         }
         match text.parse::<f64>() {
             Ok(value) if value.is_finite() => Ok(Token::Float(value)),
