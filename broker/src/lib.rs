@@ -4,12 +4,12 @@
 
 #![forbid(unsafe_code)]
 
-//pub mod cli;
+pub mod cli;
 pub mod config;
 pub mod core;
 pub mod front;
 pub mod metrics;
-//pub mod server;
-//pub mod stomp;
+pub mod server;
+pub mod stomp;
 pub mod users;
-//pub mod wamp;
+pub mod wamp;

@@ -60,6 +60,9 @@ const COMPOSE_BYTES: usize = 64 * 1024;
 /// Read at once.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Pings of a peer that does not read the answers; each holds up to 125 bytes.
+const PONGS_MAX: usize = 16;
+
 /// Rounds of writing and reading before other tasks get their turn.
 const ROUNDS_MAX: usize = 16;
 
@@ -104,8 +107,8 @@ pub struct Connection<W> {
     backlog: VecDeque<Bytes>,
     /// The rest of a message of which fragments were sent.
     fragments: Bytes,
-    /// The newest ping that was not answered yet.
-    ping_to_answer: Option<Bytes>,
+    /// Pings that were not answered yet, at most [`PONGS_MAX`].
+    pings: Vec<Bytes>,
     phase: Phase,
     opened: Instant,
     received_bytes: usize,
@@ -164,7 +167,7 @@ impl<W: Wire> Connection<W> {
             owed_bytes: 0,
             backlog: VecDeque::new(),
             fragments: Bytes::new(),
-            ping_to_answer: None,
+            pings: Vec::new(),
             phase: Phase::Open,
             opened: parts.opened,
             received_bytes: 0,
@@ -347,7 +350,7 @@ impl<W: Wire> Connection<W> {
 
     /// Composes the next write: into the buffer and, for what is large, into the backlog.
     fn compose(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>, now: Instant) {
-        if let Some(data) = self.ping_to_answer.take() {
+        for data in std::mem::take(&mut self.pings) {
             self.framing.pong(&data, buffer);
         }
         let mut settled = 0;
@@ -470,21 +473,19 @@ impl<W: Wire> Connection<W> {
             }
         }
         let batch = Batch::begin();
-        let mut arrivals = Arrivals { closed: false, ping: None };
-        let result = {
-            let Connection { framing, session, .. } = self;
-            framing.receive(data, established, &mut |arrival| {
+        let (result, closed) = {
+            let Connection { framing, session, pings, .. } = self;
+            let mut arrivals = Arrivals { closed: false, pings };
+            let result = framing.receive(data, established, &mut |arrival| {
                 arrivals.take(arrival, session.as_deref_mut(), now);
-            })
+            });
+            (result, arrivals.closed)
         };
-        if arrivals.ping.is_some() {
-            self.ping_to_answer = arrivals.ping;
-        }
         self.drain_session(now);
         drop(batch);
         if let Err(close) = result {
             self.fail(close, now);
-        } else if arrivals.closed {
+        } else if closed {
             self.peer_closes(now);
         }
         self.watch_completeness(now);
@@ -650,16 +651,21 @@ enum Read {
 }
 
 /// What one read brought, beside messages.
-struct Arrivals {
+struct Arrivals<'a> {
     closed: bool,
-    ping: Option<Bytes>,
+    pings: &'a mut Vec<Bytes>,
 }
 
-impl Arrivals {
+impl Arrivals<'_> {
     fn take(&mut self, arrival: Arrival, session: Option<&mut (dyn Session + 'static)>, now: Instant) {
         match arrival {
-            // The newest ping is answered for all before it (RFC 6455, 5.5.3).
-            Arrival::Ping(data) => self.ping = Some(data),
+            Arrival::Ping(data) => {
+                if self.pings.len() >= PONGS_MAX {
+                    // The newest are answered for those before them (RFC 6455, 5.5.3).
+                    self.pings.remove(0);
+                }
+                self.pings.push(data);
+            }
             Arrival::Close => self.closed = true,
             Arrival::Pong => {}
             Arrival::Message(kind, bytes) => {
