@@ -14,7 +14,8 @@ use tandem_broker::core::mailbox::Mailbox;
 use tandem_broker::core::message::{Frame, Kind, Message};
 use tandem_broker::core::parcel::Parcel;
 use tandem_broker::core::protocol::{Output, Protocol, Session};
-use tandem_broker::front::listener::{Front, bind};
+use tandem_broker::front::door::Door;
+use tandem_broker::front::listener::bind;
 
 struct Echo;
 
@@ -87,7 +88,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     pump.owed_bytes_max = 64 * 1024 * 1024;
     pump.message_time_max = Duration::from_secs(120);
     settings.pump = Arc::new(pump);
-    let front = Front::new(settings, vec![Arc::new(Echo)], Arc::new(Everybody));
-    front.clone().listen(bind(address)?).await;
+    let door = Door::new(settings, vec![Arc::new(Echo)], Arc::new(Everybody));
+    door.clone().listen(bind(address)?).await;
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::core::mailbox::{Bounds, Overflow};
 use crate::core::queues::{Credit, QueueLimits};
 use crate::core::realm::RealmLimits;
 use crate::front::connection::PumpLimits;
-use crate::front::listener::FrontSettings;
+use crate::front::door::DoorSettings;
 use crate::front::websocket::WebSocketLimits;
 
 /// The configuration file.
@@ -304,8 +304,8 @@ impl Config {
     }
 
     /// What the door is told.
-    pub fn front(&self) -> Result<FrontSettings, ConfigError> {
-        Ok(FrontSettings {
+    pub fn front(&self) -> Result<DoorSettings, ConfigError> {
+        Ok(DoorSettings {
             pump: Arc::new(self.pump()),
             bounds: self.bounds(),
             websocket: self.websocket_limits(),

@@ -12,4 +12,3 @@ pub mod metrics;
 pub mod server;
 pub mod stomp;
 pub mod users;
-pub mod wamp;

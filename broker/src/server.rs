@@ -4,14 +4,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tandem_protocols::stomp::state::HeartBeat;
+
 use crate::config::{Config, ConfigError};
+use crate::core::access::Authenticator;
 use crate::core::parcel::Farewell;
 use crate::core::protocol::Protocol;
 use crate::core::realm::{Entropy, Realm};
-use crate::front::listener::{Front, bind};
-use crate::stomp::{Stomp, StompSettings};
+use crate::front::door::Door;
+use crate::front::listener::bind;
+use crate::stomp;
 use crate::users::Users;
-use crate::wamp::{Wamp, WampSettings};
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +36,7 @@ pub enum StartError {
 pub struct Server {
     addresses: Vec<SocketAddr>,
     realms: Vec<Arc<Realm>>,
-    front: Arc<Front>,
+    door: Arc<Door>,
     drain_time: std::time::Duration,
 }
 
@@ -47,26 +50,16 @@ impl Server {
             config.realms().iter().map(|name| Realm::new(name, limits, entropy.clone())).collect();
         let users = Arc::new(Users::new(config, entropy)?);
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION"));
-        let protocols: Vec<Arc<dyn Protocol>> = vec![
-            Arc::new(Wamp::new(WampSettings { realms: realms.clone(), authenticator: users.clone(), agent })),
-            Arc::new(Stomp::new(StompSettings {
-                realms: realms.clone(),
-                authenticator: users.clone(),
-                agent,
-                credit: config.credit(),
-                heart_beat_ms: config.stomp.heart_beat_ms.unwrap_or(10_000),
-                message_bytes_max: config.message_bytes_max(),
-                stranger_bytes_max: config.stranger_bytes_max(),
-            })),
-        ];
-        let front = Front::new(config.front()?, protocols, users);
+        let protocols: Vec<Arc<dyn Protocol>> =
+            vec![Arc::new(stomp::Stomp::new(stomp_settings(config, realms.clone(), users.clone())))];
+        let door = Door::new(config.front()?, protocols, users);
         let mut addresses = Vec::new();
         for address in config.addresses() {
             let listener = bind(address).map_err(|error| StartError::Bind { address, error })?;
             addresses.push(listener.local_addr().map_err(|error| StartError::Bind { address, error })?);
-            front.tasks.spawn(front.clone().listen(listener));
+            door.tasks.spawn(door.clone().listen(listener));
         }
-        Ok(Server { addresses, realms, front, drain_time: config.drain_time() })
+        Ok(Server { addresses, realms, door, drain_time: config.drain_time() })
     }
 
     /// Where it listens.
@@ -82,11 +75,29 @@ impl Server {
     /// The story of the end: nobody new is let in; every session is told in its language; what was said is
     /// still written; whoever takes longer than the drain may is cut off. True when nobody was.
     pub async fn shutdown(self) -> bool {
-        self.front.shutdown.cancel();
+        self.door.shutdown.cancel();
         for realm in &self.realms {
             realm.say_farewell(Farewell::Shutdown);
         }
-        self.front.tasks.close();
-        tokio::time::timeout(self.drain_time, self.front.tasks.wait()).await.is_ok()
+        self.door.tasks.close();
+        tokio::time::timeout(self.drain_time, self.door.tasks.wait()).await.is_ok()
     }
+}
+
+fn stomp_settings(
+    config: &Config,
+    realms: Vec<Arc<Realm>>,
+    authenticator: Arc<dyn Authenticator>,
+) -> stomp::Settings {
+    let by_host: stomp::Realms = Arc::new(move |host: Option<&str>| {
+        let named = realms.iter().find(|realm| Some(&**realm.name()) == host);
+        named.unwrap_or(&realms[0]).clone()
+    });
+    let mut settings = stomp::Settings::new(by_host, authenticator);
+    settings.established.body_bytes_max = config.message_bytes_max().try_into().unwrap_or(u32::MAX);
+    settings.credit = config.credit();
+    settings.prefetch_max = settings.prefetch_max.max(settings.credit.messages);
+    let beat_ms = config.stomp.heart_beat_ms.unwrap_or(10_000);
+    settings.heart_beat = HeartBeat { sends_ms: beat_ms, wants_ms: beat_ms };
+    settings
 }

@@ -55,13 +55,19 @@ async fn serve(config: &Config) -> Outcome {
 fn greet(server: &Server) -> Outcome {
     let realm = server.realms().first().map(|realm| realm.name().to_string()).unwrap_or_default();
     for address in server.addresses() {
-        say(&format!("tandem listens at ws://{address}/ (WAMP and STOMP), tcp://{address} (STOMP, RawSocket)"))?;
+        say(&format!(
+            "tandem listens at ws://{address}/ (WAMP and STOMP), tcp://{address} (STOMP, RawSocket)"
+        ))?;
     }
     let Some(address) = server.addresses().first() else { return Ok(()) };
-    say(&format!("
+    say(&format!(
+        "
 A first client, in a browser's console or in Node:
   WAMP   new autobahn.Connection({{url: 'ws://{address}/', realm: '{realm}'}})
   STOMP  new StompJs.Client({{brokerURL: 'ws://{address}/'}})
-  shell  printf 'CONNECT\\n\\n\\0SEND\\ndestination:/topic/hello\\n\\nHello\\0' | nc -N {host} {port}
-", host = address.ip(), port = address.port()))
+  bash   printf 'CONNECT\\n\\n\\0SEND\\ndestination:/topic/hello\\n\\nHello\\0' >/dev/tcp/{host}/{port}
+",
+        host = address.ip(),
+        port = address.port()
+    ))
 }

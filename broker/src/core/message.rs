@@ -179,6 +179,13 @@ pub struct Encodings {
 }
 
 impl Encodings {
+    /// The encoding of this dialect and variant, if somebody asked for it before and it was kept.
+    pub fn get(&self, dialect: &'static str, variant: Variant<'_>) -> Option<Frame> {
+        let made = self.made.lock();
+        let found = made.iter().find(|(d, v, _)| *d == dialect && v.is(variant));
+        found.map(|(_, _, shared)| Frame::Shared(shared.clone()))
+    }
+
     /// The encoding of this dialect and variant, made by `encode` for the first who asks.
     pub fn get_or_make<E>(
         &self,

@@ -19,6 +19,9 @@ use crate::core::name::Name;
 use crate::core::parcel::{ConsumerId, Delivery, Parcel};
 use crate::metrics;
 
+/// What the names of reply queues begin with.
+pub const REPLY_PREFIX: &str = "tandem.reply.";
+
 /// What queues may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
@@ -245,8 +248,17 @@ impl Queues {
     }
 
     /// Takes all of these steps, or none of them.
-    pub fn commit(&self, steps: Vec<Step>) -> Result<(), Refusal> {
+    ///
+    /// What is sent to a reply queue that does not exist any more is dropped: whoever waited for it is gone.
+    pub fn commit(&self, mut steps: Vec<Step>) -> Result<(), Refusal> {
         let mut queues = self.queues.write();
+        steps.retain(|step| match step {
+            Step::Send(publication) => {
+                let name = publication.name.as_str();
+                !name.starts_with(REPLY_PREFIX) || queues.contains_key(name)
+            }
+            Step::Settle { .. } => true,
+        });
         let mut involved = Vec::new();
         for step in &steps {
             involved.push(match step {

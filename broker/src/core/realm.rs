@@ -20,7 +20,7 @@ use crate::core::mailbox::Mailbox;
 use crate::core::message::{Attributes, Encodings, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
-use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, Settlement, Step};
+use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, REPLY_PREFIX, Settlement, Step};
 use crate::core::topics::{Sink, Subscriber, Topics};
 use crate::metrics;
 
@@ -437,9 +437,6 @@ impl Member {
         Name::parse(&name).expect("three components of letters and digits are a name")
     }
 }
-
-/// What the names of reply queues begin with.
-pub const REPLY_PREFIX: &str = "tandem.reply.";
 
 impl Drop for Member {
     fn drop(&mut self) {

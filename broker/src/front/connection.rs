@@ -26,8 +26,9 @@ use crate::core::mailbox::{self, Batch, Inbox};
 use crate::core::message::Frame;
 use crate::core::parcel::Parcel;
 use crate::core::protocol::{Close, Output, Reason, Session};
-use crate::front::framing::{Arrival, Framing, Piece};
+use crate::front::framing::{Arrival, Piece};
 use crate::front::gate::Permit;
+use crate::front::transport::Transport;
 use crate::front::wire::Wire;
 use crate::metrics;
 
@@ -89,7 +90,7 @@ enum Phase {
 /// One connection.
 pub struct Connection<W> {
     wire: W,
-    framing: Framing,
+    transport: Transport,
     session: Option<Box<dyn Session>>,
     inbox: Inbox,
     peer: Peer,
@@ -125,7 +126,7 @@ pub struct Parts<W> {
     /// Carries it.
     pub wire: W,
     /// How messages lie there.
-    pub framing: Framing,
+    pub transport: Transport,
     /// The language.
     pub session: Box<dyn Session>,
     /// What the house has for it.
@@ -154,7 +155,7 @@ impl<W: Wire> Connection<W> {
         metrics::CONNECTIONS.add(1);
         Connection {
             wire: parts.wire,
-            framing: parts.framing,
+            transport: parts.transport,
             session: Some(parts.session),
             inbox: parts.inbox,
             peer: parts.peer,
@@ -351,19 +352,19 @@ impl<W: Wire> Connection<W> {
     /// Composes the next write: into the buffer and, for what is large, into the backlog.
     fn compose(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>, now: Instant) {
         for data in std::mem::take(&mut self.pings) {
-            self.framing.pong(&data, buffer);
+            self.transport.pong(&data, buffer);
         }
         let mut settled = 0;
         while buffer.len() < COMPOSE_BYTES && self.backlog.is_empty() {
             if !self.fragments.is_empty() {
                 let rest = std::mem::take(&mut self.fragments);
-                let (next, rest) = self.framing.continue_fragments(rest, buffer);
+                let (next, rest) = self.transport.continue_fragments(rest, buffer);
                 self.fragments = rest;
                 self.put_aside(buffer, next);
             } else if let Some(frame) = self.owed.pop_front() {
                 self.owed_bytes -= frame.message().len();
                 metrics::MESSAGES_OUT.add(1);
-                match self.framing.frame(&frame, buffer) {
+                match self.transport.frame(&frame, buffer) {
                     Piece::Copied => {}
                     Piece::Body(body) => self.put_aside(buffer, body),
                     Piece::Fragmented { first, rest } => {
@@ -404,7 +405,7 @@ impl<W: Wire> Connection<W> {
     fn poll_finished(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
         if let Phase::Closing(close) = &self.phase {
             let mut goodbye = Vec::new();
-            let awaits_answer = self.framing.close(Some(close.reason), &mut goodbye);
+            let awaits_answer = self.transport.close(Some(close.reason), &mut goodbye);
             self.phase = if awaits_answer { Phase::AwaitingClose } else { Phase::Lingering };
             self.phase_since = now;
             if !goodbye.is_empty() {
@@ -474,9 +475,9 @@ impl<W: Wire> Connection<W> {
         }
         let batch = Batch::begin();
         let (result, closed) = {
-            let Connection { framing, session, pings, .. } = self;
+            let Connection { transport, session, pings, .. } = self;
             let mut arrivals = Arrivals { closed: false, pings };
-            let result = framing.receive(data, established, &mut |arrival| {
+            let result = transport.receive(data, established, &mut |arrival| {
                 arrivals.take(arrival, session.as_deref_mut(), now);
             });
             (result, arrivals.closed)
@@ -507,7 +508,7 @@ impl<W: Wire> Connection<W> {
 
     fn watch_completeness(&mut self, now: Instant) {
         self.incomplete_since =
-            if self.framing.is_incomplete() { self.incomplete_since.or(Some(now)) } else { None };
+            if self.transport.is_incomplete() { self.incomplete_since.or(Some(now)) } else { None };
     }
 
     /// While the wire is blocked, looks after the mailbox.
@@ -582,7 +583,7 @@ impl<W: Wire> Connection<W> {
             }
             None if now >= self.heard + self.limits.ping_interval && self.session.is_some() => {
                 let mut ping = Vec::new();
-                if self.framing.ping(&mut ping) {
+                if self.transport.ping(&mut ping) {
                     self.pinged = Some(now);
                     // Between messages, or between the fragments of one: both are whole in the backlog.
                     self.backlog.push_back(ping.into());

@@ -18,9 +18,9 @@ use tandem_protocols::websocket::handshake::{self, Accept, Rejection, Rules};
 
 use crate::core::access::Peer;
 use crate::front::connection::now;
-use crate::front::framing::Framing;
+use crate::front::door::Door;
 use crate::front::gate::Permit;
-use crate::front::listener::Front;
+use crate::front::transport::Transport;
 use crate::front::websocket::WebSocket;
 use crate::front::wire::Opened;
 use crate::metrics;
@@ -34,14 +34,14 @@ const HEADERS_MAX: usize = 64;
 type Answer = Response<Full<Bytes>>;
 
 /// Serves HTTP on a connection until it becomes a WebSocket or ends.
-pub async fn serve(front: Arc<Front>, stream: Opened, peer: Peer, permit: Permit) {
-    let time_max: Duration = front.settings.pump.establish_time_max;
+pub async fn serve(door: Arc<Door>, stream: Opened, peer: Peer, permit: Permit) {
+    let time_max: Duration = door.settings.pump.establish_time_max;
     // The place at the door goes to the session, if the connection becomes one.
     let permit = Arc::new(Mutex::new(Some(permit)));
     let service = {
-        let (front, peer) = (front.clone(), peer.clone());
+        let (door, peer) = (door.clone(), peer.clone());
         service_fn(move |request| {
-            let answer = answer(&front, &peer, &permit, request);
+            let answer = answer(&door, &peer, &permit, request);
             async move { Ok::<_, Infallible>(answer) }
         })
     };
@@ -56,7 +56,7 @@ pub async fn serve(front: Arc<Front>, stream: Opened, peer: Peer, permit: Permit
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        () = front.shutdown.cancelled() => {
+        () = door.shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -67,37 +67,37 @@ pub async fn serve(front: Arc<Front>, stream: Opened, peer: Peer, permit: Permit
 }
 
 fn answer(
-    front: &Arc<Front>,
+    door: &Arc<Door>,
     peer: &Peer,
     permit: &Arc<Mutex<Option<Permit>>>,
     request: Request<Incoming>,
 ) -> Answer {
     match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/health") => health(front),
+        (&Method::GET | &Method::HEAD, "/health") => health(door),
         (&Method::GET, "/metrics") if peer.is_loopback() => text(StatusCode::OK, metrics::render()),
-        (_, path) => match &front.settings.path {
+        (_, path) => match &door.settings.path {
             Some(wanted) if wanted != path => {
                 text(StatusCode::NOT_FOUND, format!("nothing is here; WebSocket is at {wanted}\n"))
             }
-            _ => upgrade(front, peer, permit, request),
+            _ => upgrade(door, peer, permit, request),
         },
     }
 }
 
-fn health(front: &Front) -> Answer {
-    if front.shutdown.is_cancelled() {
+fn health(door: &Door) -> Answer {
+    if door.shutdown.is_cancelled() {
         return text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into());
     }
     text(StatusCode::OK, "ok\n".into())
 }
 
 fn upgrade(
-    front: &Arc<Front>,
+    door: &Arc<Door>,
     peer: &Peer,
     permit: &Arc<Mutex<Option<Permit>>>,
     mut request: Request<Incoming>,
 ) -> Answer {
-    let accept = match judge(front, &request) {
+    let accept = match judge(door, &request) {
         Ok(accept) => accept,
         Err(rejection) => {
             metrics::HANDSHAKES_REFUSED.add(1);
@@ -105,18 +105,18 @@ fn upgrade(
             return response(rejection.response());
         }
     };
-    if front.shutdown.is_cancelled() {
+    if door.shutdown.is_cancelled() {
         let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into());
         answer.headers_mut().insert("Retry-After", HeaderValue::from_static("1"));
         return answer;
     }
     let Accept { subprotocol, compression, response: answer } = accept;
-    let chosen = subprotocol.map(|index| front.tokens[index]).or(front.settings.default_token);
+    let chosen = subprotocol.map(|index| door.tokens[index]).or(door.settings.default_token);
     let Some(token) = chosen else { return text(StatusCode::BAD_REQUEST, "no subprotocol\n".into()) };
     let upgraded = hyper::upgrade::on(&mut request);
     let stranger = permit.lock().take();
-    let (front, peer) = (front.clone(), peer.clone());
-    front.clone().tasks.spawn(async move {
+    let (door, peer) = (door.clone(), peer.clone());
+    door.clone().tasks.spawn(async move {
         let upgraded = match upgraded.await {
             Ok(upgraded) => upgraded,
             Err(error) => return tracing::debug!(%peer, %error, "the upgrade failed"),
@@ -125,14 +125,14 @@ fn upgrade(
             return tracing::error!(%peer, "the upgraded connection is of an unknown type");
         };
         let wire = parts.io.into_inner().with_first(parts.read_buf);
-        let framing = WebSocket::new(front.settings.websocket, compression.as_ref());
+        let transport = WebSocket::new(door.settings.websocket, compression.as_ref());
         // A fresh, small task runs the connection: this one, with all that HTTP needed, ends here.
-        front.open(token, Framing::WebSocket(framing), wire, peer, stranger, now());
+        door.open(token, Transport::WebSocket(transport), wire, peer, stranger, now());
     });
     response(answer)
 }
 
-fn judge(front: &Front, request: &Request<Incoming>) -> Result<Accept, Rejection> {
+fn judge(door: &Door, request: &Request<Incoming>) -> Result<Accept, Rejection> {
     let headers: Vec<handshake::Field<'_>> =
         request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let version = match request.version() {
@@ -147,10 +147,10 @@ fn judge(front: &Front, request: &Request<Incoming>) -> Result<Accept, Rejection
         forwarded_host: None,
     };
     let rules = Rules {
-        subprotocols: &front.tokens,
-        allow_no_subprotocol: front.settings.default_token.is_some(),
-        compression: front.settings.compression,
-        origins: &front.settings.origins,
+        subprotocols: &door.tokens,
+        allow_no_subprotocol: door.settings.default_token.is_some(),
+        compression: door.settings.compression,
+        origins: &door.settings.origins,
     };
     handshake::check(&request, &rules)
 }

@@ -12,66 +12,17 @@ use bytes::{Bytes, BytesMut};
 use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use tandem_protocols::wamp::rawsocket::Limit;
-use tandem_protocols::websocket::extensions::Policy;
-use tandem_protocols::websocket::origin::OriginPolicy;
-
-use crate::core::access::{Authenticator, Peer};
-use crate::core::mailbox::{Bounds, mailbox};
-use crate::core::protocol::{Protocol, Recognition};
-use crate::front::connection::{Connection, Parts, PumpLimits, now};
-use crate::front::framing::Framing;
-use crate::front::gate::{Gate, Permit};
+use crate::core::access::Peer;
+use crate::core::protocol::Recognition;
+use crate::front::connection::now;
+use crate::front::door::Door;
+use crate::front::gate::Permit;
 use crate::front::http;
 use crate::front::rawsocket;
-use crate::front::websocket::WebSocketLimits;
-use crate::front::wire::{Opened, Wire};
+use crate::front::transport::Transport;
+use crate::front::wire::Opened;
 use crate::metrics;
-
-/// What the door is told.
-#[derive(Clone, Debug)]
-pub struct FrontSettings {
-    /// Times and sizes of the pump.
-    pub pump: Arc<PumpLimits>,
-    /// What mailboxes hold.
-    pub bounds: Bounds,
-    /// What WebSocket peers may send.
-    pub websocket: WebSocketLimits,
-    /// The largest message over RawSocket.
-    pub rawsocket_limit: Limit,
-    /// Whether to compress.
-    pub compression: Policy,
-    /// Whose pages may connect.
-    pub origins: OriginPolicy,
-    /// The token that a WebSocket peer gets that names no subprotocol, if such peers are taken at all.
-    pub default_token: Option<&'static str>,
-    /// The only path that WebSocket is at, if there is only one.
-    pub path: Option<String>,
-    /// Connections at a time.
-    pub connections_max: usize,
-    /// Connections of strangers at a time.
-    pub strangers_max: usize,
-    /// Connections of strangers from one address at a time.
-    pub strangers_per_address_max: usize,
-}
-
-/// The door.
-pub struct Front {
-    /// What it was told.
-    pub settings: FrontSettings,
-    /// The subprotocols of all languages.
-    pub tokens: Vec<&'static str>,
-    /// Ends what waits for a peer that has said nothing yet.
-    pub shutdown: CancellationToken,
-    /// All connections.
-    pub tasks: TaskTracker,
-    protocols: Vec<Arc<dyn Protocol>>,
-    authenticator: Arc<dyn Authenticator>,
-    gate: Arc<Gate>,
-}
 
 /// The longest beginning that is looked at to tell what a peer speaks.
 const FIRST_BYTES_MAX: usize = 64;
@@ -86,38 +37,21 @@ const NOTSENT_LOWAT_BYTES: u32 = 64 * 1024;
 /// A peer that acknowledges nothing for so long is gone.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-impl Front {
-    /// A door to these languages.
-    pub fn new(
-        settings: FrontSettings,
-        protocols: Vec<Arc<dyn Protocol>>,
-        authenticator: Arc<dyn Authenticator>,
-    ) -> Arc<Front> {
-        Arc::new(Front {
-            tokens: protocols.iter().flat_map(|protocol| protocol.tokens()).copied().collect(),
-            gate: Gate::new(settings.strangers_max, settings.strangers_per_address_max),
-            shutdown: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            settings,
-            protocols,
-            authenticator,
-        })
-    }
-
+impl Door {
     /// Accepts connections until the shutdown.
-    pub async fn listen(self: Arc<Front>, listener: TcpListener) {
+    pub async fn listen(self: Arc<Door>, listener: TcpListener) {
         loop {
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => return,
                 accepted = self.accept(&listener) => accepted,
             };
             let Some((stream, address, permit)) = accepted else { continue };
-            let front = self.clone();
-            self.tasks.spawn(async move { front.greet(stream, address, permit).await });
+            let door = self.clone();
+            self.tasks.spawn(async move { door.greet(stream, address, permit).await });
         }
     }
 
-    async fn accept(self: &Arc<Front>, listener: &TcpListener) -> Option<(TcpStream, SocketAddr, Permit)> {
+    async fn accept(self: &Arc<Door>, listener: &TcpListener) -> Option<(TcpStream, SocketAddr, Permit)> {
         let place = self.gate.place().await;
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -146,7 +80,7 @@ impl Front {
     }
 
     /// Finds out what a peer speaks, and hands it on.
-    async fn greet(self: Arc<Front>, mut stream: TcpStream, address: SocketAddr, permit: Permit) {
+    async fn greet(self: Arc<Door>, mut stream: TcpStream, address: SocketAddr, permit: Permit) {
         let opened = now();
         let peer = Peer::Socket(address);
         let time_max = self.settings.pump.establish_time_max;
@@ -163,7 +97,7 @@ impl Front {
         match spoken {
             Spoken::Http => http::serve(self, wire, peer, permit).await,
             Spoken::RawSocket => self.greet_rawsocket(wire, peer, permit, opened).await,
-            Spoken::Stream(token) => self.open(token, Framing::Stream, wire, peer, Some(permit), opened),
+            Spoken::Stream(token) => self.open(token, Transport::Stream, wire, peer, Some(permit), opened),
             Spoken::Tls => tracing::info!(%peer, "tried TLS, which is not spoken on this port"),
         }
     }
@@ -197,19 +131,13 @@ impl Front {
         (!undecided || first.len() >= FIRST_BYTES_MAX).then_some(Spoken::Http)
     }
 
-    async fn greet_rawsocket(
-        self: Arc<Front>,
-        mut wire: Opened,
-        peer: Peer,
-        permit: Permit,
-        opened: Instant,
-    ) {
+    async fn greet_rawsocket(self: Arc<Door>, mut wire: Opened, peer: Peer, permit: Permit, opened: Instant) {
         let time_max = self.settings.pump.establish_time_max;
         let token = |serializer| self.protocols.iter().find_map(|protocol| protocol.rawsocket(serializer));
         let shake = rawsocket::shake_hands(&mut wire, self.settings.rawsocket_limit, token);
         match tokio::time::timeout(time_max, shake).await {
-            Ok(Ok((token, framing))) => {
-                self.open(token, Framing::RawSocket(framing), wire, peer, Some(permit), opened);
+            Ok(Ok((token, transport))) => {
+                self.open(token, Transport::RawSocket(transport), wire, peer, Some(permit), opened);
             }
             Ok(Err(error)) => {
                 metrics::HANDSHAKES_REFUSED.add(1);
@@ -217,36 +145,6 @@ impl Front {
             }
             Err(_) => tracing::info!(%peer, "did not finish its RawSocket handshake in time"),
         }
-    }
-
-    /// Starts the pump of a connection.
-    pub fn open<W: Wire>(
-        &self,
-        token: &'static str,
-        framing: Framing,
-        wire: W,
-        peer: Peer,
-        stranger: Option<Permit>,
-        opened: Instant,
-    ) {
-        let Some(protocol) = self.protocols.iter().find(|protocol| protocol.speaks(token)) else {
-            return tracing::error!(%peer, token, "no language has this token");
-        };
-        let (mailbox, inbox) = mailbox(self.settings.bounds);
-        let session = protocol.open(token, &peer, mailbox, opened);
-        tracing::debug!(%peer, token, "connection opened");
-        let connection = Connection::new(Parts {
-            wire,
-            framing,
-            session,
-            inbox,
-            peer,
-            authenticator: self.authenticator.clone(),
-            limits: self.settings.pump.clone(),
-            stranger,
-            opened,
-        });
-        self.tasks.spawn(connection.run());
     }
 }
 

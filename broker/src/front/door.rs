@@ -1,0 +1,113 @@
+//! The door: what it was told, the languages behind it, and the opening of connections.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use tandem_protocols::wamp::rawsocket::Limit;
+use tandem_protocols::websocket::extensions::Policy;
+use tandem_protocols::websocket::origin::OriginPolicy;
+
+use crate::core::access::{Authenticator, Peer};
+use crate::core::mailbox::{Bounds, mailbox};
+use crate::core::protocol::Protocol;
+use crate::front::connection::{Connection, Parts, PumpLimits};
+use crate::front::gate::{Gate, Permit};
+use crate::front::transport::Transport;
+use crate::front::websocket::WebSocketLimits;
+use crate::front::wire::Wire;
+
+/// What the door is told.
+#[derive(Clone, Debug)]
+pub struct DoorSettings {
+    /// Times and sizes of the pump.
+    pub pump: Arc<PumpLimits>,
+    /// What mailboxes hold.
+    pub bounds: Bounds,
+    /// What WebSocket peers may send.
+    pub websocket: WebSocketLimits,
+    /// The largest message over RawSocket.
+    pub rawsocket_limit: Limit,
+    /// Whether to compress.
+    pub compression: Policy,
+    /// Whose pages may connect.
+    pub origins: OriginPolicy,
+    /// The token that a WebSocket peer gets that names no subprotocol, if such peers are taken at all.
+    pub default_token: Option<&'static str>,
+    /// The only path that WebSocket is at, if there is only one.
+    pub path: Option<String>,
+    /// Connections at a time.
+    pub connections_max: usize,
+    /// Connections of strangers at a time.
+    pub strangers_max: usize,
+    /// Connections of strangers from one address at a time.
+    pub strangers_per_address_max: usize,
+}
+
+/// The door.
+pub struct Door {
+    /// What it was told.
+    pub settings: DoorSettings,
+    /// The subprotocols of all languages.
+    pub tokens: Vec<&'static str>,
+    /// Ends what waits for a peer that has said nothing yet.
+    pub shutdown: CancellationToken,
+    /// All connections.
+    pub tasks: TaskTracker,
+    /// The languages.
+    pub protocols: Vec<Arc<dyn Protocol>>,
+    authenticator: Arc<dyn Authenticator>,
+    /// The strangers in door of it.
+    pub gate: Arc<Gate>,
+}
+
+impl Door {
+    /// A door to these languages.
+    pub fn new(
+        settings: DoorSettings,
+        protocols: Vec<Arc<dyn Protocol>>,
+        authenticator: Arc<dyn Authenticator>,
+    ) -> Arc<Door> {
+        Arc::new(Door {
+            tokens: protocols.iter().flat_map(|protocol| protocol.tokens()).copied().collect(),
+            gate: Gate::new(settings.strangers_max, settings.strangers_per_address_max),
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            settings,
+            protocols,
+            authenticator,
+        })
+    }
+
+    /// Starts the pump of a connection.
+    pub fn open<W: Wire>(
+        &self,
+        token: &'static str,
+        transport: Transport,
+        wire: W,
+        peer: Peer,
+        stranger: Option<Permit>,
+        opened: Instant,
+    ) {
+        let Some(protocol) = self.protocols.iter().find(|protocol| protocol.speaks(token)) else {
+            return tracing::error!(%peer, token, "no language has this token");
+        };
+        let (mailbox, inbox) = mailbox(self.settings.bounds);
+        let session = protocol.open(token, &peer, mailbox, opened);
+        tracing::debug!(%peer, token, "connection opened");
+        let connection = Connection::new(Parts {
+            wire,
+            transport,
+            session,
+            inbox,
+            peer,
+            authenticator: self.authenticator.clone(),
+            limits: self.settings.pump.clone(),
+            stranger,
+            opened,
+        });
+        self.tasks.spawn(connection.run());
+    }
+}

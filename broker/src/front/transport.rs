@@ -1,0 +1,92 @@
+//! How messages lie on a wire: WebSocket frames, RawSocket frames, or a plain stream.
+
+use bytes::Bytes;
+
+use crate::core::message::{Frame, Kind};
+use crate::core::protocol::{Close, Reason};
+use crate::front::framing::{Arrival, Piece, put_bytes};
+use crate::front::rawsocket::RawSocket;
+use crate::front::websocket::WebSocket;
+
+/// How messages lie on a wire.
+#[derive(Debug)]
+pub enum Transport {
+    /// RFC 6455.
+    WebSocket(WebSocket),
+    /// WAMP's frames for streams.
+    RawSocket(RawSocket),
+    /// Nothing of the wire's own: the language has its frames in the stream.
+    Stream,
+}
+
+impl Transport {
+    /// Takes in what was read, and hands on what is in it. Works in place.
+    pub fn receive(
+        &mut self,
+        data: &mut [u8],
+        established: bool,
+        arrive: &mut dyn FnMut(Arrival),
+    ) -> Result<(), Close> {
+        match self {
+            Transport::WebSocket(websocket) => websocket.receive(data, established, arrive),
+            Transport::RawSocket(rawsocket) => rawsocket.receive(data, arrive),
+            Transport::Stream => {
+                arrive(Arrival::Message(Kind::Raw, Bytes::copy_from_slice(data)));
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts a message onto the wire: into `buffer`, or beside it.
+    pub fn frame(&mut self, frame: &Frame, buffer: &mut Vec<u8>) -> Piece {
+        match self {
+            Transport::WebSocket(websocket) => websocket.frame(frame, buffer),
+            Transport::RawSocket(rawsocket) => rawsocket.frame(frame, buffer),
+            Transport::Stream => put_bytes(&frame.message().head, &frame.message().body, buffer),
+        }
+    }
+
+    /// Appends the next fragment of a message; gives its bytes and what is left after it.
+    pub fn continue_fragments(&mut self, mut rest: Bytes, buffer: &mut Vec<u8>) -> (Bytes, Bytes) {
+        match self {
+            Transport::WebSocket(websocket) => websocket.continue_fragments(rest, buffer),
+            Transport::RawSocket(_) | Transport::Stream => (std::mem::take(&mut rest), rest),
+        }
+    }
+
+    /// Appends an answer to a ping.
+    pub fn pong(&mut self, data: &Bytes, buffer: &mut Vec<u8>) {
+        match self {
+            Transport::WebSocket(websocket) => websocket.pong(data, buffer),
+            Transport::RawSocket(rawsocket) => rawsocket.pong(data, buffer),
+            Transport::Stream => {}
+        }
+    }
+
+    /// Appends a question whether the peer is alive. False when this wire has none.
+    pub fn ping(&mut self, buffer: &mut Vec<u8>) -> bool {
+        match self {
+            Transport::WebSocket(websocket) => websocket.ping(buffer),
+            Transport::RawSocket(rawsocket) => rawsocket.ping(buffer),
+            Transport::Stream => return false,
+        }
+        true
+    }
+
+    /// Appends the wire's own goodbye. True when the peer is expected to answer it.
+    pub fn close(&mut self, reason: Option<Reason>, buffer: &mut Vec<u8>) -> bool {
+        match self {
+            Transport::WebSocket(websocket) => websocket.close(reason, buffer),
+            Transport::RawSocket(_) | Transport::Stream => false,
+        }
+    }
+
+    /// True when the peer is in the middle of a message.
+    pub fn is_incomplete(&self) -> bool {
+        match self {
+            Transport::WebSocket(websocket) => websocket.is_incomplete(),
+            Transport::RawSocket(rawsocket) => rawsocket.is_incomplete(),
+            Transport::Stream => false,
+        }
+    }
+}

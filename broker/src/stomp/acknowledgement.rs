@@ -1,0 +1,179 @@
+//! ACK and NACK: which deliveries they are about, and what becomes of those.
+//!
+//! What is acknowledged in a transaction is claimed by it until its end: no other ACK can be about it then.
+//! A subscription that ended with deliveries unsettled stays until they are, so that an ACK which crosses
+//! UNSUBSCRIBE is no error; what is left when the session ends is delivered again, to others.
+
+use std::collections::VecDeque;
+
+use tandem_protocols::stomp::error::{Reason, Violation};
+use tandem_protocols::stomp::frame::{Command, Frame, Headers, Version};
+use tandem_protocols::stomp::state::{AckKey, AckMode};
+
+use crate::core::parcel::{ConsumerId, Delivery};
+use crate::core::queues::Settlement;
+use crate::core::realm::Operation;
+use crate::stomp::destination::Place;
+use crate::stomp::dialogue::{Dialogue, Receipt};
+use crate::stomp::fault::Fault;
+use crate::stomp::message::DeliveryId;
+use crate::stomp::protocol::Settings;
+use crate::stomp::subscriptions::Feed;
+
+/// A consumer of a queue, and what it holds.
+#[derive(Debug)]
+pub(super) struct Consumer {
+    pub(super) id: ConsumerId,
+    pub(super) place: Place,
+    pub(super) mode: AckMode,
+    /// In the order in which the peer got them. No more than its credit.
+    pub(super) unsettled: VecDeque<Unsettled>,
+}
+
+/// A delivery that the peer got and has not acknowledged.
+#[derive(Debug)]
+pub(super) struct Unsettled {
+    sequence: u64,
+    redeliveries: u32,
+    /// A transaction decides about it.
+    claimed: bool,
+}
+
+/// What is left of a subscription until its last delivery is settled.
+#[derive(Debug)]
+pub(super) struct Closed {
+    pub(super) id: Option<Box<str>>,
+    pub(super) consumer: Consumer,
+}
+
+impl Unsettled {
+    pub(super) fn of(delivery: &Delivery) -> Unsettled {
+        let Delivery { sequence, redeliveries, .. } = *delivery;
+        Unsettled { sequence, redeliveries, claimed: false }
+    }
+}
+
+impl Consumer {
+    pub(super) fn new(id: ConsumerId, place: Place, mode: AckMode) -> Consumer {
+        Consumer { id, place, mode, unsettled: VecDeque::new() }
+    }
+
+    /// The deliveries that an ACK of this one is about, first to last; none if it is not to be acknowledged.
+    fn covered(&self, id: DeliveryId) -> Vec<u64> {
+        let is = |held: &Unsettled| held.sequence == id.sequence && held.redeliveries == id.redeliveries;
+        let Some(place) = self.unsettled.iter().position(|held| is(held) && !held.claimed) else {
+            return Vec::new();
+        };
+        match self.mode {
+            AckMode::Auto => Vec::new(),
+            AckMode::ClientIndividual => vec![id.sequence],
+            AckMode::Client => {
+                let before = self.unsettled.range(..=place).filter(|held| !held.claimed);
+                before.map(|held| held.sequence).collect()
+            }
+        }
+    }
+}
+
+impl Dialogue {
+    /// ACK and NACK.
+    pub(super) fn acknowledge(
+        &mut self,
+        frame: &Frame,
+        version: Version,
+        settings: &Settings,
+    ) -> Result<Receipt, Fault> {
+        let settlement = settlement(frame.command, &frame.headers)?;
+        let (text, subscription) = match AckKey::read(version, &frame.headers)? {
+            AckKey::Ack(id) => (id, None),
+            AckKey::Message { message_id, subscription } => (message_id, subscription),
+        };
+        let id = DeliveryId::parse(text);
+        let consumer = id.and_then(|id| self.consumer(id.consumer, subscription));
+        let (Some(id), Some(consumer)) = (id, consumer) else {
+            return self.overlook(text, subscription, version);
+        };
+        if consumer.mode == AckMode::Auto {
+            return self.overlook(text, subscription, version);
+        }
+        let sequences = consumer.covered(id);
+        if sequences.is_empty() {
+            return Err(unknown(text));
+        }
+        if let Some(transaction) = frame.headers.get("transaction") {
+            let settle = |sequence: &u64| Operation::Settle(id.consumer, *sequence, settlement);
+            let operations = sequences.iter().map(settle).collect();
+            let receipt = self.put_off(transaction, operations, frame, settings)?;
+            sequences.into_iter().for_each(|sequence| self.claim(id.consumer, sequence, true));
+            return Ok(receipt);
+        }
+        for sequence in sequences {
+            self.member.settle(id.consumer, sequence, settlement)?;
+            self.forget(id.consumer, sequence);
+        }
+        Ok(Receipt::Due)
+    }
+
+    /// An ACK of something that needs none: no harm before 1.2, where a MESSAGE says whether it needs one.
+    fn overlook(&self, text: &str, subscription: Option<&str>, version: Version) -> Result<Receipt, Fault> {
+        let is_auto = self
+            .subscriptions
+            .iter()
+            .any(|known| known.is_auto() && (subscription.is_none() || known.id.as_deref() == subscription));
+        if is_auto && version < Version::V12 { Ok(Receipt::Due) } else { Err(unknown(text)) }
+    }
+
+    /// A consumer of that number, whose subscription has that name if one is said.
+    fn consumer(&mut self, id: ConsumerId, subscription: Option<&str>) -> Option<&mut Consumer> {
+        let named = |name: &Option<Box<str>>| subscription.is_none() || name.as_deref() == subscription;
+        let open = self.subscriptions.iter().position(
+            |known| matches!(&known.feed, Feed::Queue(consumer) if consumer.id == id && named(&known.id)),
+        );
+        if let Some(place) = open {
+            match &mut self.subscriptions[place].feed {
+                Feed::Queue(consumer) => return Some(consumer),
+                Feed::Topics(_) | Feed::Procedure(_) => return None,
+            }
+        }
+        let closed = self.rare_if_any()?.closed.iter_mut();
+        closed.filter(|closed| named(&closed.id)).map(|closed| &mut closed.consumer).find(|c| c.id == id)
+    }
+
+    /// Claims a delivery for a transaction, or gives it back.
+    pub(super) fn claim(&mut self, id: ConsumerId, sequence: u64, claimed: bool) {
+        let held = self
+            .consumer(id, None)
+            .and_then(|consumer| consumer.unsettled.iter_mut().find(|held| held.sequence == sequence));
+        if let Some(held) = held {
+            held.claimed = claimed;
+        }
+    }
+
+    /// A delivery was settled; with its last one a subscription that ended is gone.
+    pub(super) fn forget(&mut self, id: ConsumerId, sequence: u64) {
+        let Some(consumer) = self.consumer(id, None) else { return };
+        consumer.unsettled.retain(|held| held.sequence != sequence);
+        if let Some(rare) = self.rare_if_any()
+            && let Some(place) = rare.closed.iter().position(|closed| closed.consumer.id == id)
+            && rare.closed[place].consumer.unsettled.is_empty()
+        {
+            rare.closed.swap_remove(place);
+            self.member.release_if_settled(id);
+        }
+    }
+}
+
+fn settlement(command: Command, headers: &Headers) -> Result<Settlement, Fault> {
+    if command != Command::Nack {
+        return Ok(Settlement::Accept);
+    }
+    match headers.get("requeue") {
+        None | Some("true") => Ok(Settlement::Requeue),
+        Some("false") => Ok(Settlement::Reject),
+        Some(other) => Err(Violation::invalid_header("requeue", other).into()),
+    }
+}
+
+fn unknown(text: &str) -> Fault {
+    Fault::new(Reason::NotFound, format!("no delivery '{text}' waits for an acknowledgement"))
+}

@@ -1,0 +1,242 @@
+//! Calls: a peer calls a procedure by a SEND to `/call/`, and serves one by a SUBSCRIBE to `/procedure/`.
+//!
+//! An answer is a MESSAGE to what the caller gave as `reply-to`, with the same `correlation-id`. An error is
+//! such a MESSAGE with an `error` header: an ERROR frame would end the connection.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tandem_protocols::stomp::error::{Reason, Violation};
+use tandem_protocols::stomp::frame::Frame;
+
+use crate::core::access::Refusal;
+use crate::core::calls::{Answered, CANCELED, failure};
+use crate::core::message::Attributes;
+use crate::core::name::Name;
+use crate::core::parcel::{Answer, Failure, Invocation, Outcome};
+use crate::core::realm::Outgoing;
+use crate::stomp::destination::{self, Place, TEMP_QUEUE, Target};
+use crate::stomp::dialogue::{Dialogue, Receipt, check_temp_queue};
+use crate::stomp::fault::Fault;
+use crate::stomp::headers;
+use crate::stomp::message;
+use crate::stomp::protocol::Settings;
+use crate::stomp::subscriptions::Feed;
+use crate::stomp::voice::Voice;
+
+const NO_SUCH_PROCEDURE: &str = "wamp.error.no_such_procedure";
+const UNAVAILABLE: &str = "wamp.error.unavailable";
+const NOT_AUTHORIZED: &str = "wamp.error.not_authorized";
+const INVALID_ARGUMENT: &str = "wamp.error.invalid_argument";
+
+/// What belongs to the call, not to its arguments.
+const CALL_HEADERS: [&str; 3] = ["correlation-id", "error", "reply-to"];
+
+/// The calls of a session that were not answered yet.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    waiting: HashMap<u64, Waiting>,
+    last: u64,
+}
+
+/// What is to be done with an answer.
+#[derive(Debug)]
+struct Waiting {
+    reply_to: ReplyTo,
+    correlation_id: Option<Box<str>>,
+}
+
+#[derive(Debug)]
+enum ReplyTo {
+    /// Nobody wants to know.
+    Nobody,
+    /// The caller itself, under the name that it gave.
+    Caller(Box<str>),
+    Topic(Name),
+    Queue(Name),
+}
+
+impl ReplyTo {
+    fn parse(text: Option<&str>) -> Result<ReplyTo, Fault> {
+        let Some(text) = text else { return Ok(ReplyTo::Nobody) };
+        if text.starts_with(TEMP_QUEUE) {
+            check_temp_queue(text)?;
+            return Ok(ReplyTo::Caller(text.into()));
+        }
+        match destination::target(text)? {
+            Target::Topic(name) => Ok(ReplyTo::Topic(name)),
+            Target::Queue(name) | Target::Reply(name) => Ok(ReplyTo::Queue(name)),
+            Target::Call(_) | Target::Invocation(_) => {
+                Err(Violation::invalid_header("reply-to", text).into())
+            }
+        }
+    }
+}
+
+impl Dialogue {
+    /// SEND to `/call/`.
+    pub(super) fn call(
+        &mut self,
+        procedure: Name,
+        frame: &Frame,
+        voice: &mut Voice,
+        settings: &Settings,
+    ) -> Result<Receipt, Fault> {
+        refuse_transaction(frame)?;
+        let headers = &frame.headers;
+        let reply_to = ReplyTo::parse(headers.get("reply-to"))?;
+        let waiting = Waiting { reply_to, correlation_id: headers.get("correlation-id").map(Box::from) };
+        let attributes = headers::attributes(headers, &CALL_HEADERS);
+        let outgoing = Outgoing { name: procedure, payload: headers::payload(frame)?, attributes };
+        let calls = &mut self.rare().calls;
+        calls.last += 1;
+        let call = calls.last;
+        let called = if calls.waiting.len() < settings.calls_max {
+            self.member.call(call, outgoing)
+        } else {
+            Err(Refusal::TooMany("unanswered calls of a session", settings.calls_max))
+        };
+        match called {
+            Ok(()) => {
+                self.rare().calls.waiting.insert(call, waiting);
+                Ok(Receipt::Due)
+            }
+            Err(refusal) => {
+                // The call was processed: its receipt comes before its answer.
+                if let Some(receipt) = headers.get("receipt") {
+                    voice.receipt(receipt);
+                }
+                let failure = failure(error_of(&refusal), &refusal.to_string());
+                self.reply(call, waiting, Err(failure), voice);
+                Ok(Receipt::Settled)
+            }
+        }
+    }
+
+    /// The answer to a call of the peer's.
+    pub(super) fn conclude(&mut self, outcome: Outcome, voice: &mut Voice) {
+        let Outcome { call, result } = outcome;
+        if let Some(waiting) = self.rare().calls.waiting.remove(&call) {
+            self.reply(call, waiting, result, voice);
+        }
+    }
+
+    fn reply(&mut self, call: u64, waiting: Waiting, result: Result<Answer, Failure>, voice: &mut Voice) {
+        let (error, payload, attributes) = match result {
+            Ok(Answer { payload, attributes }) => (None, payload, attributes),
+            Err(Failure { error, payload, attributes }) => (Some(error), payload, attributes),
+        };
+        let Waiting { reply_to, correlation_id } = waiting;
+        let correlation = correlation_id.as_deref().map(|id| ("correlation-id", id));
+        let error_header = error.as_deref().map(|error| ("error", error));
+        let told = match reply_to {
+            ReplyTo::Nobody => Ok(()),
+            ReplyTo::Caller(temp) => {
+                let id = format!("call-{call}");
+                let mut first = vec![("subscription", &*temp), ("message-id", &id), ("destination", &*temp)];
+                first.extend(correlation);
+                let with_error = first.iter().copied().chain(error_header).collect::<Vec<_>>();
+                let made = message::direct(voice, &with_error, &payload, &attributes).or_else(|why| {
+                    message::note_unconvertible(why);
+                    first.push(("error", INVALID_ARGUMENT));
+                    let said = failure(INVALID_ARGUMENT, &format!("the answer has no form here: {why}"));
+                    message::direct(voice, &first, &said.payload, &said.attributes)
+                });
+                made.map(|frame| voice.send(frame)).map_err(message::note_unconvertible).ok();
+                Ok(())
+            }
+            ReplyTo::Topic(name) => {
+                let attributes = join(correlation, error_header, &attributes);
+                self.published.set(true);
+                self.member.publish(Outgoing { name, payload, attributes }, false).map(|_| ())
+            }
+            ReplyTo::Queue(name) => {
+                let attributes = join(correlation, error_header, &attributes);
+                self.member.send(Outgoing { name, payload, attributes }).map(|_| ())
+            }
+        };
+        if let Err(refusal) = told {
+            tracing::debug!(%refusal, "an answer could not be sent to where its caller wanted it");
+        }
+    }
+
+    /// A call that the peer is to answer.
+    pub(super) fn invoke(&mut self, invocation: &Invocation, voice: &mut Voice) {
+        let subscription = self
+            .subscriptions
+            .iter()
+            .find(|known| matches!(known.feed, Feed::Procedure(id) if id == invocation.registration));
+        let Some(subscription) = subscription else {
+            // It lay in the mailbox while the peer unsubscribed.
+            let failure = failure(CANCELED, "the callee does not serve the procedure any more");
+            self.member.answer(invocation.id, Err(failure));
+            return;
+        };
+        let number = invocation.id.to_string();
+        let (id, reply_to) = (format!("invocation-{number}"), format!("/invocation/{number}"));
+        let destination = destination::write(Place::Procedure, &invocation.procedure);
+        let mut first = Vec::with_capacity(5);
+        first.extend(subscription.id.as_deref().map(|id| ("subscription", id)));
+        first.extend([
+            ("message-id", &*id),
+            ("destination", &*destination),
+            ("reply-to", &*reply_to),
+            ("correlation-id", &*number),
+        ]);
+        match message::direct(voice, &first, &invocation.payload, &invocation.attributes) {
+            Ok(frame) => voice.send(frame),
+            Err(why) => {
+                message::note_unconvertible(why);
+                let said = format!("the callee cannot read the arguments: {why}");
+                self.member.answer(invocation.id, Err(failure(INVALID_ARGUMENT, &said)));
+            }
+        }
+    }
+
+    /// SEND to `/invocation/`.
+    pub(super) fn answer(&mut self, number: u64, frame: &Frame) -> Result<Receipt, Fault> {
+        refuse_transaction(frame)?;
+        let payload = headers::payload(frame)?;
+        let attributes = headers::attributes(&frame.headers, &CALL_HEADERS);
+        let result = match frame.headers.get("error") {
+            None => Ok(Answer { payload, attributes }),
+            Some(error) => {
+                let error = Name::parse(error).map_err(|_| Violation::invalid_header("error", error))?;
+                Err(Failure { error: Arc::from(error.as_str()), payload, attributes })
+            }
+        };
+        match self.member.answer(number, result) {
+            Answered::Delivered | Answered::Ignored => Ok(Receipt::Due),
+            Answered::NeverInvoked => {
+                Err(Fault::new(Reason::NotFound, format!("there was no invocation {number}")))
+            }
+        }
+    }
+}
+
+/// What travels with an answer, to where its reader finds it.
+fn join(
+    correlation: Option<(&str, &str)>,
+    error: Option<(&str, &str)>,
+    attributes: &Attributes,
+) -> Attributes {
+    let others = attributes.iter().filter(|(name, _)| !CALL_HEADERS.contains(name));
+    correlation.into_iter().chain(error).chain(others).collect()
+}
+
+fn refuse_transaction(frame: &Frame) -> Result<(), Fault> {
+    if frame.headers.get("transaction").is_some() {
+        let detail = "a call and its answer cannot be part of a transaction";
+        return Err(Fault::new(Reason::InvalidHeader, detail));
+    }
+    Ok(())
+}
+
+/// The house's refusal of a call, as an error that callers of all languages know.
+fn error_of(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::NoSuchProcedure(_) => NO_SUCH_PROCEDURE,
+        Refusal::Unavailable(_) | Refusal::TooMany(..) => UNAVAILABLE,
+        _ => NOT_AUTHORIZED,
+    }
+}

@@ -1,0 +1,282 @@
+//! What a destination means.
+//!
+//! ```text
+//! /topic/<name>         SEND: publish          SUBSCRIBE: subscribe; "*" is one component, a last "#" or
+//!                                              ">" is that and everything below
+//! /queue/<name>         SEND: enqueue          SUBSCRIBE: consume
+//! /call/<name>          SEND: call
+//! /procedure/<name>                            SUBSCRIBE: register; patterns as for topics
+//! /invocation/<number>  SEND: answer a call
+//! /reply-queue/<opaque> SEND: answer a message that had it in "reply-to"
+//! /temp-queue/<word>    in "reply-to" alone: a queue of this session's own
+//! ```
+//!
+//! Names are percent-encoded: a `/` in one is `%2F`, and a component that is `*` itself is `%2A`.
+
+use tandem_protocols::stomp::error::Reason;
+
+use crate::core::access::HOUSE_PREFIX;
+use crate::core::name::{InvalidName, Name, Pattern};
+use crate::core::queues::REPLY_PREFIX;
+use crate::stomp::fault::Fault;
+
+/// What `reply-to` begins with when it asks for a queue of the session's own.
+pub(super) const TEMP_QUEUE: &str = "/temp-queue/";
+
+const REPLY_QUEUE: &str = "/reply-queue/";
+
+/// Where a SEND goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Topic(Name),
+    Queue(Name),
+    /// A queue for answers, of whatever session.
+    Reply(Name),
+    Call(Name),
+    Invocation(u64),
+}
+
+/// Where the messages of a SUBSCRIBE come from.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Topic(Pattern),
+    Queue(Name),
+    Procedure(Pattern),
+}
+
+/// What a name is the name of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Topic,
+    Queue,
+    Reply,
+    Procedure,
+}
+
+/// Reads the destination of a SEND.
+pub(super) fn target(text: &str) -> Result<Target, Fault> {
+    let (kind, rest) = split(text)?;
+    match kind {
+        "topic" => Ok(Target::Topic(concrete(text, rest)?)),
+        "queue" => queue(text, rest).map(Target::Queue),
+        "reply-queue" => name(text, &format!("{REPLY_PREFIX}{rest}")).map(Target::Reply),
+        "call" => Ok(Target::Call(concrete(text, rest)?)),
+        "invocation" => match rest.parse() {
+            Ok(number) if rest.bytes().all(|octet| octet.is_ascii_digit()) => Ok(Target::Invocation(number)),
+            _ => Err(invalid(text, "names no invocation")),
+        },
+        "temp-queue" => Err(invalid(text, "can only stand in a reply-to header")),
+        "procedure" => Err(invalid(text, "is called by a message to /call/")),
+        _ => Err(unknown(text)),
+    }
+}
+
+/// Reads the destination of a SUBSCRIBE.
+pub(super) fn source(text: &str) -> Result<Source, Fault> {
+    let (kind, rest) = split(text)?;
+    match kind {
+        "topic" => Ok(Source::Topic(pattern(text, rest)?)),
+        "queue" => queue(text, rest).map(Source::Queue),
+        "procedure" => Ok(Source::Procedure(pattern(text, rest)?)),
+        "temp-queue" | "reply-queue" => Err(invalid(text, "cannot be subscribed to")),
+        "call" | "invocation" => Err(invalid(text, "can only be sent to")),
+        _ => Err(unknown(text)),
+    }
+}
+
+/// Writes a name as the destination that leads to it.
+pub(super) fn write(place: Place, name: &Name) -> String {
+    let (prefix, name) = match place {
+        Place::Topic => ("/topic/", name.as_str()),
+        Place::Queue => ("/queue/", name.as_str()),
+        Place::Procedure => ("/procedure/", name.as_str()),
+        Place::Reply => (REPLY_QUEUE, name.as_str().strip_prefix(REPLY_PREFIX).unwrap_or(name.as_str())),
+    };
+    let mut text = String::with_capacity(prefix.len() + name.len());
+    text.push_str(prefix);
+    for (at, component) in name.split('.').enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        match component {
+            "*" => text.push_str("%2A"),
+            ">" => text.push_str("%3E"),
+            _ if !component.contains(['%', '/']) => text.push_str(component),
+            _ => text.push_str(&component.replace('%', "%25").replace('/', "%2F")),
+        }
+    }
+    text
+}
+
+fn split(text: &str) -> Result<(&str, &str), Fault> {
+    let parts = text.strip_prefix('/').and_then(|text| text.split_once('/'));
+    let (kind, rest) = parts.ok_or_else(|| unknown(text))?;
+    if rest.contains('/') {
+        return Err(invalid(text, "goes too deep: a / in a name is written %2F"));
+    }
+    Ok((kind, rest))
+}
+
+/// A name of the peer's, for a queue. Those of the house are reached in other ways.
+fn queue(text: &str, rest: &str) -> Result<Name, Fault> {
+    let name = name(text, &decode(text, rest)?)?;
+    if name.as_str().starts_with(HOUSE_PREFIX) {
+        return Err(Fault::new(Reason::AccessRefused, format!("'{text}' is reserved")));
+    }
+    Ok(name)
+}
+
+/// The name of one thing: without holes and tail.
+fn concrete(text: &str, rest: &str) -> Result<Name, Fault> {
+    if rest.split('.').any(|component| matches!(component, "*" | "#" | ">")) {
+        return Err(invalid(text, "is a pattern, which nothing can be sent to"));
+    }
+    name(text, &decode(text, rest)?)
+}
+
+fn pattern(text: &str, rest: &str) -> Result<Pattern, Fault> {
+    let (parts, tail) = match rest.rsplit_once('.') {
+        Some((parts, "#" | ">")) => (Some(parts), true),
+        None if matches!(rest, "#" | ">") => (None, true),
+        _ => (Some(rest), false),
+    };
+    let components = parts.into_iter().flat_map(|parts| parts.split('.'));
+    if components.clone().any(|component| matches!(component, "#" | ">")) {
+        return Err(invalid(text, "has a '#' or '>' that is not its last component"));
+    }
+    if !tail && components.clone().all(|component| component != "*") {
+        return name(text, &decode(text, rest)?).map(Pattern::exact);
+    }
+    let decoded = components.map(|component| match component {
+        "*" => Ok(None),
+        _ => decode(text, component).map(Some),
+    });
+    let decoded: Vec<Option<String>> = decoded.collect::<Result<_, Fault>>()?;
+    Pattern::components(decoded.iter().map(Option::as_deref), tail).map_err(|why| bad_name(text, why))
+}
+
+fn name(text: &str, name: &str) -> Result<Name, Fault> {
+    Name::parse(name).map_err(|why| bad_name(text, why))
+}
+
+fn decode(text: &str, encoded: &str) -> Result<String, Fault> {
+    let mut octets = Vec::with_capacity(encoded.len());
+    let mut rest = encoded.bytes();
+    while let Some(octet) = rest.next() {
+        if octet != b'%' {
+            octets.push(octet);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|octet| char::from(octet).to_digit(16));
+        let (Some(high), Some(low)) = (digit(), digit()) else {
+            return Err(invalid(text, "has a % that two hexadecimal digits do not follow"));
+        };
+        octets.push((high * 16 + low) as u8);
+    }
+    String::from_utf8(octets).map_err(|_| invalid(text, "is not UTF-8 once it is decoded"))
+}
+
+fn bad_name(text: &str, why: InvalidName) -> Fault {
+    Fault::new(Reason::InvalidDestination, format!("the name in '{text}' {why}"))
+}
+
+fn invalid(text: &str, why: &str) -> Fault {
+    Fault::new(Reason::InvalidDestination, format!("'{text}' {why}"))
+}
+
+fn unknown(text: &str) -> Fault {
+    invalid(text, "is no destination: they begin with /topic/, /queue/, /call/ or /procedure/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(text: &str) -> Name {
+        Name::parse(text).expect("a name")
+    }
+
+    #[test]
+    fn a_destination_names_a_thing_of_the_house() {
+        for (text, expected) in [
+            ("/topic/a.b", Target::Topic(named("a.b"))),
+            ("/topic/a%2Fb", Target::Topic(named("a/b"))),
+            ("/topic/caf%c3%A9", Target::Topic(named("café"))),
+            ("/topic/a.%2A", Target::Topic(named("a.*"))),
+            ("/queue/q", Target::Queue(named("q"))),
+            ("/call/p.q", Target::Call(named("p.q"))),
+            ("/invocation/12", Target::Invocation(12)),
+            ("/reply-queue/ab", Target::Reply(named("tandem.reply.ab"))),
+        ] {
+            assert_eq!(target(text).expect(text), expected);
+        }
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused() {
+        for text in [
+            "",
+            "topic",
+            "/topic",
+            "topic/a",
+            "/topic/",
+            "/topic/a/b",
+            "/topic/a..b",
+            "/topic/a b",
+            "/topic/a%2",
+            "/topic/a%zz",
+            "/topic/a%ff",
+            "/topic/a#",
+            "/topic/a.*",
+            "/topic/a.#",
+            "/topic/>",
+            "/exchange/a",
+            "/temp-queue/a",
+            "/queue/",
+            "/queue/tandem.reply.a",
+            "/invocation/",
+            "/invocation/+1",
+            "/invocation/x",
+            "/procedure/p",
+            "/reply-queue/a/b",
+        ] {
+            assert!(target(text).is_err(), "{text}");
+        }
+        for text in [
+            "/temp-queue/a",
+            "/reply-queue/a",
+            "/call/p",
+            "/topic/a/b",
+            "/topic/a.#.b",
+            "/topic/>.b",
+            "/topic/*.%2E",
+        ] {
+            assert!(source(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn stars_are_holes_and_a_last_hash_or_angle_is_a_tail() {
+        let matches = |text: &str, name: &str| match source(text).expect(text) {
+            Source::Topic(pattern) => pattern.matches(name),
+            other => panic!("{other:?}"),
+        };
+        assert!(matches("/topic/a.*.c", "a.b.c") && !matches("/topic/a.*.c", "a.b"));
+        for tail in ["/topic/a.#", "/topic/a.>"] {
+            assert!(matches(tail, "a") && matches(tail, "a.b.c") && !matches(tail, "ab"));
+        }
+        assert!(matches("/topic/#", "x.y") && matches("/topic/*", "x") && !matches("/topic/*", "x.y"));
+        assert!(matches("/topic/a.%2A", "a.*") && !matches("/topic/a.%2A", "a.b"));
+        assert!(matches("/topic/a*b", "a*b"));
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        for text in ["a.b", "a/b", "a.*", ">", "50%", "é*", "a%2Fb"] {
+            let name = named(text);
+            assert_eq!(target(&write(Place::Topic, &name)).expect(text), Target::Topic(name));
+        }
+        assert_eq!(write(Place::Reply, &named("tandem.reply.ab")), "/reply-queue/ab");
+        assert_eq!(write(Place::Topic, &named("com.example")), "/topic/com.example");
+    }
+}

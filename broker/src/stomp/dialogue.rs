@@ -1,0 +1,180 @@
+//! The dialogue with a peer that was let in: what each of its frames does, and what the house has for it.
+
+use std::cell::Cell;
+use std::task::Waker;
+
+use tandem_protocols::stomp::error::{Reason, Violation};
+use tandem_protocols::stomp::frame::{Command, Frame};
+
+use crate::core::name::Name;
+use crate::core::parcel::Parcel;
+use crate::core::realm::{Member, Operation, Outgoing};
+use crate::stomp::acknowledgement::Closed;
+use crate::stomp::calls::Calls;
+use crate::stomp::destination::{self, Place, TEMP_QUEUE, Target};
+use crate::stomp::fault::Fault;
+use crate::stomp::headers;
+use crate::stomp::protocol::Settings;
+use crate::stomp::subscriptions::{Reply, Subscription};
+use crate::stomp::transactions::Transaction;
+use crate::stomp::voice::Voice;
+
+/// Whether a frame that was processed is still owed the receipt that it may have asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Receipt {
+    /// It is.
+    Due,
+    /// It got it, or gets it when its transaction is committed.
+    Settled,
+}
+
+/// A peer's place in the realm, and what it has under way.
+pub(super) struct Dialogue {
+    pub(super) member: Member,
+    pub(super) subscriptions: Vec<Subscription>,
+    /// It published since the realm was last found to have room.
+    pub(super) published: Cell<bool>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What most sessions never have.
+#[derive(Default)]
+pub(super) struct Rare {
+    pub(super) transactions: Vec<Transaction>,
+    pub(super) replies: Vec<Reply>,
+    pub(super) closed: Vec<Closed>,
+    pub(super) calls: Calls,
+}
+
+impl Dialogue {
+    /// A peer that was just let in.
+    pub(super) fn new(member: Member) -> Dialogue {
+        Dialogue { member, subscriptions: Vec::new(), published: Cell::new(false), rare: None }
+    }
+
+    /// Whether the peer should not be read, because of what it and others published.
+    pub(super) fn is_congested(&self, waker: &Waker) -> bool {
+        let congested = self.published.get() && self.member.congested(waker);
+        self.published.set(congested);
+        congested
+    }
+
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Without making it.
+    pub(super) fn rare_if_any(&mut self) -> Option<&mut Rare> {
+        self.rare.as_deref_mut()
+    }
+
+    /// Does what a frame asks.
+    pub(super) fn take(
+        &mut self,
+        frame: &Frame,
+        voice: &mut Voice,
+        settings: &Settings,
+    ) -> Result<Receipt, Fault> {
+        match frame.command {
+            Command::Send => self.send(frame, voice, settings),
+            Command::Subscribe => self.subscribe(frame, voice.version, settings),
+            Command::Unsubscribe => self.unsubscribe(frame, voice.version),
+            Command::Ack | Command::Nack => self.acknowledge(frame, voice.version, settings),
+            Command::Begin => self.begin(frame, settings),
+            Command::Commit => self.commit(frame, voice),
+            Command::Abort => self.abort(frame),
+            Command::Connect
+            | Command::Stomp
+            | Command::Disconnect
+            | Command::Connected
+            | Command::Message
+            | Command::Receipt
+            | Command::Error => {
+                let detail = format!("{} cannot be said now", frame.command);
+                Err(Fault::new(Reason::BadCommand, detail))
+            }
+        }
+    }
+
+    /// Tells the peer what the house has for it.
+    pub(super) fn deliver(&mut self, parcel: Parcel, voice: &mut Voice) -> Result<(), Fault> {
+        match parcel {
+            Parcel::Event { publication, subscription } => {
+                self.tell_event(&publication, subscription, voice);
+            }
+            Parcel::Delivery(delivery) => self.hand_over(&delivery, voice),
+            Parcel::Invocation(invocation) => self.invoke(&invocation, voice),
+            Parcel::Outcome(outcome) => self.conclude(*outcome, voice),
+            // There is no word for it in STOMP. An answer that comes all the same is ignored.
+            Parcel::Interrupt { .. } => {}
+            Parcel::Farewell(farewell) => return Err(farewell.into()),
+            // Only a stranger asks for that.
+            Parcel::Authenticated(_) => {}
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, frame: &Frame, voice: &mut Voice, settings: &Settings) -> Result<Receipt, Fault> {
+        headers::check_send(&frame.headers)?;
+        let operation = match destination::target(frame.headers.require("destination")?)? {
+            Target::Topic(name) => Operation::Publish(self.outgoing(name, frame, settings)?),
+            Target::Queue(name) | Target::Reply(name) => {
+                Operation::Send(self.outgoing(name, frame, settings)?)
+            }
+            Target::Call(procedure) => return self.call(procedure, frame, voice, settings),
+            Target::Invocation(number) => return self.answer(number, frame),
+        };
+        match frame.headers.get("transaction") {
+            Some(transaction) => self.put_off(transaction, vec![operation], frame, settings),
+            None => self.perform(operation).map(|()| Receipt::Due),
+        }
+    }
+
+    fn perform(&mut self, operation: Operation) -> Result<(), Fault> {
+        match operation {
+            Operation::Publish(outgoing) => {
+                self.member.publish(outgoing, false)?;
+                self.published.set(true);
+            }
+            Operation::Send(outgoing) => {
+                self.member.send(outgoing)?;
+            }
+            Operation::Settle(consumer, sequence, settlement) => {
+                self.member.settle(consumer, sequence, settlement)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn outgoing(&mut self, name: Name, frame: &Frame, settings: &Settings) -> Result<Outgoing, Fault> {
+        let payload = headers::payload(frame)?;
+        let attributes = match frame.headers.get("reply-to") {
+            Some(reply_to) if reply_to.starts_with(TEMP_QUEUE) => {
+                let queue = self.reply_queue(reply_to, settings)?;
+                headers::attributes_answered_at(&frame.headers, &destination::write(Place::Reply, &queue))
+            }
+            _ => headers::attributes(&frame.headers, &[]),
+        };
+        Ok(Outgoing { name, payload, attributes })
+    }
+
+    /// The queue behind a `/temp-queue/` of this session, which is made when it is first named.
+    fn reply_queue(&mut self, temp: &str, settings: &Settings) -> Result<Name, Fault> {
+        check_temp_queue(temp)?;
+        let known = self.rare().replies.iter().find(|reply| *reply.temp == *temp);
+        if let Some(reply) = known {
+            return Ok(reply.queue.clone());
+        }
+        let (queue, consumer) = self.member.reply_queue(settings.credit)?;
+        self.rare().replies.push(Reply { temp: temp.into(), queue: queue.clone(), consumer });
+        Ok(queue)
+    }
+}
+
+/// Whether what begins like a temporary queue is one.
+pub(super) fn check_temp_queue(text: &str) -> Result<(), Fault> {
+    match text.strip_prefix(TEMP_QUEUE) {
+        Some(word) if !word.is_empty() && !word.contains('/') => Ok(()),
+        _ => Err(Violation::invalid_header("reply-to", text).into()),
+    }
+}

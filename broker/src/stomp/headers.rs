@@ -1,0 +1,156 @@
+//! Which headers are the peer's own, which are the broker's, and which ask for something that it cannot do.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use tandem_protocols::payload::{Body, Content, Encoding, Payload, Shape};
+use tandem_protocols::stomp::error::{Reason, Violation};
+use tandem_protocols::stomp::frame::{Frame, Headers};
+
+use crate::core::message::Attributes;
+use crate::stomp::fault::Fault;
+
+/// Headers that no peer can put into another's MESSAGE: the broker writes them, or acts on them.
+const OURS: [&str; 15] = [
+    "ack",
+    "content-length",
+    "content-type",
+    "destination",
+    "login",
+    "message-id",
+    "passcode",
+    "receipt",
+    "receipt-id",
+    "redelivered",
+    "sender",
+    "subscription",
+    "transaction",
+    "user-name",
+    Shape::HEADER,
+];
+
+/// The publisher's identity, which only the broker may state.
+const PUBLISHER_PREFIX: &str = "x-publisher";
+
+/// Arguments of a queue that is to be made, in SEND and in SUBSCRIBE.
+const QUEUE_ARGUMENTS: [&str; 11] = [
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-expires",
+    "x-max-age",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-priority",
+    "x-message-ttl",
+    "x-overflow",
+    "x-queue-name",
+    "x-queue-type",
+];
+
+/// What a SEND may ask of other brokers, and the value that asks for nothing.
+const SEND_PROPERTIES: [(&str, &str); 7] = [
+    ("AMQ_SCHEDULED_CRON", ""),
+    ("AMQ_SCHEDULED_DELAY", "0"),
+    ("AMQ_SCHEDULED_PERIOD", "0"),
+    ("AMQ_SCHEDULED_REPEAT", "0"),
+    ("expiration", "0"),
+    ("expires", "0"),
+    ("retain", ""),
+];
+
+/// What a SUBSCRIBE may ask of other brokers, and the value that asks for nothing.
+const SUBSCRIBE_PROPERTIES: [(&str, &str); 18] = [
+    ("activemq.exclusive", "false"),
+    ("activemq.retroactive", "false"),
+    ("activemq.subscriptionName", ""),
+    ("auto-delete", "true"),
+    ("browser", "false"),
+    ("credit", ""),
+    ("durable", "false"),
+    ("durable-subscription-name", ""),
+    ("durable-subscriber-name", ""),
+    ("exclusive", "false"),
+    ("from-seq", ""),
+    ("include-seq", ""),
+    ("persistent", "false"),
+    ("selector", ""),
+    ("x-get-retained", "false"),
+    ("x-stream-filter", ""),
+    ("x-stream-offset", ""),
+    ("x-priority", "0"),
+];
+
+/// Whether a header of that name in a MESSAGE is the broker's.
+pub(super) fn is_ours(name: &str) -> bool {
+    OURS.contains(&name) || name.starts_with(PUBLISHER_PREFIX)
+}
+
+/// Refuses a SEND that asks for what is not there, rather than doing something else.
+pub(super) fn check_send(headers: &Headers) -> Result<(), Fault> {
+    if let Some(id) = headers.get("message-id") {
+        return Err(Violation::invalid_header("message-id", id).into());
+    }
+    check_properties(headers, &SEND_PROPERTIES)
+}
+
+/// Refuses a SUBSCRIBE that asks for what is not there, rather than doing something else.
+pub(super) fn check_subscribe(headers: &Headers) -> Result<(), Fault> {
+    check_properties(headers, &SUBSCRIBE_PROPERTIES)
+}
+
+fn check_properties(headers: &Headers, properties: &[(&str, &str)]) -> Result<(), Fault> {
+    for (name, value) in headers.iter() {
+        let asks = properties.iter().any(|(known, nothing)| *known == name && *nothing != value);
+        if asks || QUEUE_ARGUMENTS.contains(&name) {
+            return Err(Fault::unsupported(name, value));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a header is set: `true` or `false`, and `false` if it is not there.
+pub(super) fn flag(headers: &Headers, name: &str) -> Result<bool, Fault> {
+    match headers.get(name) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(Violation::invalid_header(name, other).into()),
+    }
+}
+
+/// The peer's own headers, without those in `without`.
+pub(super) fn attributes(headers: &Headers, without: &[&str]) -> Attributes {
+    let own = |(name, _): &(&str, &str)| !is_ours(name) && !without.contains(name);
+    headers.unique().filter(own).collect()
+}
+
+/// The peer's own headers, of which `reply-to` gets another value.
+pub(super) fn attributes_answered_at(headers: &Headers, reply_to: &str) -> Attributes {
+    let own = headers.unique().filter(|(name, _)| !is_ours(name));
+    own.map(|(name, value)| (name, if name == "reply-to" { reply_to } else { value })).collect()
+}
+
+/// The body of a frame, with what its headers say of it.
+pub(super) fn payload(frame: &Frame) -> Result<Payload, Fault> {
+    let shape = match frame.headers.get(Shape::HEADER) {
+        None => Shape::Value,
+        Some(word) => Shape::from_word(word).ok_or_else(|| {
+            let detail = format!("header '{}' is args, kwargs or full", Shape::HEADER);
+            Fault::new(Reason::InvalidHeader, detail)
+        })?,
+    };
+    let content_type = frame.headers.get("content-type");
+    Ok(Payload::new(Content::Body(Body {
+        content_type: content_type.map(Arc::from),
+        encoding: Encoding::from_content_type(content_type),
+        shape,
+        bytes: frame.body.clone(),
+    })))
+}
+
+/// Copies a body that would keep a much larger buffer in memory for as long as it lives.
+pub(super) fn detach(body: &mut Bytes, buffer_bytes: usize) {
+    if body.len() < buffer_bytes / 2 {
+        *body = Bytes::copy_from_slice(body);
+    }
+}

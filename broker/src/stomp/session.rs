@@ -1,0 +1,351 @@
+//! A session from CONNECT to DISCONNECT: reading frames, letting the peer in, keeping time, and ending.
+//!
+//! What the frames of a peer that was let in mean is the business of the [`Dialogue`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use tandem_protocols::stomp::codec::{Decoder, Item};
+use tandem_protocols::stomp::error::Reason;
+use tandem_protocols::stomp::frame::{Command, Frame, Headers, Side, Version};
+use tandem_protocols::stomp::state::{self, HeartBeat, HeartBeats};
+
+use crate::core::access::{Credentials, Peer, Principal, Refusal};
+use crate::core::mailbox::Mailbox;
+use crate::core::message::Kind;
+use crate::core::parcel::Parcel;
+use crate::core::protocol::{self, Close, Output, Session};
+use crate::core::realm::Realm;
+use crate::stomp::dialogue::{Dialogue, Receipt};
+use crate::stomp::fault::Fault;
+use crate::stomp::headers;
+use crate::stomp::protocol::Settings;
+use crate::stomp::voice::{Carrier, Voice};
+
+/// What a peer may send between its CONNECT and the answer to it, in bytes.
+const WAITING_BYTES_MAX: usize = 256 * 1024;
+
+/// A conversation with one peer.
+pub(super) struct StompSession {
+    settings: Arc<Settings>,
+    decoder: Decoder,
+    voice: Voice,
+    stage: Stage,
+}
+
+const _: () = assert!(
+    size_of::<StompSession>() + size_of::<Dialogue>() <= 400,
+    "this is what an idle session costs, beside its subscriptions"
+);
+
+/// Where a session is in its life.
+enum Stage {
+    /// The peer has not been let in.
+    Stranger(Box<Stranger>),
+    /// It has.
+    Open(Box<Dialogue>, Pulse),
+    /// Nothing is read any more, and nothing more is said.
+    Over,
+}
+
+/// A peer that has not been let in.
+struct Stranger {
+    peer: Peer,
+    mailbox: Mailbox,
+    application: Option<Application>,
+}
+
+/// What a peer asked for in its CONNECT, while it is found out who it is.
+struct Application {
+    version: Version,
+    heart_beat: HeartBeat,
+    realm: Arc<Realm>,
+    /// What it sent after that, in order.
+    waiting: VecDeque<(Kind, Bytes)>,
+    waiting_bytes: usize,
+}
+
+/// The heart-beats of both ends.
+struct Pulse {
+    beats: HeartBeats,
+    /// The pump did not read lately, so that the peer's silence may be our fault.
+    paused: bool,
+}
+
+/// What becomes of the rest of the input once a frame was dealt with.
+enum Next {
+    Read,
+    Wait,
+    Stop,
+}
+
+impl StompSession {
+    /// A session with a peer that has said nothing yet.
+    pub(super) fn new(settings: Arc<Settings>, peer: Peer, mailbox: Mailbox) -> StompSession {
+        StompSession {
+            decoder: Decoder::new(Side::Server, settings.stranger),
+            settings,
+            voice: Voice::new(),
+            stage: Stage::Stranger(Box::new(Stranger { peer, mailbox, application: None })),
+        }
+    }
+
+    // ---- reading -------------------------------------------------------------------------------------
+
+    fn read(&mut self, kind: Kind, mut input: Bytes, now: Instant) {
+        let buffer_bytes = input.len();
+        while !matches!(self.stage, Stage::Over) {
+            let mut frame = match self.decoder.decode(&mut input) {
+                Ok(Some(Item::Frame(frame))) => frame,
+                Ok(Some(Item::HeartBeats(_))) => continue,
+                Ok(None) => return,
+                Err(violation) => return self.give_up(violation.into(), None),
+            };
+            headers::detach(&mut frame.body, buffer_bytes);
+            match self.take(frame, now) {
+                Next::Read => {}
+                Next::Wait => return self.put_off(kind, input),
+                Next::Stop => return,
+            }
+        }
+    }
+
+    /// Keeps input until it is known whether the peer is let in.
+    fn put_off(&mut self, kind: Kind, input: Bytes) {
+        let Stage::Stranger(stranger) = &mut self.stage else { return };
+        let Some(application) = &mut stranger.application else { return };
+        if input.is_empty() {
+            return;
+        }
+        application.waiting_bytes += input.len();
+        if application.waiting_bytes > WAITING_BYTES_MAX {
+            let detail = "too much was sent before the answer to CONNECT";
+            return self.give_up(Fault::new(Reason::FrameTooLarge, detail), None);
+        }
+        application.waiting.push_back((kind, input));
+    }
+
+    fn take(&mut self, frame: Frame, now: Instant) -> Next {
+        let result = match &mut self.stage {
+            Stage::Stranger(_) => return self.connect(frame, now),
+            Stage::Over => return Next::Stop,
+            Stage::Open(..) if frame.command == Command::Disconnect => {
+                self.disconnect(&frame);
+                return Next::Stop;
+            }
+            Stage::Open(dialogue, _) => dialogue.take(&frame, &mut self.voice, &self.settings),
+        };
+        match (result, frame.headers.get("receipt")) {
+            (Ok(Receipt::Due), Some(receipt)) => self.voice.receipt(receipt),
+            (Ok(Receipt::Due | Receipt::Settled), _) => {}
+            (Err(fault), receipt) => {
+                self.give_up(fault, receipt);
+                return Next::Stop;
+            }
+        }
+        Next::Read
+    }
+
+    // ---- letting in ----------------------------------------------------------------------------------
+
+    fn connect(&mut self, frame: Frame, now: Instant) -> Next {
+        match self.apply(frame) {
+            Err(fault) => {
+                self.give_up(fault, None);
+                Next::Stop
+            }
+            Ok(Some(principal)) => {
+                self.let_in(Ok(principal), now);
+                if matches!(self.stage, Stage::Over) { Next::Stop } else { Next::Read }
+            }
+            Ok(None) => Next::Wait,
+        }
+    }
+
+    /// Reads a CONNECT. `None`: it must be found out who the peer is. A receipt is not given for it.
+    fn apply(&mut self, mut frame: Frame) -> Result<Option<Principal>, Fault> {
+        let Stage::Stranger(stranger) = &mut self.stage else { return Ok(None) };
+        if !matches!(frame.command, Command::Connect | Command::Stomp) {
+            let detail = format!("{} cannot be the first frame", frame.command);
+            return Err(Fault::new(Reason::BadCommand, detail));
+        }
+        let version = state::accept(&mut frame)?;
+        let headers = &frame.headers;
+        let heart_beat = match version {
+            Version::V10 => HeartBeat::default(),
+            Version::V11 | Version::V12 => HeartBeat::parse(headers.get("heart-beat"))?,
+        };
+        let realm = (self.settings.realms)(headers.get("host"));
+        stranger.application =
+            Some(Application { version, heart_beat, realm, waiting: VecDeque::new(), waiting_bytes: 0 });
+        match credentials(headers) {
+            Some(credentials) => {
+                self.voice.push(Output::Authenticate(credentials));
+                Ok(None)
+            }
+            None => {
+                let principal = self.settings.authenticator.anonymous(&stranger.peer);
+                principal.map(Some).ok_or_else(|| Refusal::AuthenticationRequired.into())
+            }
+        }
+    }
+
+    /// Lets the peer in, if it is who it says and the realm has room; then reads on.
+    fn let_in(&mut self, result: Result<Principal, Refusal>, now: Instant) {
+        let Stage::Stranger(stranger) = &mut self.stage else { return };
+        let Some(application) = stranger.application.take() else { return };
+        let Application { version, heart_beat, realm, waiting, .. } = application;
+        let joined = result.and_then(|principal| realm.join(principal, stranger.mailbox.clone()));
+        let member = match joined {
+            Ok(member) => member,
+            Err(refusal) => return self.give_up(refusal.into(), None),
+        };
+        self.decoder.set_version(version);
+        self.decoder.set_limits(self.settings.established);
+        self.voice.version = version;
+        let mut connected = Frame::new(Command::Connected)
+            .with("version", version.as_str())
+            .with("session", &member.id().0.to_string())
+            .with("server", &self.settings.server)
+            .with("user-name", &member.principal().id);
+        if version > Version::V10 {
+            connected = connected.with("heart-beat", &self.settings.heart_beat.to_string());
+        }
+        self.voice.say(&connected);
+        let beats = HeartBeats::new(self.settings.heart_beat.agree(heart_beat, version), now);
+        self.stage = Stage::Open(Box::new(Dialogue::new(member)), Pulse { beats, paused: false });
+        for (kind, input) in waiting {
+            self.read(kind, input, now);
+        }
+    }
+
+    // ---- ending --------------------------------------------------------------------------------------
+
+    fn disconnect(&mut self, frame: &Frame) {
+        if let Some(receipt) = frame.headers.get("receipt") {
+            self.voice.receipt(receipt);
+        }
+        self.end(Close::new(protocol::Reason::Done, ""));
+    }
+
+    /// Says what went wrong, and ends.
+    fn give_up(&mut self, fault: Fault, receipt: Option<&str>) {
+        self.voice.say(&fault.to_frame(receipt));
+        self.end(fault.into_close());
+    }
+
+    /// Leaves the realm; nothing is read or said any more.
+    fn end(&mut self, close: Close) {
+        self.voice.close(close);
+        self.stage = Stage::Over;
+    }
+
+    /// What was said counts as a heart-beat.
+    fn note_spoken(&mut self, now: Instant) {
+        if self.voice.take_spoke()
+            && let Stage::Open(_, pulse) = &mut self.stage
+        {
+            pulse.beats.sent(now);
+        }
+    }
+}
+
+/// What a peer says to prove who it is, if it says anything. A token may stand alone in the passcode.
+fn credentials(headers: &Headers) -> Option<Credentials> {
+    let login = headers.get("login").unwrap_or_default();
+    let passcode = headers.get("passcode").unwrap_or_default();
+    if login.is_empty() && passcode.is_empty() {
+        return None;
+    }
+    Some(Credentials { user: login.into(), secret: passcode.into(), method: "stomp" })
+}
+
+impl Session for StompSession {
+    fn receive(&mut self, kind: Kind, bytes: Bytes, now: Instant) {
+        match &mut self.stage {
+            Stage::Stranger(stranger) if stranger.application.is_some() => self.put_off(kind, bytes),
+            Stage::Stranger(_) => {
+                self.voice.carrier = Carrier::of(kind);
+                self.read(kind, bytes, now);
+            }
+            Stage::Open(_, pulse) => {
+                pulse.paused = false;
+                pulse.beats.resume_reading(now);
+                self.read(kind, bytes, now);
+            }
+            Stage::Over => {}
+        }
+        self.note_spoken(now);
+    }
+
+    fn deliver(&mut self, parcel: Parcel, now: Instant) {
+        match (parcel, &mut self.stage) {
+            (_, Stage::Over) => {}
+            (Parcel::Authenticated(result), _) => self.let_in(*result, now),
+            (Parcel::Farewell(farewell), _) => self.give_up(farewell.into(), None),
+            (_, Stage::Stranger(_)) => {}
+            (parcel, Stage::Open(dialogue, _)) => {
+                if let Err(fault) = dialogue.deliver(parcel, &mut self.voice) {
+                    self.give_up(fault, None);
+                }
+            }
+        }
+        self.note_spoken(now);
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let Stage::Open(_, pulse) = &mut self.stage else { return };
+        if pulse.beats.is_peer_dead(now) {
+            if !pulse.paused {
+                return self.end(Close::new(protocol::Reason::Silent, "no heart-beat came in time"));
+            }
+            // It may have spoken while it was not listened to: it gets all its time again.
+            pulse.paused = false;
+            pulse.beats.received(now);
+        }
+        if pulse.beats.must_send(now) {
+            self.voice.beat();
+        }
+        self.note_spoken(now);
+    }
+
+    fn pause(&mut self, now: Instant) {
+        if let Stage::Open(_, pulse) = &mut self.stage {
+            pulse.paused = true;
+            pulse.beats.received(now);
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Open(_, pulse) => pulse.beats.deadline(),
+            Stage::Stranger(_) | Stage::Over => None,
+        }
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        self.voice.poll()
+    }
+
+    fn fail(&mut self, reason: &str, _now: Instant) {
+        if !matches!(self.stage, Stage::Over) {
+            self.voice.say(&Fault::wire(reason).to_frame(None));
+            self.stage = Stage::Over;
+        }
+    }
+
+    fn is_established(&self) -> bool {
+        matches!(self.stage, Stage::Open(..))
+    }
+
+    fn is_congested(&self, waker: &Waker) -> bool {
+        match &self.stage {
+            Stage::Open(dialogue, _) => dialogue.is_congested(waker),
+            Stage::Stranger(_) | Stage::Over => false,
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! SUBSCRIBE and UNSUBSCRIBE, and what comes of them.
+//!
+//! A subscription to topics that does not acknowledge is one of the house; several of a session to the same
+//! pattern share it. One that does is a queue bound to those topics. In 1.0 a subscription may have no id:
+//! its destination is its name then, and its messages bear none.
+
+use std::sync::Arc;
+
+use tandem_protocols::stomp::error::{Reason, Violation};
+use tandem_protocols::stomp::frame::{Frame, Headers, Version};
+use tandem_protocols::stomp::state::AckMode;
+
+use crate::core::message::Publication;
+use crate::core::name::Name;
+use crate::core::parcel::{ConsumerId, Delivery, RegistrationId, SubscriptionId};
+use crate::core::queues::{Credit, Settlement};
+use crate::stomp::acknowledgement::{Closed, Consumer, Unsettled};
+use crate::stomp::destination::{self, Place, TEMP_QUEUE};
+use crate::stomp::dialogue::{Dialogue, Receipt};
+use crate::stomp::fault::Fault;
+use crate::stomp::headers;
+use crate::stomp::message;
+use crate::stomp::protocol::Settings;
+use crate::stomp::voice::Voice;
+
+/// A subscription, as its peer sees it.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    /// The peer's name for it, which is in its messages.
+    pub(super) id: Option<Box<str>>,
+    /// Kept in 1.0 only, where it can end the subscription.
+    destination: Option<Box<str>>,
+    /// Without what the session itself published.
+    no_local: bool,
+    pub(super) feed: Feed,
+}
+
+/// Where its messages come from.
+#[derive(Debug)]
+pub(super) enum Feed {
+    Topics(SubscriptionId),
+    Queue(Consumer),
+    Procedure(RegistrationId),
+}
+
+/// A queue for answers, which its owner calls `/temp-queue/...`.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) temp: Box<str>,
+    pub(super) queue: Name,
+    pub(super) consumer: ConsumerId,
+}
+
+impl Subscription {
+    /// Whether it gets no acknowledgements.
+    pub(super) fn is_auto(&self) -> bool {
+        match &self.feed {
+            Feed::Topics(_) | Feed::Procedure(_) => true,
+            Feed::Queue(consumer) => consumer.mode == AckMode::Auto,
+        }
+    }
+}
+
+impl Dialogue {
+    /// SUBSCRIBE.
+    pub(super) fn subscribe(
+        &mut self,
+        frame: &Frame,
+        version: Version,
+        settings: &Settings,
+    ) -> Result<Receipt, Fault> {
+        let headers = &frame.headers;
+        headers::check_subscribe(headers)?;
+        let destination = headers.require("destination")?;
+        let source = destination::source(destination)?;
+        let id = self.new_id(headers, destination, version)?;
+        if self.subscriptions.len() >= settings.subscriptions_max {
+            return Err(Fault::too_many("subscriptions of a session", settings.subscriptions_max));
+        }
+        let mode = AckMode::parse(headers.get("ack"))?;
+        let no_local = headers::flag(headers, "no-local")?;
+        let credit = credit(headers, settings)?;
+        let feed = match source {
+            destination::Source::Topic(pattern) if mode == AckMode::Auto => {
+                Feed::Topics(self.member.subscribe(&pattern)?)
+            }
+            destination::Source::Topic(pattern) => {
+                Feed::Queue(Consumer::new(self.member.bind(&pattern, credit)?, Place::Topic, mode))
+            }
+            destination::Source::Queue(_) | destination::Source::Procedure(_) if no_local => {
+                return Err(Fault::unsupported("no-local", "true"));
+            }
+            destination::Source::Queue(name) => {
+                Feed::Queue(Consumer::new(self.member.consume(&name, credit)?, Place::Queue, mode))
+            }
+            destination::Source::Procedure(_) if mode != AckMode::Auto => {
+                return Err(Violation::invalid_header("ack", mode.as_str()).into());
+            }
+            destination::Source::Procedure(pattern) => Feed::Procedure(self.member.register(&pattern)?),
+        };
+        let destination = (version == Version::V10).then(|| destination.into());
+        self.subscriptions.push(Subscription { id, destination, no_local, feed });
+        Ok(Receipt::Due)
+    }
+
+    /// The id of a subscription to be, which no other one has. `None` in 1.0 where there is none.
+    fn new_id(
+        &self,
+        headers: &Headers,
+        destination: &str,
+        version: Version,
+    ) -> Result<Option<Box<str>>, Fault> {
+        let in_use =
+            |what: &str| Fault::new(Reason::InvalidHeader, format!("'{what}' is subscribed already"));
+        match headers.get("id") {
+            Some(id) if id.starts_with(TEMP_QUEUE) => Err(Violation::invalid_header("id", id).into()),
+            Some(id) if self.subscriptions.iter().any(|known| known.id.as_deref() == Some(id)) => {
+                Err(in_use(id))
+            }
+            Some(id) => Ok(Some(id.into())),
+            None if version > Version::V10 => Err(Violation::missing_header("id").into()),
+            None if self.nameless(destination).is_some() => Err(in_use(destination)),
+            None => Ok(None),
+        }
+    }
+
+    fn nameless(&self, destination: &str) -> Option<usize> {
+        self.subscriptions
+            .iter()
+            .position(|known| known.id.is_none() && known.destination.as_deref() == Some(destination))
+    }
+
+    /// UNSUBSCRIBE. What it holds unsettled may still be acknowledged.
+    pub(super) fn unsubscribe(&mut self, frame: &Frame, version: Version) -> Result<Receipt, Fault> {
+        let headers = &frame.headers;
+        let place = match (headers.get("id"), headers.get("destination")) {
+            (Some(id), _) => self.subscriptions.iter().position(|known| known.id.as_deref() == Some(id)),
+            // One without a name first; a name need not be said if the destination tells enough.
+            (None, Some(destination)) if version == Version::V10 => {
+                self.nameless(destination).or_else(|| {
+                    let is = |known: &Subscription| known.destination.as_deref() == Some(destination);
+                    self.subscriptions.iter().position(is)
+                })
+            }
+            (None, _) => return Err(Violation::missing_header("id").into()),
+        };
+        let place = place.ok_or_else(|| Fault::new(Reason::NotFound, "there is no such subscription"))?;
+        let Subscription { id, feed, .. } = self.subscriptions.swap_remove(place);
+        match feed {
+            Feed::Topics(house) => {
+                let shares = |other: &Subscription| matches!(&other.feed, Feed::Topics(id) if *id == house);
+                if !self.subscriptions.iter().any(shares) {
+                    self.member.unsubscribe(house)?;
+                }
+            }
+            Feed::Queue(consumer) => {
+                self.member.close_consumer(consumer.id)?;
+                if !consumer.unsettled.is_empty() {
+                    self.rare().closed.push(Closed { id, consumer });
+                }
+            }
+            Feed::Procedure(registration) => self.member.unregister(registration)?,
+        }
+        Ok(Receipt::Due)
+    }
+
+    /// A message on a topic, for each of the session's subscriptions that share the house's.
+    pub(super) fn tell_event(
+        &mut self,
+        publication: &Arc<Publication>,
+        house: SubscriptionId,
+        voice: &mut Voice,
+    ) {
+        let own = publication.publisher == self.member.id();
+        for subscription in &self.subscriptions {
+            match &subscription.feed {
+                Feed::Topics(id) if *id == house && !(own && subscription.no_local) => {}
+                _ => continue,
+            }
+            match message::event(voice, publication, subscription.id.as_deref()) {
+                Ok(frame) => voice.send(frame),
+                Err(why) => message::note_unconvertible(why),
+            }
+        }
+    }
+
+    /// A message from a queue.
+    pub(super) fn hand_over(&mut self, delivery: &Delivery, voice: &mut Voice) {
+        let own = delivery.publication.publisher == self.member.id();
+        for subscription in &mut self.subscriptions {
+            let Feed::Queue(consumer) = &mut subscription.feed else { continue };
+            if consumer.id != delivery.consumer {
+                continue;
+            }
+            if own && subscription.no_local {
+                return self.settle_delivery(delivery, Settlement::Accept);
+            }
+            let (id, mode) = (subscription.id.as_deref(), consumer.mode);
+            let settlement = match message::delivery(voice, delivery, consumer.place, id, mode) {
+                Ok(frame) => {
+                    voice.send(frame);
+                    Settlement::Accept
+                }
+                Err(why) => {
+                    message::note_unconvertible(why);
+                    Settlement::Reject
+                }
+            };
+            if mode == AckMode::Auto || settlement == Settlement::Reject {
+                self.settle_delivery(delivery, settlement);
+            } else {
+                consumer.unsettled.push_back(Unsettled::of(delivery));
+            }
+            return;
+        }
+        self.hand_over_reply(delivery, voice);
+    }
+
+    /// A message from a queue that was not subscribed to: for answers, or not any more.
+    fn hand_over_reply(&mut self, delivery: &Delivery, voice: &mut Voice) {
+        let replies = self.rare_if_any().map(|rare| &rare.replies[..]).unwrap_or_default();
+        let Some(reply) = replies.iter().find(|reply| reply.consumer == delivery.consumer) else {
+            self.settle_delivery(delivery, Settlement::Requeue);
+            return self.member.release_if_settled(delivery.consumer);
+        };
+        match message::delivery(voice, delivery, Place::Reply, Some(&reply.temp), AckMode::Auto) {
+            Ok(frame) => voice.send(frame),
+            Err(why) => message::note_unconvertible(why),
+        }
+        self.settle_delivery(delivery, Settlement::Accept);
+    }
+
+    fn settle_delivery(&mut self, delivery: &Delivery, settlement: Settlement) {
+        if let Err(refusal) = self.member.settle(delivery.consumer, delivery.sequence, settlement) {
+            // Its consumer went while the delivery lay in the mailbox: it is back in its queue.
+            tracing::debug!(%refusal, "a delivery could not be settled");
+        }
+    }
+}
+
+/// What a consumer may hold unsettled: in messages, what it asks for, within limits. 0 asks for nothing.
+fn credit(headers: &Headers, settings: &Settings) -> Result<Credit, Fault> {
+    let messages = match headers.get("prefetch-count") {
+        None => settings.credit.messages,
+        Some(text) => {
+            let number = text.parse::<u32>().ok().filter(|_| text.bytes().all(|o| o.is_ascii_digit()));
+            match number.ok_or_else(|| Violation::invalid_header("prefetch-count", text))? {
+                0 => settings.credit.messages,
+                number => (number as usize).min(settings.prefetch_max),
+            }
+        }
+    };
+    Ok(Credit { messages, ..settings.credit })
+}

@@ -1,0 +1,218 @@
+//! The floors of the house (`docs/architecture.md`): who may import whom. Reads the sources, not the build.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").into()
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no sources in {}", folder.display());
+    found.sort();
+    found
+}
+
+/// The code of a file: without comments, and without the tests at its end.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// The paths that begin with `root` in a file, as far as three segments.
+fn paths(code: &str, root: &str) -> BTreeSet<String> {
+    let start = format!("{root}::");
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices(&start) {
+        let before = code[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+            continue;
+        }
+        let rest = &code[at + start.len()..];
+        if let Some(list) = rest.strip_prefix('{') {
+            let list = list.split('}').next().unwrap_or_default();
+            found.extend(list.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()));
+            continue;
+        }
+        let path: String =
+            rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect();
+        found.insert(path.split("::").take(2).collect::<Vec<_>>().join("::"));
+    }
+    found
+}
+
+fn first(path: &str) -> &str {
+    path.split("::").next().unwrap_or_default()
+}
+
+/// The room of a file of the broker: the first folder or file under `src`.
+fn room(path: &Path) -> String {
+    let inside = path.strip_prefix(root().join("broker/src")).unwrap();
+    let first = inside.iter().next().unwrap().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+#[test]
+fn protocols_import_nothing_of_ours_and_no_runtime() {
+    for path in sources(&root().join("protocols/src")) {
+        let code = code(&path);
+        for forbidden in ["tandem_", "tokio", "Instant::now", "SystemTime::now", "rand::", "getrandom"] {
+            assert!(!code.contains(forbidden), "{} has {forbidden}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_languages_know_the_payload_and_not_each_other() {
+    for (folder, forbidden) in
+        [("wamp", ["stomp", "websocket"]), ("stomp", ["wamp", "websocket"]), ("websocket", ["wamp", "stomp"])]
+    {
+        for path in sources(&root().join("protocols/src").join(folder)) {
+            for import in paths(&code(&path), "crate") {
+                assert!(!forbidden.contains(&first(&import)), "{} imports {import}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn core_knows_only_the_payload_and_waits_for_nothing() {
+    for path in sources(&root().join("broker/src/core")) {
+        let code = code(&path);
+        for import in paths(&code, "tandem_protocols") {
+            assert_eq!(first(&import), "payload", "{} imports tandem_protocols::{import}", path.display());
+        }
+        for import in paths(&code, "crate") {
+            assert!(["core", "metrics"].contains(&first(&import)), "{} imports {import}", path.display());
+        }
+        for forbidden in ["tokio", "hyper", ".await", "async ", "Instant::now", "SystemTime::now", "rand::"] {
+            assert!(!code.contains(forbidden), "{} has {forbidden}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_wings_do_not_import_each_other() {
+    // Who may import what, of the rooms of the broker.
+    let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("core", &["core", "metrics"][..]),
+        ("metrics", &["metrics"]),
+        ("wamp", &["wamp", "core", "metrics"]),
+        ("stomp", &["stomp", "core", "metrics"]),
+        ("front", &["front", "core", "metrics"]),
+        ("config", &["config", "core", "front"]),
+        ("users", &["users", "config", "core"]),
+        ("server", &["server", "config", "core", "front", "stomp", "users", "wamp", "metrics"]),
+        ("cli", &["cli", "config", "server", "users"]),
+        ("lib", &[]),
+        ("main", &[]),
+    ]);
+    for path in sources(&root().join("broker/src")) {
+        let room = room(&path);
+        let allowed = allowed.get(&*room).unwrap_or_else(|| panic!("the room {room} is not in the plan"));
+        for import in paths(&code(&path), "crate") {
+            assert!(allowed.contains(&first(&import)), "{} imports {import}", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_wing_knows_only_its_own_language() {
+    for (wing, language) in [("wamp", "wamp"), ("stomp", "stomp")] {
+        for path in sources(&root().join("broker/src").join(wing)) {
+            for import in paths(&code(&path), "tandem_protocols") {
+                let known = ["payload", language].contains(&first(&import));
+                assert!(known, "{} imports tandem_protocols::{import}", path.display());
+            }
+        }
+    }
+    for path in sources(&root().join("broker/src/front")) {
+        for import in paths(&code(&path), "tandem_protocols") {
+            // RawSocket is a wire; that WAMP defines it does not make it WAMP.
+            let known = first(&import) == "websocket" || import == "wamp::rawsocket";
+            assert!(known, "{} imports tandem_protocols::{import}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_client_does_not_know_the_broker() {
+    for path in sources(&root().join("client/src")) {
+        assert!(!code(&path).contains("tandem_broker"), "{} knows the broker", path.display());
+    }
+}
+
+#[test]
+fn declaring_files_define_nothing() {
+    for folder in ["protocols/src", "broker/src", "client/src"] {
+        for path in sources(&root().join(folder)) {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if name != "mod.rs" && name != "lib.rs" || path.ends_with("cli/mod.rs") {
+                continue;
+            }
+            for line in code(&path).lines().map(str::trim_start) {
+                let defines = ["fn ", "pub fn ", "struct ", "pub struct ", "enum ", "pub enum ", "impl ", "trait "];
+                let defined = defines.iter().any(|start| line.starts_with(start));
+                assert!(!defined, "{} defines: {line}", path.display());
+            }
+        }
+    }
+}
+
+/// Files that import each other, directly or in a ring.
+#[test]
+fn no_imports_go_in_a_circle() {
+    for (base, root_path) in [("protocols/src", "crate"), ("broker/src", "crate"), ("client/src", "crate")] {
+        let base = root().join(base);
+        let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let module = |path: &Path| {
+            let inside = path.strip_prefix(&base).unwrap().with_extension("");
+            let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+            parts.join("::").trim_end_matches("::mod").to_owned()
+        };
+        let modules: BTreeSet<String> = sources(&base).iter().map(|path| module(path)).collect();
+        for path in sources(&base) {
+            let name = path.file_name().unwrap();
+            if name == "mod.rs" || name == "lib.rs" {
+                continue;
+            }
+            let own = module(&path);
+            let imports = paths(&code(&path), root_path).into_iter().filter_map(|import| {
+                let whole = import.clone();
+                let short = first(&import).to_owned();
+                modules.iter().find(|m| **m == whole).or(modules.iter().find(|m| **m == short)).cloned()
+            });
+            graph.insert(own.clone(), imports.filter(|import| *import != own).collect());
+        }
+        for start in graph.keys() {
+            let mut seen = BTreeSet::new();
+            let mut stack: Vec<(&String, Vec<&String>)> = vec![(start, vec![start])];
+            while let Some((at, way)) = stack.pop() {
+                for next in graph.get(at).into_iter().flatten() {
+                    // A folder's parts may use what its own file declares.
+                    let family = start.starts_with(&format!("{next}::")) || next.starts_with(&format!("{at}::"));
+                    assert!(next != start || way.len() == 1 || family, "a circle: {way:?} -> {next}");
+                    if seen.insert(next) {
+                        let mut way = way.clone();
+                        way.push(next);
+                        stack.push((next, way));
+                    }
+                }
+            }
+        }
+    }
+}
