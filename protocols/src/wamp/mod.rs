@@ -8,6 +8,7 @@ pub mod dict;
 pub mod error;
 mod field;
 pub mod id;
+pub mod list;
 pub mod message;
 pub mod options;
 pub mod rawsocket;

@@ -106,6 +106,11 @@ pub(super) fn read_dict<'a, R: Reader<'a>>(reader: &mut R, seq: Seq) -> Result<D
     Budget { entries: ENTRIES_MAX }.dict(reader, seq, DEPTH_MAX)
 }
 
+/// Reads one value, within the bounds of a dictionary.
+pub(super) fn read_value<'a, R: Reader<'a>>(reader: &mut R) -> Result<Value, Violation> {
+    Budget { entries: ENTRIES_MAX }.value(reader, DEPTH_MAX)
+}
+
 /// What a message may still cost us.
 struct Budget {
     entries: usize,
@@ -178,7 +183,7 @@ pub(super) fn write_dict<W: Writer>(writer: &mut W, dict: &Dict) {
 }
 
 /// Writes a value. It recurses as deep as the value is, which only we or [`read_dict`] can have made.
-fn write_value<W: Writer>(writer: &mut W, value: &Value) {
+pub(super) fn write_value<W: Writer>(writer: &mut W, value: &Value) {
     match value {
         Value::Null => writer.null(),
         Value::Bool(value) => writer.bool(*value),
