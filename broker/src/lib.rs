@@ -12,3 +12,4 @@ pub mod metrics;
 pub mod server;
 pub mod stomp;
 pub mod users;
+pub mod wamp;

@@ -15,6 +15,7 @@ use crate::front::door::Door;
 use crate::front::listener::bind;
 use crate::stomp;
 use crate::users::Users;
+use crate::wamp::{Wamp, WampSettings};
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +51,10 @@ impl Server {
             config.realms().iter().map(|name| Realm::new(name, limits, entropy.clone())).collect();
         let users = Arc::new(Users::new(config, entropy)?);
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION"));
-        let protocols: Vec<Arc<dyn Protocol>> =
-            vec![Arc::new(stomp::Stomp::new(stomp_settings(config, realms.clone(), users.clone())))];
+        let protocols: Vec<Arc<dyn Protocol>> = vec![
+            Arc::new(Wamp::new(WampSettings { realms: realms.clone(), authenticator: users.clone(), agent })),
+            Arc::new(stomp::Stomp::new(stomp_settings(config, realms.clone(), users.clone()))),
+        ];
         let door = Door::new(config.front()?, protocols, users);
         let mut addresses = Vec::new();
         for address in config.addresses() {

@@ -158,6 +158,11 @@ impl Calls {
         Ok(())
     }
 
+    /// Whether a session waits for the answer to a call under that number of its own.
+    pub fn is_calling(&self, session: SessionId, call: u64) -> bool {
+        self.state.lock().callers.get(&session).is_some_and(|calls| calls.contains_key(&call))
+    }
+
     /// Answers an invocation.
     pub fn answer(&self, session: SessionId, invocation: u64, result: Result<Answer, Failure>) -> Answered {
         let mut state = self.state.lock();

@@ -1,0 +1,128 @@
+//! What the messages of a peer that was let in ask for, and what the house has for it: who deals with what.
+
+use std::cell::Cell;
+use std::task::Waker;
+
+use tandem_protocols::wamp::error::Violation;
+use tandem_protocols::wamp::message::{Message, MessageType};
+use tandem_protocols::wamp::options::{self, Feature, Role, Roles};
+
+use crate::core::calls::failure;
+use crate::core::parcel::{Parcel, RegistrationId};
+use crate::core::realm::Member;
+use crate::wamp::fault::Fault;
+use crate::wamp::pubsub::Subscriptions;
+use crate::wamp::queue::Receives;
+use crate::wamp::voice::Voice;
+
+/// The conversation with a peer that is in a realm.
+#[derive(Debug)]
+pub(super) struct Dialogue {
+    pub(super) member: Member,
+    pub(super) subscriptions: Subscriptions,
+    pub(super) registrations: Vec<RegistrationId>,
+    /// Calls of `tandem.queue.receive` that wait, and what they brought until it is settled.
+    pub(super) receives: Receives,
+    /// Calls that the house owes an answer.
+    pub(super) calls: u32,
+    /// The peer, as a callee, can be told that nobody waits for its answer.
+    pub(super) is_interruptible: bool,
+    /// Something was published since the realm was last seen to have room.
+    pub(super) has_published: Cell<bool>,
+}
+
+impl Dialogue {
+    pub(super) fn new(member: Member, roles: Roles) -> Dialogue {
+        Dialogue {
+            member,
+            subscriptions: Subscriptions::default(),
+            registrations: Vec::new(),
+            receives: Receives::default(),
+            calls: 0,
+            is_interruptible: roles.announces(Role::Callee, Feature::CallCanceling),
+            has_published: Cell::new(false),
+        }
+    }
+
+    /// Whether the peer should not be read: it publishes, and the realm has too much on its way.
+    pub(super) fn is_congested(&self, waker: &Waker) -> bool {
+        let congested = self.has_published.get() && self.member.congested(waker);
+        self.has_published.set(congested);
+        congested
+    }
+
+    /// The peer sent this, in a message of `received_bytes`.
+    pub(super) fn take(
+        &mut self,
+        message: Message,
+        received_bytes: usize,
+        voice: &mut Voice,
+    ) -> Result<(), Violation> {
+        let (request_type, request) = (message.message_type(), message.request());
+        match (self.act(message, received_bytes, voice), request) {
+            (Ok(()), _) => Ok(()),
+            (Err(Fault::Violation(violation)), _) => Err(violation),
+            (Err(Fault::Refused(uri, sentence)), Some(request)) => {
+                voice.say_error(request_type, request, &failure(uri, &sentence));
+                Ok(())
+            }
+            (Err(Fault::Refused(uri, sentence)), None) => Err(Violation::with_uri(uri, sentence)),
+        }
+    }
+
+    fn act(&mut self, message: Message, received_bytes: usize, voice: &mut Voice) -> Result<(), Fault> {
+        match message {
+            Message::Publish(publish) => self.publish(publish, received_bytes, voice),
+            Message::Subscribe(subscribe) => self.subscribe(&subscribe, voice),
+            Message::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe, voice),
+            Message::Register(register) => self.register(&register, voice),
+            Message::Unregister(unregister) => self.unregister(&unregister, voice),
+            Message::Call(call) => self.call(call, received_bytes, voice),
+            Message::Cancel(cancel) => self.cancel(&cancel, voice),
+            Message::Yield(result) => self.give_result(result, received_bytes),
+            Message::Error(error) => self.give_error(error, received_bytes),
+            // An extension: nobody asks for acknowledgements of events, so there is nothing to do.
+            Message::EventReceived(_) => Ok(()),
+            Message::Hello(_) | Message::Authenticate(_) => Err(misplaced(message.message_type())),
+            Message::Welcome(_)
+            | Message::Challenge(_)
+            | Message::Published(_)
+            | Message::Subscribed(_)
+            | Message::Unsubscribed(_)
+            | Message::Event(_)
+            | Message::CallResult(_)
+            | Message::Registered(_)
+            | Message::Unregistered(_)
+            | Message::Invocation(_)
+            | Message::Interrupt(_) => {
+                let sentence = format!("{} is for a router to say", message.name());
+                Err(Violation::new(sentence).into())
+            }
+            Message::Abort(_) | Message::Goodbye(_) => Err(misplaced(message.message_type())),
+        }
+    }
+
+    /// The house has this for the peer.
+    pub(super) fn deliver(&mut self, parcel: Parcel, voice: &mut Voice) {
+        match parcel {
+            Parcel::Event { publication, subscription } => {
+                self.bring_event(&publication, subscription, voice)
+            }
+            Parcel::Delivery(delivery) => self.bring_delivery(&delivery, voice),
+            Parcel::Invocation(invocation) => self.bring_invocation(&invocation, voice),
+            Parcel::Interrupt { invocation } => self.bring_interrupt(invocation, voice),
+            Parcel::Outcome(outcome) => self.bring_outcome(&outcome, voice),
+            // The session deals with these itself.
+            Parcel::Authenticated(_) | Parcel::Farewell(_) => {}
+        }
+    }
+}
+
+fn misplaced(message_type: MessageType) -> Fault {
+    Violation::new(format!("{} in an established session", message_type.name())).into()
+}
+
+/// Judges the options of a message of which nothing is needed.
+pub(super) fn check_options(message: impl Into<Message>) -> Result<(), Violation> {
+    options::check(&message.into())
+}

@@ -1,0 +1,83 @@
+//! What went wrong: the one place that turns a refusal of the house into a URI.
+//!
+//! Beyond the specification's URIs there are a few of ours, `tandem.error.*`, for what it has no word for.
+
+use tandem_protocols::wamp::error::{self, Violation};
+
+use crate::core::access::Refusal;
+use crate::core::name::InvalidName;
+
+/// A limit of the configuration was reached.
+pub(super) const LIMIT_REACHED: &str = "tandem.error.limit_reached";
+/// A queue has no room.
+pub(super) const QUEUE_FULL: &str = "tandem.error.queue_full";
+/// The session holds no such delivery.
+pub(super) const NO_SUCH_DELIVERY: &str = "tandem.error.no_such_delivery";
+/// The peer does not read what it asked for.
+pub(super) const SLOW_CONSUMER: &str = "tandem.close.slow_consumer";
+
+/// A message could not be followed.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The peer broke the language: ABORT.
+    Violation(Violation),
+    /// The request fails: ERROR, with this URI and a sentence.
+    Refused(&'static str, String),
+}
+
+impl Fault {
+    /// An option that asks for what is not there.
+    pub(super) fn option(name: &str) -> Fault {
+        Fault::Refused(error::OPTION_NOT_ALLOWED, format!("the option {name} is not supported"))
+    }
+
+    /// Arguments of one of the router's own procedures that do not suit it.
+    pub(super) fn argument(sentence: &str) -> Fault {
+        Fault::Refused(error::INVALID_ARGUMENT, sentence.to_owned())
+    }
+}
+
+impl From<Violation> for Fault {
+    fn from(violation: Violation) -> Fault {
+        match violation.uri {
+            error::PROTOCOL_VIOLATION => Fault::Violation(violation),
+            uri => Fault::Refused(uri, violation.message.into_owned()),
+        }
+    }
+}
+
+impl From<InvalidName> for Fault {
+    fn from(invalid: InvalidName) -> Fault {
+        Fault::Refused(error::INVALID_URI, format!("the URI {invalid}"))
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Fault {
+        match refusal {
+            Refusal::RequestInUse(_) => Fault::Violation(Violation::new(refusal.to_string())),
+            _ => Fault::Refused(uri(&refusal), refusal.to_string()),
+        }
+    }
+}
+
+/// The URI of a refusal.
+pub(super) fn uri(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::WrongSecret => error::AUTHENTICATION_DENIED,
+        Refusal::AuthenticationRequired => error::AUTHENTICATION_REQUIRED,
+        Refusal::AuthenticationFailed => error::AUTHENTICATION_FAILED,
+        Refusal::NoSuchRealm(_) => error::NO_SUCH_REALM,
+        Refusal::Reserved(_) => error::INVALID_URI,
+        Refusal::TooMany(..) | Refusal::TooManyPatterns(_) => LIMIT_REACHED,
+        Refusal::QueueFull(_) => QUEUE_FULL,
+        Refusal::NotOwner(_) => error::NOT_AUTHORIZED,
+        Refusal::NoSuchProcedure(_) => error::NO_SUCH_PROCEDURE,
+        Refusal::ProcedureExists(_) => error::PROCEDURE_ALREADY_EXISTS,
+        Refusal::Unavailable(_) => error::UNAVAILABLE,
+        Refusal::NoSuchSubscription => error::NO_SUCH_SUBSCRIPTION,
+        Refusal::NoSuchRegistration => error::NO_SUCH_REGISTRATION,
+        Refusal::NoSuchDelivery => NO_SUCH_DELIVERY,
+        Refusal::RequestInUse(_) => error::PROTOCOL_VIOLATION,
+    }
+}

@@ -1,0 +1,233 @@
+//! Letting a peer in: HELLO, perhaps CHALLENGE and AUTHENTICATE, and WELCOME.
+//!
+//! The client's authentication methods are tried in its order, and the first that can be used is. One that
+//! is known but cannot be used (anonymous where everybody must have a name, ticket without `authid`) is
+//! passed over; if no other is left, authentication is required.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tandem_protocols::wamp::dict::Dict;
+use tandem_protocols::wamp::error::{
+    AUTHENTICATION_REQUIRED, INVALID_URI, NO_MATCHING_AUTH_METHOD, NO_SUCH_REALM, Violation,
+};
+use tandem_protocols::wamp::message::{Authenticate, Challenge, Hello, Message, Welcome};
+use tandem_protocols::wamp::options::{Feature, HelloDetails, Role, Roles};
+use tandem_protocols::wamp::uri::{Rule, is_uri};
+
+use crate::core::access::{Credentials, Peer, Principal, Refusal};
+use crate::core::mailbox::Mailbox;
+use crate::core::protocol::Output;
+use crate::core::realm::{Member, Realm};
+use crate::wamp::dialogue::Dialogue;
+use crate::wamp::fault;
+use crate::wamp::protocol::WampSettings;
+use crate::wamp::voice::{Voice, id};
+
+/// How long a peer may take to answer a CHALLENGE.
+pub(super) const CHALLENGE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The only method with a secret so far.
+const TICKET: &str = "ticket";
+
+/// A peer that has not been let in.
+#[derive(Debug)]
+pub(super) struct Opening {
+    peer: Peer,
+    mailbox: Mailbox,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Nothing was said.
+    Hello,
+    /// CHALLENGE was said, and is to be answered until then.
+    Challenged(Application, Instant),
+    /// The answer is being checked.
+    Checking(Application),
+}
+
+/// What a peer asked for in its HELLO.
+#[derive(Debug)]
+struct Application {
+    realm: Arc<Realm>,
+    authid: Arc<str>,
+    roles: Roles,
+}
+
+/// What becomes of a peer.
+pub(super) enum Step {
+    /// It is its turn, or that of the authenticator.
+    Wait,
+    /// It is let in.
+    Enter(Box<Dialogue>),
+    /// It is not: ABORT with this URI and sentence.
+    Refuse(&'static str, String),
+}
+
+/// How a peer is to authenticate.
+enum Way {
+    Anonymous(Principal),
+    Ticket(Arc<str>),
+}
+
+impl Opening {
+    pub(super) fn new(peer: Peer, mailbox: Mailbox) -> Opening {
+        Opening { peer, mailbox, stage: Stage::Hello }
+    }
+
+    /// Until when the peer must have answered.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Challenged(_, deadline) => Some(*deadline),
+            Stage::Hello | Stage::Checking(_) => None,
+        }
+    }
+
+    /// The peer sent this.
+    pub(super) fn take(
+        &mut self,
+        message: Message,
+        settings: &WampSettings,
+        voice: &mut Voice,
+        now: Instant,
+    ) -> Result<Step, Violation> {
+        match (std::mem::replace(&mut self.stage, Stage::Hello), message) {
+            (Stage::Hello, Message::Hello(hello)) => self.greet(hello, settings, voice, now),
+            (Stage::Challenged(application, _), Message::Authenticate(proof)) => {
+                self.check(application, proof, voice);
+                Ok(Step::Wait)
+            }
+            (Stage::Hello, message) => {
+                Err(Violation::new(format!("{} before the session is established", message.name())))
+            }
+            (Stage::Challenged(..), message) => {
+                Err(Violation::new(format!("{} where AUTHENTICATE is due", message.name())))
+            }
+            (Stage::Checking(_), message) => {
+                Err(Violation::new(format!("{} where WELCOME is to be waited for", message.name())))
+            }
+        }
+    }
+
+    fn greet(
+        &mut self,
+        hello: Hello,
+        settings: &WampSettings,
+        voice: &mut Voice,
+        now: Instant,
+    ) -> Result<Step, Violation> {
+        let details = HelloDetails::parse(&hello.details)?;
+        if !is_uri(&hello.realm, Rule::Loose) {
+            return Ok(Step::Refuse(INVALID_URI, "the realm is not a URI".to_owned()));
+        }
+        let Some(realm) = settings.realm(&hello.realm) else {
+            return Ok(Step::Refuse(NO_SUCH_REALM, "there is no such realm".to_owned()));
+        };
+        match self.choose_way(&details, settings) {
+            Ok(Way::Anonymous(principal)) => Ok(self.enter(realm, details.roles, principal, settings, voice)),
+            Ok(Way::Ticket(authid)) => {
+                let application = Application { realm: realm.clone(), authid, roles: details.roles };
+                self.stage = Stage::Challenged(application, now + CHALLENGE_TIME_MAX);
+                voice.say(Challenge { auth_method: TICKET.to_owned(), extra: Dict::new() });
+                Ok(Step::Wait)
+            }
+            Err((uri, sentence)) => Ok(Step::Refuse(uri, sentence.to_owned())),
+        }
+    }
+
+    fn choose_way(
+        &self,
+        details: &HelloDetails<'_>,
+        settings: &WampSettings,
+    ) -> Result<Way, (&'static str, &'static str)> {
+        let methods = details.authmethods.as_deref().unwrap_or_default();
+        let methods = if methods.is_empty() { &["anonymous"] } else { methods };
+        let mut known = false;
+        for method in methods {
+            let way = match *method {
+                "anonymous" => settings.authenticator.anonymous(&self.peer).map(Way::Anonymous),
+                TICKET => details.authid.filter(|id| !id.is_empty()).map(|id| Way::Ticket(id.into())),
+                _ => continue,
+            };
+            known = true;
+            if let Some(way) = way {
+                return Ok(way);
+            }
+        }
+        Err(if known {
+            (AUTHENTICATION_REQUIRED, "an authid and a ticket are required")
+        } else {
+            (NO_MATCHING_AUTH_METHOD, "none of the authentication methods is available")
+        })
+    }
+
+    fn check(&mut self, application: Application, proof: Authenticate, voice: &mut Voice) {
+        voice.push(Output::Authenticate(Credentials {
+            user: application.authid.clone(),
+            secret: proof.signature.into(),
+            method: TICKET,
+        }));
+        self.stage = Stage::Checking(application);
+    }
+
+    /// It was found out who the peer is.
+    pub(super) fn authenticated(
+        &mut self,
+        result: Result<Principal, Refusal>,
+        settings: &WampSettings,
+        voice: &mut Voice,
+    ) -> Step {
+        let Stage::Checking(Application { realm, roles, .. }) =
+            std::mem::replace(&mut self.stage, Stage::Hello)
+        else {
+            return refuse(&Refusal::AuthenticationFailed);
+        };
+        match result {
+            Ok(principal) => self.enter(&realm, roles, principal, settings, voice),
+            Err(refusal) => refuse(&refusal),
+        }
+    }
+
+    fn enter(
+        &self,
+        realm: &Arc<Realm>,
+        roles: Roles,
+        principal: Principal,
+        settings: &WampSettings,
+        voice: &mut Voice,
+    ) -> Step {
+        match realm.join(principal, self.mailbox.clone()) {
+            Ok(member) => {
+                let details = welcome_details(&member, settings);
+                voice.say(Welcome { session: id(member.id().0), details });
+                Step::Enter(Box::new(Dialogue::new(member, roles)))
+            }
+            Err(refusal) => refuse(&refusal),
+        }
+    }
+}
+
+fn refuse(refusal: &Refusal) -> Step {
+    Step::Refuse(fault::uri(refusal), refusal.to_string())
+}
+
+fn welcome_details(member: &Member, settings: &WampSettings) -> Dict {
+    let Principal { id, role, method } = member.principal();
+    Dict::new()
+        .with("realm", &**member.realm().name())
+        .with("authid", &**id)
+        .with("authrole", &**role)
+        .with("authmethod", *method)
+        .with("authprovider", "static")
+        .with("agent", settings.agent)
+        .with("roles", router_roles().to_dict())
+}
+
+/// What the router can do, and nothing more: clients rely on it.
+fn router_roles() -> Roles {
+    Roles::default()
+        .with(Role::Broker, &[Feature::PublisherExclusion, Feature::PatternBasedSubscription])
+        .with(Role::Dealer, &[Feature::PatternBasedRegistration])
+}

@@ -1,0 +1,70 @@
+//! WAMP as one of the languages that the house is spoken to in.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tandem_protocols::payload::Format;
+use tandem_protocols::wamp::codec::{format_of, subprotocol};
+
+use crate::core::access::{Authenticator, Peer};
+use crate::core::mailbox::Mailbox;
+use crate::core::protocol::{Protocol, Session};
+use crate::core::realm::Realm;
+use crate::wamp::session::WampSession;
+
+/// What all WAMP sessions have in common.
+#[derive(Clone)]
+pub struct WampSettings {
+    /// The realms; HELLO names one of them.
+    pub realms: Vec<Arc<Realm>>,
+    /// Says who a peer is that says nothing. The pump asks it about those that do.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// How the router calls itself in WELCOME.
+    pub agent: &'static str,
+}
+
+impl WampSettings {
+    /// The realm of that name.
+    pub(super) fn realm(&self, name: &str) -> Option<&Arc<Realm>> {
+        self.realms.iter().find(|realm| **realm.name() == *name)
+    }
+}
+
+/// The language.
+pub struct Wamp {
+    settings: Arc<WampSettings>,
+}
+
+impl Wamp {
+    /// The language, spoken with these settings.
+    pub fn new(settings: WampSettings) -> Wamp {
+        Wamp { settings: Arc::new(settings) }
+    }
+}
+
+impl fmt::Debug for Wamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wamp").finish_non_exhaustive()
+    }
+}
+
+impl Protocol for Wamp {
+    fn tokens(&self) -> &'static [&'static str] {
+        &["wamp.2.json", "wamp.2.msgpack", "wamp.2.cbor"]
+    }
+
+    fn rawsocket(&self, serializer: u8) -> Option<&'static str> {
+        match serializer {
+            1 => Some(subprotocol(Format::Json)),
+            2 => Some(subprotocol(Format::MsgPack)),
+            3 => Some(subprotocol(Format::Cbor)),
+            _ => None,
+        }
+    }
+
+    fn open(&self, token: &'static str, peer: &Peer, mailbox: Mailbox, _now: Instant) -> Box<dyn Session> {
+        let format = format_of(token).expect("a session is opened with one of the tokens that we gave");
+        Box::new(WampSession::new(self.settings.clone(), format, peer.clone(), mailbox))
+    }
+}

@@ -1,0 +1,158 @@
+//! PUBLISH, SUBSCRIBE, UNSUBSCRIBE, and EVENT.
+//!
+//! An unknown word for `match` is a protocol violation, as every known option of a wrong type is. Options
+//! that would narrow who gets an event (`exclude`, `eligible` and their kin) are refused as long as they are
+//! not supported: passing them over would send the event to those who must not have it. All others that
+//! are not supported are passed over.
+
+use std::sync::Arc;
+
+use tandem_protocols::wamp::codec;
+use tandem_protocols::wamp::dict::Dict;
+use tandem_protocols::wamp::message::{Publish, Published, Subscribe, Subscribed, Unsubscribe, Unsubscribed};
+use tandem_protocols::wamp::options::{MatchPolicy, PublishOptions, SubscribeOptions};
+
+use crate::core::message::{Publication, Variant};
+use crate::core::name::{InvalidName, Name, Pattern};
+use crate::core::parcel::SubscriptionId;
+use crate::core::protocol::Output;
+use crate::core::realm::Outgoing;
+use crate::wamp::dialogue::{Dialogue, check_options};
+use crate::wamp::fault::Fault;
+use crate::wamp::luggage;
+use crate::wamp::voice::{Voice, id, note_unconvertible};
+
+/// The subscriptions of a session, in order of their numbers, and which of them are to patterns: their
+/// events must say their topic.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions(Vec<(SubscriptionId, bool)>);
+
+impl Subscriptions {
+    fn find(&self, id: SubscriptionId) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&id, |(known, _)| *known)
+    }
+
+    /// Whether a subscription is to a pattern; `None` if it is not held.
+    fn is_pattern(&self, id: SubscriptionId) -> Option<bool> {
+        self.find(id).ok().map(|place| self.0[place].1)
+    }
+
+    fn insert(&mut self, id: SubscriptionId, is_pattern: bool) {
+        if let Err(place) = self.find(id) {
+            self.0.insert(place, (id, is_pattern));
+        }
+    }
+
+    fn remove(&mut self, id: SubscriptionId) {
+        if let Ok(place) = self.find(id) {
+            self.0.remove(place);
+        }
+    }
+}
+
+/// What a topic or procedure means under a match policy.
+pub(super) fn pattern(text: &str, policy: MatchPolicy) -> Result<Pattern, InvalidName> {
+    match policy {
+        MatchPolicy::Exact => Name::parse(text).map(Pattern::exact),
+        MatchPolicy::Prefix => Pattern::prefix(text),
+        MatchPolicy::Wildcard => Pattern::wildcard(text),
+    }
+}
+
+impl Dialogue {
+    pub(super) fn publish(
+        &mut self,
+        publish: Publish,
+        received_bytes: usize,
+        voice: &mut Voice,
+    ) -> Result<(), Fault> {
+        let options = PublishOptions::parse(&publish.options)?;
+        let (request, acknowledge) = (publish.request, options.acknowledge);
+        let exclude_me = options.exclude_me.unwrap_or(true);
+        let refused = narrowing(&options).map(Fault::option);
+        let attributes = luggage::attributes(&publish.options)?;
+        let published = match refused {
+            Some(fault) => Err(fault),
+            None => Name::parse(&publish.topic).map_err(Fault::from).and_then(|name| {
+                let payload = luggage::payload(publish.payload, received_bytes);
+                Ok(self.member.publish(Outgoing { name, payload, attributes }, exclude_me)?)
+            }),
+        };
+        match published {
+            Ok(publication) => {
+                self.has_published.set(true);
+                if acknowledge {
+                    // Its own EVENT, if it gets one, comes by way of the mailbox, hence after this.
+                    voice.say(Published { request, publication: id(publication) });
+                }
+                Ok(())
+            }
+            Err(Fault::Refused(uri, sentence)) if !acknowledge => {
+                // The publisher does not want to know.
+                tracing::debug!(uri, sentence, "a publication was refused");
+                Ok(())
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    pub(super) fn subscribe(&mut self, subscribe: &Subscribe, voice: &mut Voice) -> Result<(), Fault> {
+        let options = SubscribeOptions::parse(&subscribe.options)?;
+        let pattern = pattern(&subscribe.topic, options.match_policy)?;
+        let subscription = self.member.subscribe(&pattern)?;
+        self.subscriptions.insert(subscription, pattern.name().is_none());
+        voice.say(Subscribed { request: subscribe.request, subscription: id(subscription.0) });
+        Ok(())
+    }
+
+    pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe, voice: &mut Voice) -> Result<(), Fault> {
+        check_options(unsubscribe.clone())?;
+        let subscription = SubscriptionId(unsubscribe.subscription.get());
+        self.member.unsubscribe(subscription)?;
+        self.subscriptions.remove(subscription);
+        voice.say(Unsubscribed { request: Some(unsubscribe.request), details: None });
+        Ok(())
+    }
+
+    /// Says an EVENT, which is the same for all subscribers of a subscription that read one dialect.
+    pub(super) fn bring_event(
+        &self,
+        publication: &Arc<Publication>,
+        subscription: SubscriptionId,
+        voice: &mut Voice,
+    ) {
+        // Clients close the session at an event of a subscription that they ended.
+        let Some(is_pattern) = self.subscriptions.is_pattern(subscription) else { return };
+        let variant = Variant::Number(subscription.0);
+        let frame = publication.encodings.get_or_make(voice.dialect(), variant, || {
+            let mut details = Dict::new();
+            if is_pattern {
+                details.insert("topic", publication.name.as_str());
+            }
+            luggage::unpack(&publication.attributes, &mut details);
+            let payload = luggage::content(&publication.payload, voice.format)?;
+            let (subscription, number) = (id(subscription.0), id(publication.id));
+            let bytes = codec::encode_event(voice.format, subscription, number, &details, &payload);
+            Ok(voice.wrap(bytes.expect("the payload was converted, and is below 4 GiB")))
+        });
+        match frame {
+            Ok(frame) => voice.push(Output::Send(frame)),
+            Err(why) => note_unconvertible(why),
+        }
+    }
+}
+
+/// The first option by which the publisher says who is to get the event, or who is not.
+fn narrowing(options: &PublishOptions<'_>) -> Option<&'static str> {
+    let excludes = |list: &Option<Vec<&str>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    [
+        ("exclude", options.exclude.as_ref().is_some_and(|list| !list.is_empty())),
+        ("exclude_authid", excludes(&options.exclude_authid)),
+        ("exclude_authrole", excludes(&options.exclude_authrole)),
+        ("eligible", options.eligible.is_some()),
+        ("eligible_authid", options.eligible_authid.is_some()),
+        ("eligible_authrole", options.eligible_authrole.is_some()),
+    ]
+    .into_iter()
+    .find_map(|(name, narrows)| narrows.then_some(name))
+}

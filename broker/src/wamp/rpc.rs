@@ -1,0 +1,205 @@
+//! REGISTER, UNREGISTER, CALL, CANCEL, INVOCATION, YIELD, ERROR, RESULT and INTERRUPT.
+//!
+//! Options of REGISTER that would let others share or lose a procedure are refused as long as they are not
+//! supported, and so is a CALL that announces more of itself. CANCEL is followed, always as `killnowait`,
+//! but not announced: the other modes are missing.
+
+use tandem_protocols::wamp::codec;
+use tandem_protocols::wamp::dict::Dict;
+use tandem_protocols::wamp::error::{
+    CANCELED, INVALID_ARGUMENT, INVALID_PAYLOAD, INVALID_URI, NO_SUCH_PROCEDURE, Violation,
+};
+use tandem_protocols::wamp::id::Id;
+use tandem_protocols::wamp::message::{
+    Call, Cancel, Error, Interrupt, MessageType, Register, Registered, Unregister, Unregistered, Yield,
+};
+use tandem_protocols::wamp::options::{
+    CallOptions, CancelOptions, ErrorDetails, InvokePolicy, RegisterOptions, YieldOptions,
+};
+use tandem_protocols::wamp::uri::{Rule, is_uri};
+
+use crate::core::access::{HOUSE_PREFIX, Refusal, WAMP_PREFIX};
+use crate::core::calls::{Answered, failure};
+use crate::core::name::Name;
+use crate::core::parcel::{Answer, Failure, Invocation, Outcome, RegistrationId};
+use crate::core::realm::Outgoing;
+use crate::wamp::dialogue::{Dialogue, check_options};
+use crate::wamp::fault::Fault;
+use crate::wamp::voice::{Voice, id, note_unconvertible};
+use crate::wamp::{luggage, pubsub};
+
+/// How many calls of a session may be under way.
+pub(super) const CALLS_MAX: usize = 4096;
+
+impl Dialogue {
+    // ---- as a callee ---------------------------------------------------------------------------------
+
+    pub(super) fn register(&mut self, register: &Register, voice: &mut Voice) -> Result<(), Fault> {
+        let options = RegisterOptions::parse(&register.options)?;
+        if let Some(name) = sharing(&options) {
+            return Err(Fault::option(name));
+        }
+        let pattern = pubsub::pattern(&register.procedure, options.match_policy)?;
+        // Of exact names the house says so itself.
+        if [WAMP_PREFIX, HOUSE_PREFIX].iter().any(|prefix| pattern.as_str().starts_with(prefix)) {
+            return Err(Fault::Refused(INVALID_URI, "the URI is reserved".to_owned()));
+        }
+        let registration = self.member.register(&pattern)?;
+        self.registrations.push(registration);
+        voice.say(Registered { request: register.request, registration: id(registration.0) });
+        Ok(())
+    }
+
+    pub(super) fn unregister(&mut self, unregister: &Unregister, voice: &mut Voice) -> Result<(), Fault> {
+        check_options(unregister.clone())?;
+        let registration = RegistrationId(unregister.registration.get());
+        self.member.unregister(registration)?;
+        self.registrations.retain(|known| *known != registration);
+        voice.say(Unregistered { request: Some(unregister.request), details: None });
+        Ok(())
+    }
+
+    pub(super) fn bring_invocation(&self, invocation: &Invocation, voice: &mut Voice) {
+        let Invocation { id: request, registration, payload, attributes, .. } = invocation;
+        if !self.registrations.contains(registration) {
+            // It ended while this was on its way, and clients close the session at what they do not know.
+            let gone = failure(NO_SUCH_PROCEDURE, "the procedure was unregistered");
+            self.member.answer(*request, Err(gone));
+            return;
+        }
+        let payload = match luggage::content(payload, voice.format) {
+            Ok(payload) => payload,
+            Err(why) => {
+                note_unconvertible(why);
+                let sentence = format!("the arguments have no form in the callee's encoding: {why}");
+                self.member.answer(*request, Err(failure(INVALID_ARGUMENT, &sentence)));
+                return;
+            }
+        };
+        let mut details = Dict::new();
+        if invocation.by_pattern {
+            details.insert("procedure", invocation.procedure.as_str());
+        }
+        luggage::unpack(attributes, &mut details);
+        let (request, registration) = (id(*request), id(registration.0));
+        let bytes = codec::encode_invocation(voice.format, request, registration, &details, &payload);
+        voice.say_encoded(bytes.expect("the payload was converted, and is below 4 GiB"));
+    }
+
+    pub(super) fn bring_interrupt(&self, invocation: u64, voice: &mut Voice) {
+        if self.is_interruptible {
+            let options = Dict::new().with("mode", "killnowait");
+            voice.say(Interrupt { request: id(invocation), options });
+        }
+    }
+
+    pub(super) fn give_result(&self, result: Yield, received_bytes: usize) -> Result<(), Fault> {
+        let options = YieldOptions::parse(&result.options)?;
+        if options.progress {
+            // No caller can have asked for it. As the final result it would be wrong.
+            return Ok(());
+        }
+        let attributes = luggage::attributes(&result.options)?;
+        let payload = luggage::payload(result.payload, received_bytes);
+        self.answer(result.request, Ok(Answer { payload, attributes }))
+    }
+
+    pub(super) fn give_error(&self, error: Error, received_bytes: usize) -> Result<(), Fault> {
+        ErrorDetails::parse(&error.details)?;
+        if error.request_type != MessageType::Invocation {
+            let sentence = format!("ERROR for a {}", error.request_type.name());
+            return Err(Violation::new(sentence).into());
+        }
+        // What is no URI cannot be passed on as one.
+        let uri = if is_uri(&error.error, Rule::Loose) { &error.error } else { INVALID_URI };
+        let attributes = luggage::attributes(&error.details)?;
+        let payload = luggage::payload(error.payload, received_bytes);
+        self.answer(error.request, Err(Failure { error: uri.into(), payload, attributes }))
+    }
+
+    fn answer(&self, invocation: Id, result: Result<Answer, Failure>) -> Result<(), Fault> {
+        match self.member.answer(invocation.get(), result) {
+            // The caller may have left, or given up.
+            Answered::Delivered | Answered::Ignored => Ok(()),
+            Answered::NeverInvoked => Err(Violation::new("an answer to an invocation that never was").into()),
+        }
+    }
+
+    // ---- as a caller ---------------------------------------------------------------------------------
+
+    pub(super) fn call(&mut self, call: Call, received_bytes: usize, voice: &mut Voice) -> Result<(), Fault> {
+        let options = CallOptions::parse(&call.options)?;
+        let request = call.request.get();
+        if self.receives.is_waiting(request) {
+            return Err(Refusal::RequestInUse(request).into());
+        }
+        if options.progress || options.runmode.is_some() {
+            return Err(Fault::option(if options.progress { "progress" } else { "runmode" }));
+        }
+        let attributes = luggage::attributes(&call.options)?;
+        let name = Name::parse(&call.procedure)?;
+        let payload = luggage::payload(call.payload, received_bytes);
+        let outgoing = Outgoing { name, payload, attributes };
+        if self.serve(call.request, &outgoing, voice)? {
+            return Ok(());
+        }
+        if self.calls as usize >= CALLS_MAX {
+            return Err(Refusal::TooMany("calls of a session under way", CALLS_MAX).into());
+        }
+        self.member.call(request, outgoing)?;
+        self.calls += 1;
+        Ok(())
+    }
+
+    pub(super) fn cancel(&mut self, cancel: &Cancel, voice: &mut Voice) -> Result<(), Fault> {
+        CancelOptions::parse(&cancel.options)?;
+        let request = cancel.request.get();
+        let was_called = self.member.abandon(request);
+        if was_called {
+            self.calls = self.calls.saturating_sub(1);
+        }
+        if was_called || self.stop_receiving(request) {
+            let canceled = failure(CANCELED, "the caller canceled the call");
+            voice.say_error(MessageType::Call, cancel.request, &canceled);
+        }
+        // Else the answer is on its way already, or was never owed.
+        Ok(())
+    }
+
+    pub(super) fn bring_outcome(&mut self, outcome: &Outcome, voice: &mut Voice) {
+        self.calls = self.calls.saturating_sub(1);
+        let request = id(outcome.call);
+        match &outcome.result {
+            Ok(answer) => say_result(request, answer, voice),
+            Err(failure) => voice.say_error(MessageType::Call, request, failure),
+        }
+    }
+}
+
+/// Says a RESULT, or, where the caller's encoding has no form for it, that.
+pub(super) fn say_result(request: Id, answer: &Answer, voice: &mut Voice) {
+    match luggage::content(&answer.payload, voice.format) {
+        Ok(payload) => {
+            let mut details = Dict::new();
+            luggage::unpack(&answer.attributes, &mut details);
+            let bytes = codec::encode_result(voice.format, request, &details, &payload);
+            voice.say_encoded(bytes.expect("the payload was converted, and is below 4 GiB"));
+        }
+        Err(why) => {
+            note_unconvertible(why);
+            let sentence = format!("the result has no form in the caller's encoding: {why}");
+            voice.say_error(MessageType::Call, request, &failure(INVALID_PAYLOAD, &sentence));
+        }
+    }
+}
+
+/// The first option by which a callee would share its procedure, or take another's.
+fn sharing(options: &RegisterOptions<'_>) -> Option<&'static str> {
+    [
+        ("invoke", options.invoke != InvokePolicy::Single),
+        ("concurrency", options.concurrency.is_some_and(|limit| limit > 0)),
+        ("force_reregister", options.force_reregister),
+    ]
+    .into_iter()
+    .find_map(|(name, shares)| shares.then_some(name))
+}

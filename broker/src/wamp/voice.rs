@@ -1,0 +1,116 @@
+//! What a session says to its peer, in the peer's serialization, and what it wants done.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use tandem_protocols::payload::{Format, Unconvertible};
+use tandem_protocols::wamp::codec;
+use tandem_protocols::wamp::dict::Dict;
+use tandem_protocols::wamp::id::Id;
+use tandem_protocols::wamp::message::{self, Message, MessageType};
+
+use crate::core::message::{Frame, Kind, Message as Bytestring};
+use crate::core::parcel::Failure;
+use crate::core::protocol::Output;
+use crate::metrics;
+use crate::wamp::luggage;
+
+/// The way to the peer.
+#[derive(Debug)]
+pub(super) struct Voice {
+    pub(super) format: Format,
+    /// The wire has no kinds: RawSocket.
+    raw: bool,
+    /// The next thing to do. Most of the time there is at most one, and then it costs no allocation.
+    next: Option<Output>,
+    /// What comes after it. Empty, it holds no memory.
+    more: VecDeque<Output>,
+}
+
+impl Voice {
+    pub(super) fn new(format: Format) -> Voice {
+        Voice { format, raw: false, next: None, more: VecDeque::new() }
+    }
+
+    /// Whether a message may come as this kind. What came over a wire without kinds is answered so.
+    pub(super) fn accepts(&mut self, kind: Kind) -> bool {
+        self.raw = kind == Kind::Raw;
+        self.raw || kind == self.kind()
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self.raw {
+            true => Kind::Raw,
+            false if codec::is_text(self.format) => Kind::Text,
+            false => Kind::Binary,
+        }
+    }
+
+    /// Tells apart encodings that peers cannot share.
+    pub(super) fn dialect(&self) -> &'static str {
+        match (self.raw, self.format) {
+            (false, format) => codec::subprotocol(format),
+            (true, Format::Json) => "wamp.2.json over RawSocket",
+            (true, Format::MsgPack) => "wamp.2.msgpack over RawSocket",
+            (true, Format::Cbor) => "wamp.2.cbor over RawSocket",
+        }
+    }
+
+    pub(super) fn push(&mut self, output: Output) {
+        if self.next.is_none() && self.more.is_empty() {
+            self.next = Some(output);
+        } else {
+            self.more.push_back(output);
+        }
+    }
+
+    pub(super) fn poll(&mut self) -> Option<Output> {
+        let output = self.next.take().or_else(|| self.more.pop_front());
+        if self.more.is_empty() && self.more.capacity() > 0 {
+            self.more = VecDeque::new();
+        }
+        output
+    }
+
+    /// The bytes as a message of the wire's kind.
+    pub(super) fn wrap(&self, bytes: Bytes) -> Bytestring {
+        Bytestring::new(self.kind(), bytes)
+    }
+
+    /// Says something that is already encoded.
+    pub(super) fn say_encoded(&mut self, bytes: Bytes) {
+        let frame = Frame::Own(self.wrap(bytes));
+        self.push(Output::Send(frame));
+    }
+
+    /// Says something whose payload, if it has any, is in the peer's format.
+    pub(super) fn say(&mut self, message: impl Into<Message>) {
+        let encoded = codec::encode(self.format, &message.into());
+        self.say_encoded(encoded.expect("a payload was converted, and is below 4 GiB as its message was"));
+    }
+
+    /// Says that a request failed.
+    pub(super) fn say_error(&mut self, request_type: MessageType, request: Id, failure: &Failure) {
+        let mut details = Dict::new();
+        luggage::unpack(&failure.attributes, &mut details);
+        let payload = luggage::content(&failure.payload, self.format).unwrap_or_else(|why| {
+            // The error itself says the most.
+            note_unconvertible(why);
+            message::nothing()
+        });
+        let error = failure.error.to_string();
+        self.say(message::Error { request_type, request, details, error, payload });
+    }
+}
+
+/// Notes that a payload has no form that its receiver could read.
+pub(super) fn note_unconvertible(why: Unconvertible) {
+    metrics::UNCONVERTIBLE.add(1);
+    tracing::debug!(%why, "a payload has no form for a WAMP receiver");
+}
+
+/// A number of the house as an ID of the language.
+pub(super) fn id(number: u64) -> Id {
+    Id::new(number).expect("the house counts from 1, and its random numbers are at most 2^53")
+}
