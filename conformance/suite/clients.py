@@ -1,7 +1,6 @@
 """Who takes part: every client library, in every transport and serializer it is run in."""
 
 import shutil
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -67,7 +66,6 @@ WEBSTOMP_LACKS = {"bytes": TEXT_BODIES, "NUL": TEXT_BODIES, "escapes": "webstomp
 NO_NACK = {"nack": "STOMP 1.0 has no NACK"}
 NO_BEATS = {"heart-beat": "STOMP 1.0 has no heart-beats"}
 NO_ESCAPES = {"escapes": "STOMP 1.0 has no escapes"}
-BROWSER_SERIALIZER = "json"
 
 
 def everybody(target):
@@ -106,10 +104,12 @@ def everybody(target):
     for library, driver in (("ws", "ws.mjs"), ("websockets", "websockets_py.py")):
         yield Client(library, "websocket", driver, "WebSocket", "-", {})
 
-    in_page = {"transport": "websocket"}
-    yield Client("autobahn-js", "wamp", "browser.mjs", "Chromium", "json",
-                 websocket | in_page | {"library": "autobahn", "serializer": "json"})
+    # In Chromium: the same drivers, on the libraries' browser builds, side by side in one page.
+    for serializer in ("json", "msgpack", "cbor"):
+        yield Client("autobahn-js", "wamp", "browser.mjs", "Chromium", serializer,
+                     websocket | {"library": "autobahn", "serializer": serializer})
     yield Client("wampy", "wamp", "browser.mjs", "Chromium", "cbor",
-                 websocket | in_page | {"library": "wampy", "serializer": "cbor"}, WAMPY_LACKS)
-    yield Client("stompjs", "stomp", "browser.mjs", "Chromium", "1.2 text",
-                 stomp_ws | in_page | {"library": "@stomp/stompjs", "version": "1.2", "binary": False})
+                 websocket | {"library": "wampy", "serializer": "cbor"}, WAMPY_LACKS)
+    for binary, how in ((False, "text"), (True, "binary")):
+        yield Client("stompjs", "stomp", "browser.mjs", "Chromium", f"1.2 {how}",
+                     stomp_ws | {"library": "@stomp/stompjs", "version": "1.2", "binary": binary})
