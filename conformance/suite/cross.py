@@ -156,6 +156,8 @@ class Cross:
             else:
                 await self.procedures([client for client in self.peers if client.language == "wamp"])
             await self.queues()
+            if self.options.bridged:
+                await self.mappings()
         finally:
             for peer in self.peers.values():
                 peer.stop()
@@ -267,3 +269,75 @@ class Cross:
                 self.row(consumer, what, PASSED, began=began)
             except Failure as failure:
                 self.row(consumer, what, FAILED, str(failure), began)
+
+    async def mappings(self):
+        """Every STOMP client with one WAMP client: what is more than one plain value."""
+        wamp = next((peer for client, peer in self.peers.items() if client.language == "wamp"), None)
+        for number, client in enumerate(client for client in self.peers if client.language == "stomp" and wamp):
+            for title, act in (("hears WAMP's args and kwargs; x-wamp-payload:full", self.wamp_to_stomp),
+                               ("says args, kwargs, full by x-wamp-payload", self.stomp_to_wamp),
+                               ("subscribes by * and # to what WAMP publishes", self.stomp_patterns),
+                               ("is heard by WAMP's prefix and wildcard", self.wamp_patterns),
+                               ("calls what nobody registered", self.no_procedure)):
+                began, base = time.monotonic(), f"conformance.{Stage.run}.map{number}.{act.__name__}"
+                try:
+                    await act(wamp.session, self.peers[client], base)
+                    self.row(client, title, PASSED, began=began)
+                except Failure as failure:
+                    self.row(client, title, FAILED, str(failure), began)
+
+    async def wamp_to_stomp(self, wamp, peer, topic):
+        await peer.listen(topic, topic)
+        for args, kwargs in (([1, "zwei"], {}), ([], {"k": [1]}), ([{"a": 1}], {"k": None}), ([], {})):
+            await wamp.op("publish", topic=topic, args=args, kwargs=kwargs, options={"acknowledge": True})
+            message = await peer.session.next(topic, "the message")
+            header = message["headers"].get("x-wamp-payload")
+            if header != "full":
+                raise Failure(f"x-wamp-payload is {header}, wanted full, for args {args} kwargs {kwargs}")
+            got = json.loads(message["body"])
+            if not same([got.get("args", []), got.get("kwargs", {})], [args, kwargs]):
+                raise Failure(f"the body is {short(got)}, wanted args {args} kwargs {kwargs}")
+
+    async def stomp_to_wamp(self, wamp, peer, topic):
+        await wamp.op("subscribe", key=topic, topic=topic)
+        for form, body, args, kwargs in (("args", [1, "zwei"], [1, "zwei"], {}),
+                                         ("kwargs", {"k": [1]}, [], {"k": [1]}),
+                                         ("full", {"args": [1], "kwargs": {"k": "v"}}, [1], {"k": "v"}),
+                                         (None, [1, 2], [[1, 2]], {})):
+            sent = StompPeer.encode(body)
+            if form:
+                sent["headers"]["x-wamp-payload"] = form
+            await peer.session.op("send", destination=f"/topic/{topic}", receipt=True, **sent)
+            got = await wamp.next(topic, "the event")
+            if not same([got["args"], got["kwargs"]], [args, kwargs]):
+                raise Failure(f"x-wamp-payload:{form} gave args {short(got['args'])} kwargs {short(got['kwargs'])}")
+
+    async def stomp_patterns(self, wamp, peer, base):
+        for pattern, tails in (("*.end", ["x.end"]), ("a.#", ["a", "a.b.c"])):
+            # A topic of its own for each: a 1.0 MESSAGE tells only the topic, not the subscription.
+            key = f"{base}.{len(tails)}"
+            await peer.listen(key, f"{key}.{pattern}")
+            for tail in ("other", "x.end", "a", "ab", "a.b.c"):
+                await wamp.op("publish", topic=f"{key}.{tail}", args=[tail], options={"acknowledge": True})
+            for tail in tails:
+                inboxes = [key, f"/topic/{key}.{tail}"]
+                await peer.session.until(lambda: any(peer.session.inboxes[inbox] for inbox in inboxes), "the message")
+                got = next(peer.session.inboxes[inbox].popleft() for inbox in inboxes if peer.session.inboxes[inbox])
+                told = [StompPeer.decode(got), got["headers"]["destination"]]
+                if told != [tail, f"/topic/{key}.{tail}"]:
+                    raise Failure(f"{pattern} heard {told}, wanted {tail}")
+
+    async def wamp_patterns(self, wamp, peer, base):
+        await wamp.op("subscribe", key=f"{base}.prefix", topic=f"{base}.al", match="prefix")
+        await wamp.op("subscribe", key=f"{base}.wild", topic=f"{base}..end", match="wildcard")
+        for tail in ("other", "alpha", "x.end"):
+            await peer.publish(f"{base}.{tail}", tail)
+        for key, tail in (("prefix", "alpha"), ("wild", "x.end")):
+            got = await wamp.next(f"{base}.{key}", f"the {key} event")
+            if [got["args"], got["topic"]] != [[tail], f"{base}.{tail}"]:
+                raise Failure(f"{key} heard {short(got['args'])} on {got['topic']}")
+
+    async def no_procedure(self, wamp, peer, procedure):
+        error = await peer.call_error(procedure, "anybody?")
+        if error != "wamp.error.no_such_procedure":
+            raise Failure(f"the error is {error}")
