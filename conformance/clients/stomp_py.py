@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import socket
 import threading
 
 import stomp
@@ -143,7 +144,10 @@ class Session:
         await asyncio.to_thread(self.stomp.disconnect, receipt="goodbye")
 
     def drop(self):
-        self.stomp.transport.disconnect_socket()
+        # Over WebSocket the library's own way only closes the socket, which, with its reader waiting on it,
+        # the broker does not see.
+        wire = self.stomp.transport.socket
+        getattr(wire, "sock", wire).shutdown(socket.SHUT_RDWR)
 
 
 async def connect(params, emit):

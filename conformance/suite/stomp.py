@@ -203,6 +203,23 @@ async def nack(stage):
     await silent(stage, session, "q", "the acknowledged message came again")
 
 
+@scenario("stomp", "is cut off, and its messages go to another")
+async def cut_off(stage):
+    destination = await queue_of(stage, "1", "2")
+    ann, bob = await stage.connect(), await stage.connect()
+    stage.step("SUBSCRIBE, and hold both")
+    await ann.op("subscribe", key="q", destination=destination, headers={"ack": "client-individual"}, receipt=True)
+    await drain(stage, ann, "q", 2)
+    await bob.op("subscribe", key="q", destination=destination, headers={"ack": "client-individual"}, receipt=True)
+    await silent(stage, bob, "q", "what another holds")
+    stage.step("the connection ends without DISCONNECT")
+    await ann.op("drop")
+    left = await drain(stage, bob, "q", 2)
+    stage.equal([text(message) for message in left], ["1", "2"], "what the other got")
+    for message in left:
+        stage.equal(message["headers"].get("redelivered"), "true", "header redelivered")
+
+
 @scenario("stomp", "commits and aborts transactions")
 async def transactions(stage):
     destination = f"/topic/{stage.name('topic')}"

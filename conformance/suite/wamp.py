@@ -1,5 +1,7 @@
 """What every WAMP client does alone."""
 
+import asyncio
+
 from .driver import Failure
 from .scenario import scenario
 
@@ -173,7 +175,6 @@ async def large(stage):
 
 @scenario("wamp", "calls 200 times at once")
 async def many(stage):
-    import asyncio
     procedure = stage.name("echo")
     ann, bob = await stage.connect(), await stage.connect()
     await ann.op("register", key="p", procedure=procedure, behaviour="echo")
