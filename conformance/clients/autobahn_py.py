@@ -1,0 +1,119 @@
+"""autobahn-python on asyncio: WAMP over WebSocket and RawSocket, in JSON, MessagePack and CBOR."""
+
+import asyncio
+
+from autobahn.asyncio.rawsocket import WampRawSocketClientFactory
+from autobahn.asyncio.wamp import ApplicationSession
+from autobahn.asyncio.websocket import WampWebSocketClientFactory
+from autobahn.wamp.exception import ApplicationError
+from autobahn.wamp.serializer import CBORSerializer, JsonSerializer, MsgPackSerializer
+from autobahn.wamp.types import (CallOptions, CallResult, ComponentConfig, EventDetails, PublishOptions,
+                                 RegisterOptions, SubscribeOptions)
+
+from lib import Refused, serve
+
+SERIALIZERS = {"json": JsonSerializer, "msgpack": MsgPackSerializer, "cbor": CBORSerializer}
+
+
+async def answered(deferred):
+    try:
+        return await deferred
+    except ApplicationError as error:
+        raise Refused(error.error, error.args, error.kwargs) from error
+
+
+def echo(*args, details=None, **kwargs):
+    return CallResult(*args, **kwargs)
+
+
+def fail(*args, details=None, **kwargs):
+    raise ApplicationError("com.example.error.refused", *args, **kwargs)
+
+
+def progress(*args, details=None, **kwargs):
+    if details.progress:
+        for n in (1, 2):
+            details.progress(n)
+    return CallResult(3)
+
+
+BEHAVIOURS = {"echo": echo, "fail": fail, "progress": progress}
+
+
+class Session:
+    def __init__(self, wamp, details, emit):
+        self.wamp, self.emit = wamp, emit
+        self.details = {"session": details.session, "realm": details.realm, "authid": details.authid,
+                        "authrole": details.authrole, "authmethod": details.authmethod}
+        self.subscriptions, self.registrations = {}, {}
+
+    async def subscribe(self, key, topic, match=None):
+        def handler(*args, details: EventDetails, **kwargs):
+            self.emit({"event": "message", "key": key, "args": args, "kwargs": kwargs, "topic": details.topic})
+
+        options = SubscribeOptions(match=match, details=True)
+        self.subscriptions[key] = await answered(self.wamp.subscribe(handler, topic, options))
+
+    async def unsubscribe(self, key):
+        await answered(self.subscriptions[key].unsubscribe())
+
+    async def publish(self, topic, args=(), kwargs=None, options=None):
+        done = self.wamp.publish(topic, *args, options=PublishOptions(**(options or {})), **(kwargs or {}))
+        if done is not None:
+            await answered(done)
+
+    async def register(self, key, procedure, behaviour, match=None):
+        options = RegisterOptions(match=match, details_arg="details")
+        self.registrations[key] = await answered(self.wamp.register(BEHAVIOURS[behaviour], procedure, options))
+
+    async def unregister(self, key):
+        await answered(self.registrations[key].unregister())
+
+    async def call(self, procedure, args=(), kwargs=None, progress=False):
+        partial = []
+        options = CallOptions(on_progress=partial.append) if progress else None
+        result = await answered(self.wamp.call(procedure, *args, options=options, **(kwargs or {})))
+        # A result of exactly one argument comes as that argument.
+        if isinstance(result, CallResult):
+            return {"args": result.results, "kwargs": result.kwresults, "progress": partial}
+        return {"args": [result], "kwargs": {}, "progress": partial}
+
+    def close(self):
+        self.wamp.leave()
+
+
+async def connect(params, emit):
+    loop = asyncio.get_running_loop()
+    joined = loop.create_future()
+
+    def failed(why):
+        if not joined.done():
+            joined.set_exception(ConnectionError(why))
+
+    class Wamp(ApplicationSession):
+        def onJoin(self, details):
+            if not joined.done():
+                joined.set_result(details)
+
+        def onLeave(self, details):
+            failed(f"{details.reason}: {details.message}")
+            emit({"event": "closed", "reason": details.reason})
+            self.disconnect()
+
+        def onDisconnect(self):
+            failed("connection lost")
+
+        def onUserError(self, fail, msg):
+            pass
+
+    wamp = Wamp(ComponentConfig(realm=params["realm"]))
+    serializer = SERIALIZERS[params["serializer"]]()
+    if params["transport"] == "rawsocket":
+        factory = WampRawSocketClientFactory(lambda: wamp, serializer=serializer)
+    else:
+        factory = WampWebSocketClientFactory(lambda: wamp, url=params["url"], serializers=[serializer])
+    await loop.create_connection(factory, params["host"], params["port"])
+    return Session(wamp, await joined, emit)
+
+
+serve("autobahn", connect)

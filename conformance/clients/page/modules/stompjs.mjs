@@ -1,0 +1,1 @@
+export const { Client, Versions } = globalThis.StompJs;

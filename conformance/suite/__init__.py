@@ -1,0 +1,1 @@
+"""The runner's parts: what is written once for all clients."""
