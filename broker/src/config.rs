@@ -95,6 +95,9 @@ pub struct WebSocketConfig {
     pub allow_null_origin: bool,
     /// Whether everybody must have an origin, as only browsers do.
     pub require_origin: bool,
+    /// Whether a client must name a subprotocol. If not, one that names none is taken to speak STOMP, as
+    /// stomp.py does; one that names only others is refused in any case.
+    pub require_subprotocol: bool,
     /// permessage-deflate.
     pub compression: Compression,
     /// Silence after which a ping is sent, in seconds. By default 25.
@@ -122,7 +125,8 @@ pub enum Compression {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StompConfig {
-    /// How often we can send a heart-beat and want one, in milliseconds. By default 10,000.
+    /// The shortest interval between heart-beats, either way, in milliseconds: a client gets the interval
+    /// that it asks for, or this. By default 500.
     pub heart_beat_ms: Option<u32>,
     /// Messages that a consumer may hold unacknowledged unless it says otherwise. By default 32.
     pub prefetch: Option<usize>,

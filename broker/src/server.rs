@@ -51,11 +51,16 @@ impl Server {
             config.realms().iter().map(|name| Realm::new(name, limits, entropy.clone())).collect();
         let users = Arc::new(Users::new(config, entropy)?);
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION"));
+        // The languages: WAMP, then STOMP, which is what a WebSocket client speaks that does not say.
         let protocols: Vec<Arc<dyn Protocol>> = vec![
             Arc::new(Wamp::new(WampSettings { realms: realms.clone(), authenticator: users.clone(), agent })),
             Arc::new(stomp::Stomp::new(stomp_settings(config, realms.clone(), users.clone()))),
         ];
-        let door = Door::new(config.front()?, protocols, users);
+        let mut settings = config.front()?;
+        if !config.websocket.require_subprotocol {
+            settings.default_token = protocols[1].tokens().first().copied();
+        }
+        let door = Door::new(settings, protocols, users);
         let mut addresses = Vec::new();
         for address in config.addresses() {
             let listener = bind(address).map_err(|error| StartError::Bind { address, error })?;
@@ -100,7 +105,7 @@ fn stomp_settings(
     settings.established.body_bytes_max = config.message_bytes_max().try_into().unwrap_or(u32::MAX);
     settings.credit = config.credit();
     settings.prefetch_max = settings.prefetch_max.max(settings.credit.messages);
-    let beat_ms = config.stomp.heart_beat_ms.unwrap_or(10_000);
+    let beat_ms = config.stomp.heart_beat_ms.unwrap_or(500);
     settings.heart_beat = HeartBeat { sends_ms: beat_ms, wants_ms: beat_ms };
     settings
 }

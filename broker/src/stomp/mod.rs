@@ -1,14 +1,12 @@
 //! STOMP, as the house speaks it: what a destination means, and what becomes of each frame.
 //!
-//! Follow a frame: [`session`] reads it off the wire and lets its sender in; the [`dialogue`] with a peer
-//! that was let in does what the frame asks, each command in the file of its noun: [`subscriptions`],
-//! [`acknowledgement`], [`transactions`], [`calls`]. What is said to the peer goes through its [`voice`],
-//! and a [`message`] is what a publication becomes. What goes wrong is a [`fault`] until it is an ERROR.
+//! Follow a frame: `session` reads it off the wire and lets its sender in; the `dialogue` with a peer
+//! that was let in does what the frame asks, each command in the file of its noun: `subscriptions`,
+//! `acknowledgement`, `transactions`, `calls`. What is said to the peer goes through its `voice`,
+//! and a `message` is what a publication becomes. What goes wrong is a `fault` until it is an ERROR.
 //!
 //! Bytes and the rules that hold for both ends are in `tandem_protocols::stomp`.
 
-mod acknowledgement;
-mod calls;
 mod destination;
 mod dialogue;
 mod fault;
@@ -16,8 +14,8 @@ mod headers;
 mod message;
 mod protocol;
 mod session;
-mod subscriptions;
-mod transactions;
+mod settings;
 mod voice;
 
-pub use self::protocol::{Realms, STREAM, Settings, Stomp};
+pub use self::protocol::{STREAM, Stomp};
+pub use self::settings::{Realms, Settings};

@@ -23,7 +23,7 @@ use crate::core::realm::Realm;
 use crate::stomp::dialogue::{Dialogue, Receipt};
 use crate::stomp::fault::Fault;
 use crate::stomp::headers;
-use crate::stomp::protocol::Settings;
+use crate::stomp::settings::Settings;
 use crate::stomp::voice::{Carrier, Voice};
 
 /// What a peer may send between its CONNECT and the answer to it, in bytes.
@@ -38,7 +38,7 @@ pub(super) struct StompSession {
 }
 
 const _: () = assert!(
-    size_of::<StompSession>() + size_of::<Dialogue>() <= 400,
+    size_of::<StompSession>() + size_of::<Dialogue>() <= 448,
     "this is what an idle session costs, beside its subscriptions"
 );
 

@@ -42,16 +42,16 @@ pub(super) struct Voice {
     pub(super) carrier: Carrier,
     /// Something was said since the flag was last taken.
     spoke: bool,
-    outputs: VecDeque<Output>,
+    /// What is to be done next, and what after that. Mostly there is one thing, which costs no heap.
+    next: Option<Output>,
+    later: VecDeque<Output>,
 }
-
-/// Room for that many outputs may stay with an idle session.
-const IDLE_CAPACITY: usize = 4;
 
 impl Voice {
     /// Until a version is agreed on, 1.0 is spoken: it has no escapes.
     pub(super) fn new() -> Voice {
-        Voice { version: Version::V10, carrier: Carrier::Stream, spoke: false, outputs: VecDeque::new() }
+        let (version, carrier) = (Version::V10, Carrier::Stream);
+        Voice { version, carrier, spoke: false, next: None, later: VecDeque::new() }
     }
 
     /// The kind of a message whose bytes are text, or are not.
@@ -98,12 +98,15 @@ impl Voice {
     /// Says a frame that was encoded before.
     pub(super) fn send(&mut self, frame: Frame) {
         self.spoke = true;
-        self.outputs.push_back(Output::Send(frame));
+        self.push(Output::Send(frame));
     }
 
     /// Asks for something else than to say a frame.
     pub(super) fn push(&mut self, output: Output) {
-        self.outputs.push_back(output);
+        match self.next {
+            None => self.next = Some(output),
+            Some(_) => self.later.push_back(output),
+        }
     }
 
     /// Ends the wire once everything was said.
@@ -113,9 +116,10 @@ impl Voice {
 
     /// What is next.
     pub(super) fn poll(&mut self) -> Option<Output> {
-        let output = self.outputs.pop_front();
-        if output.is_none() && self.outputs.capacity() > IDLE_CAPACITY {
-            self.outputs = VecDeque::new();
+        let output = std::mem::replace(&mut self.next, self.later.pop_front());
+        if output.is_none() {
+            // An idle session holds no heap for this.
+            self.later = VecDeque::new();
         }
         output
     }

@@ -4,80 +4,23 @@
 //! A subscription that ended with deliveries unsettled stays until they are, so that an ACK which crosses
 //! UNSUBSCRIBE is no error; what is left when the session ends is delivered again, to others.
 
-use std::collections::VecDeque;
-
 use tandem_protocols::stomp::error::{Reason, Violation};
 use tandem_protocols::stomp::frame::{Command, Frame, Headers, Version};
 use tandem_protocols::stomp::state::{AckKey, AckMode};
 
-use crate::core::parcel::{ConsumerId, Delivery};
+use crate::core::parcel::ConsumerId;
 use crate::core::queues::Settlement;
 use crate::core::realm::Operation;
-use crate::stomp::destination::Place;
 use crate::stomp::dialogue::{Dialogue, Receipt};
 use crate::stomp::fault::Fault;
 use crate::stomp::message::DeliveryId;
-use crate::stomp::protocol::Settings;
-use crate::stomp::subscriptions::Feed;
-
-/// A consumer of a queue, and what it holds.
-#[derive(Debug)]
-pub(super) struct Consumer {
-    pub(super) id: ConsumerId,
-    pub(super) place: Place,
-    pub(super) mode: AckMode,
-    /// In the order in which the peer got them. No more than its credit.
-    pub(super) unsettled: VecDeque<Unsettled>,
-}
-
-/// A delivery that the peer got and has not acknowledged.
-#[derive(Debug)]
-pub(super) struct Unsettled {
-    sequence: u64,
-    redeliveries: u32,
-    /// A transaction decides about it.
-    claimed: bool,
-}
-
-/// What is left of a subscription until its last delivery is settled.
-#[derive(Debug)]
-pub(super) struct Closed {
-    pub(super) id: Option<Box<str>>,
-    pub(super) consumer: Consumer,
-}
-
-impl Unsettled {
-    pub(super) fn of(delivery: &Delivery) -> Unsettled {
-        let Delivery { sequence, redeliveries, .. } = *delivery;
-        Unsettled { sequence, redeliveries, claimed: false }
-    }
-}
-
-impl Consumer {
-    pub(super) fn new(id: ConsumerId, place: Place, mode: AckMode) -> Consumer {
-        Consumer { id, place, mode, unsettled: VecDeque::new() }
-    }
-
-    /// The deliveries that an ACK of this one is about, first to last; none if it is not to be acknowledged.
-    fn covered(&self, id: DeliveryId) -> Vec<u64> {
-        let is = |held: &Unsettled| held.sequence == id.sequence && held.redeliveries == id.redeliveries;
-        let Some(place) = self.unsettled.iter().position(|held| is(held) && !held.claimed) else {
-            return Vec::new();
-        };
-        match self.mode {
-            AckMode::Auto => Vec::new(),
-            AckMode::ClientIndividual => vec![id.sequence],
-            AckMode::Client => {
-                let before = self.unsettled.range(..=place).filter(|held| !held.claimed);
-                before.map(|held| held.sequence).collect()
-            }
-        }
-    }
-}
+use crate::stomp::settings::Settings;
+use crate::stomp::dialogue::consumer::Consumer;
+use crate::stomp::dialogue::subscriptions::Feed;
 
 impl Dialogue {
     /// ACK and NACK.
-    pub(super) fn acknowledge(
+    pub(in crate::stomp) fn acknowledge(
         &mut self,
         frame: &Frame,
         version: Version,
@@ -140,7 +83,7 @@ impl Dialogue {
     }
 
     /// Claims a delivery for a transaction, or gives it back.
-    pub(super) fn claim(&mut self, id: ConsumerId, sequence: u64, claimed: bool) {
+    pub(in crate::stomp) fn claim(&mut self, id: ConsumerId, sequence: u64, claimed: bool) {
         let held = self
             .consumer(id, None)
             .and_then(|consumer| consumer.unsettled.iter_mut().find(|held| held.sequence == sequence));
@@ -150,7 +93,7 @@ impl Dialogue {
     }
 
     /// A delivery was settled; with its last one a subscription that ended is gone.
-    pub(super) fn forget(&mut self, id: ConsumerId, sequence: u64) {
+    pub(in crate::stomp) fn forget(&mut self, id: ConsumerId, sequence: u64) {
         let Some(consumer) = self.consumer(id, None) else { return };
         consumer.unsettled.retain(|held| held.sequence != sequence);
         if let Some(rare) = self.rare_if_any()

@@ -14,30 +14,30 @@ use crate::core::message::Publication;
 use crate::core::name::Name;
 use crate::core::parcel::{ConsumerId, Delivery, RegistrationId, SubscriptionId};
 use crate::core::queues::{Credit, Settlement};
-use crate::stomp::acknowledgement::{Closed, Consumer, Unsettled};
+use crate::stomp::dialogue::consumer::{Closed, Consumer, Unsettled};
 use crate::stomp::destination::{self, Place, TEMP_QUEUE};
 use crate::stomp::dialogue::{Dialogue, Receipt};
 use crate::stomp::fault::Fault;
 use crate::stomp::headers;
 use crate::stomp::message;
-use crate::stomp::protocol::Settings;
+use crate::stomp::settings::Settings;
 use crate::stomp::voice::Voice;
 
 /// A subscription, as its peer sees it.
 #[derive(Debug)]
-pub(super) struct Subscription {
+pub(in crate::stomp) struct Subscription {
     /// The peer's name for it, which is in its messages.
-    pub(super) id: Option<Box<str>>,
+    pub(in crate::stomp) id: Option<Box<str>>,
     /// Kept in 1.0 only, where it can end the subscription.
     destination: Option<Box<str>>,
     /// Without what the session itself published.
     no_local: bool,
-    pub(super) feed: Feed,
+    pub(in crate::stomp) feed: Feed,
 }
 
 /// Where its messages come from.
 #[derive(Debug)]
-pub(super) enum Feed {
+pub(in crate::stomp) enum Feed {
     Topics(SubscriptionId),
     Queue(Consumer),
     Procedure(RegistrationId),
@@ -45,15 +45,15 @@ pub(super) enum Feed {
 
 /// A queue for answers, which its owner calls `/temp-queue/...`.
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) temp: Box<str>,
-    pub(super) queue: Name,
-    pub(super) consumer: ConsumerId,
+pub(in crate::stomp) struct Reply {
+    pub(in crate::stomp) temp: Box<str>,
+    pub(in crate::stomp) queue: Name,
+    pub(in crate::stomp) consumer: ConsumerId,
 }
 
 impl Subscription {
     /// Whether it gets no acknowledgements.
-    pub(super) fn is_auto(&self) -> bool {
+    pub(in crate::stomp) fn is_auto(&self) -> bool {
         match &self.feed {
             Feed::Topics(_) | Feed::Procedure(_) => true,
             Feed::Queue(consumer) => consumer.mode == AckMode::Auto,
@@ -63,7 +63,7 @@ impl Subscription {
 
 impl Dialogue {
     /// SUBSCRIBE.
-    pub(super) fn subscribe(
+    pub(in crate::stomp) fn subscribe(
         &mut self,
         frame: &Frame,
         version: Version,
@@ -131,7 +131,7 @@ impl Dialogue {
     }
 
     /// UNSUBSCRIBE. What it holds unsettled may still be acknowledged.
-    pub(super) fn unsubscribe(&mut self, frame: &Frame, version: Version) -> Result<Receipt, Fault> {
+    pub(in crate::stomp) fn unsubscribe(&mut self, frame: &Frame, version: Version) -> Result<Receipt, Fault> {
         let headers = &frame.headers;
         let place = match (headers.get("id"), headers.get("destination")) {
             (Some(id), _) => self.subscriptions.iter().position(|known| known.id.as_deref() == Some(id)),
@@ -165,7 +165,7 @@ impl Dialogue {
     }
 
     /// A message on a topic, for each of the session's subscriptions that share the house's.
-    pub(super) fn tell_event(
+    pub(in crate::stomp) fn tell_event(
         &mut self,
         publication: &Arc<Publication>,
         house: SubscriptionId,
@@ -185,7 +185,7 @@ impl Dialogue {
     }
 
     /// A message from a queue.
-    pub(super) fn hand_over(&mut self, delivery: &Delivery, voice: &mut Voice) {
+    pub(in crate::stomp) fn hand_over(&mut self, delivery: &Delivery, voice: &mut Voice) {
         let own = delivery.publication.publisher == self.member.id();
         for subscription in &mut self.subscriptions {
             let Feed::Queue(consumer) = &mut subscription.feed else { continue };

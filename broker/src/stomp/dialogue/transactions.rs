@@ -10,12 +10,12 @@ use crate::core::parcel::ConsumerId;
 use crate::core::realm::Operation;
 use crate::stomp::dialogue::{Dialogue, Receipt};
 use crate::stomp::fault::Fault;
-use crate::stomp::protocol::Settings;
+use crate::stomp::settings::Settings;
 use crate::stomp::voice::Voice;
 
 /// A transaction that is open.
 #[derive(Debug)]
-pub(super) struct Transaction {
+pub(in crate::stomp) struct Transaction {
     id: Box<str>,
     operations: Vec<Operation>,
     /// Those that its frames asked for, in order.
@@ -28,7 +28,7 @@ const SMALL_BYTES: usize = 64;
 
 impl Dialogue {
     /// BEGIN.
-    pub(super) fn begin(&mut self, frame: &Frame, settings: &Settings) -> Result<Receipt, Fault> {
+    pub(in crate::stomp) fn begin(&mut self, frame: &Frame, settings: &Settings) -> Result<Receipt, Fault> {
         let id = frame.headers.require("transaction")?;
         let transactions = &mut self.rare().transactions;
         if transactions.iter().any(|known| *known.id == *id) {
@@ -47,7 +47,7 @@ impl Dialogue {
     }
 
     /// Keeps what a frame asks for until its transaction ends.
-    pub(super) fn put_off(
+    pub(in crate::stomp) fn put_off(
         &mut self,
         id: &str,
         operations: Vec<Operation>,
@@ -71,7 +71,7 @@ impl Dialogue {
     }
 
     /// COMMIT.
-    pub(super) fn commit(&mut self, frame: &Frame, voice: &mut Voice) -> Result<Receipt, Fault> {
+    pub(in crate::stomp) fn commit(&mut self, frame: &Frame, voice: &mut Voice) -> Result<Receipt, Fault> {
         let transaction = self.end_transaction(frame)?;
         let settled = settlements(&transaction.operations);
         let publishes = transaction.operations.iter().any(|o| matches!(o, Operation::Publish(_)));
@@ -89,7 +89,7 @@ impl Dialogue {
     }
 
     /// ABORT. What was acknowledged in it is held unsettled again, and not delivered again.
-    pub(super) fn abort(&mut self, frame: &Frame) -> Result<Receipt, Fault> {
+    pub(in crate::stomp) fn abort(&mut self, frame: &Frame) -> Result<Receipt, Fault> {
         let transaction = self.end_transaction(frame)?;
         for (consumer, sequence) in settlements(&transaction.operations) {
             self.claim(consumer, sequence, false);

@@ -11,7 +11,6 @@ use tandem_protocols::stomp::frame::Frame;
 
 use crate::core::access::Refusal;
 use crate::core::calls::{Answered, CANCELED, failure};
-use crate::core::message::Attributes;
 use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome};
 use crate::core::realm::Outgoing;
@@ -20,8 +19,8 @@ use crate::stomp::dialogue::{Dialogue, Receipt, check_temp_queue};
 use crate::stomp::fault::Fault;
 use crate::stomp::headers;
 use crate::stomp::message;
-use crate::stomp::protocol::Settings;
-use crate::stomp::subscriptions::Feed;
+use crate::stomp::settings::Settings;
+use crate::stomp::dialogue::subscriptions::Feed;
 use crate::stomp::voice::Voice;
 
 const NO_SUCH_PROCEDURE: &str = "wamp.error.no_such_procedure";
@@ -34,7 +33,7 @@ const CALL_HEADERS: [&str; 3] = ["correlation-id", "error", "reply-to"];
 
 /// The calls of a session that were not answered yet.
 #[derive(Debug, Default)]
-pub(super) struct Calls {
+pub(in crate::stomp) struct Calls {
     waiting: HashMap<u64, Waiting>,
     last: u64,
 }
@@ -75,7 +74,7 @@ impl ReplyTo {
 
 impl Dialogue {
     /// SEND to `/call/`.
-    pub(super) fn call(
+    pub(in crate::stomp) fn call(
         &mut self,
         procedure: Name,
         frame: &Frame,
@@ -114,7 +113,7 @@ impl Dialogue {
     }
 
     /// The answer to a call of the peer's.
-    pub(super) fn conclude(&mut self, outcome: Outcome, voice: &mut Voice) {
+    pub(in crate::stomp) fn conclude(&mut self, outcome: Outcome, voice: &mut Voice) {
         let Outcome { call, result } = outcome;
         if let Some(waiting) = self.rare().calls.waiting.remove(&call) {
             self.reply(call, waiting, result, voice);
@@ -122,46 +121,30 @@ impl Dialogue {
     }
 
     fn reply(&mut self, call: u64, waiting: Waiting, result: Result<Answer, Failure>, voice: &mut Voice) {
-        let (error, payload, attributes) = match result {
-            Ok(Answer { payload, attributes }) => (None, payload, attributes),
-            Err(Failure { error, payload, attributes }) => (Some(error), payload, attributes),
-        };
         let Waiting { reply_to, correlation_id } = waiting;
-        let correlation = correlation_id.as_deref().map(|id| ("correlation-id", id));
-        let error_header = error.as_deref().map(|error| ("error", error));
-        let told = match reply_to {
+        let sent = match reply_to {
             ReplyTo::Nobody => Ok(()),
             ReplyTo::Caller(temp) => {
-                let id = format!("call-{call}");
-                let mut first = vec![("subscription", &*temp), ("message-id", &id), ("destination", &*temp)];
-                first.extend(correlation);
-                let with_error = first.iter().copied().chain(error_header).collect::<Vec<_>>();
-                let made = message::direct(voice, &with_error, &payload, &attributes).or_else(|why| {
-                    message::note_unconvertible(why);
-                    first.push(("error", INVALID_ARGUMENT));
-                    let said = failure(INVALID_ARGUMENT, &format!("the answer has no form here: {why}"));
-                    message::direct(voice, &first, &said.payload, &said.attributes)
-                });
-                made.map(|frame| voice.send(frame)).map_err(message::note_unconvertible).ok();
+                tell_caller(voice, call, &temp, correlation_id.as_deref(), result);
                 Ok(())
             }
             ReplyTo::Topic(name) => {
-                let attributes = join(correlation, error_header, &attributes);
                 self.published.set(true);
-                self.member.publish(Outgoing { name, payload, attributes }, false).map(|_| ())
+                let outgoing = forwarded(name, correlation_id.as_deref(), result);
+                self.member.publish(outgoing, false).map(|_| ())
             }
             ReplyTo::Queue(name) => {
-                let attributes = join(correlation, error_header, &attributes);
-                self.member.send(Outgoing { name, payload, attributes }).map(|_| ())
+                let outgoing = forwarded(name, correlation_id.as_deref(), result);
+                self.member.send(outgoing).map(|_| ())
             }
         };
-        if let Err(refusal) = told {
+        if let Err(refusal) = sent {
             tracing::debug!(%refusal, "an answer could not be sent to where its caller wanted it");
         }
     }
 
     /// A call that the peer is to answer.
-    pub(super) fn invoke(&mut self, invocation: &Invocation, voice: &mut Voice) {
+    pub(in crate::stomp) fn invoke(&mut self, invocation: &Invocation, voice: &mut Voice) {
         let subscription = self
             .subscriptions
             .iter()
@@ -194,7 +177,7 @@ impl Dialogue {
     }
 
     /// SEND to `/invocation/`.
-    pub(super) fn answer(&mut self, number: u64, frame: &Frame) -> Result<Receipt, Fault> {
+    pub(in crate::stomp) fn answer(&mut self, number: u64, frame: &Frame) -> Result<Receipt, Fault> {
         refuse_transaction(frame)?;
         let payload = headers::payload(frame)?;
         let attributes = headers::attributes(&frame.headers, &CALL_HEADERS);
@@ -214,14 +197,47 @@ impl Dialogue {
     }
 }
 
-/// What travels with an answer, to where its reader finds it.
-fn join(
-    correlation: Option<(&str, &str)>,
-    error: Option<(&str, &str)>,
-    attributes: &Attributes,
-) -> Attributes {
+/// An answer to the caller itself: it comes as if from the temporary queue that the caller named.
+fn tell_caller(
+    voice: &mut Voice,
+    call: u64,
+    temp: &str,
+    correlation_id: Option<&str>,
+    result: Result<Answer, Failure>,
+) {
+    let id = format!("call-{call}");
+    let said = |voice: &Voice, result: &Result<Answer, Failure>| {
+        let (error, payload, attributes) = match result {
+            Ok(answer) => (None, &answer.payload, &answer.attributes),
+            Err(failure) => (Some(&*failure.error), &failure.payload, &failure.attributes),
+        };
+        let mut first = vec![("subscription", temp), ("message-id", &*id), ("destination", temp)];
+        first.extend(correlation_id.map(|id| ("correlation-id", id)));
+        first.extend(error.map(|error| ("error", error)));
+        message::direct(voice, &first, payload, attributes)
+    };
+    let frame = said(voice, &result).or_else(|why| {
+        message::note_unconvertible(why);
+        let sentence = format!("the answer has no form here: {why}");
+        said(voice, &Err(failure(INVALID_ARGUMENT, &sentence)))
+    });
+    match frame {
+        Ok(frame) => voice.send(frame),
+        Err(why) => message::note_unconvertible(why),
+    }
+}
+
+/// An answer to whoever reads the destination that the caller named.
+fn forwarded(name: Name, correlation_id: Option<&str>, result: Result<Answer, Failure>) -> Outgoing {
+    let (error, payload, attributes) = match result {
+        Ok(Answer { payload, attributes }) => (None, payload, attributes),
+        Err(Failure { error, payload, attributes }) => (Some(error), payload, attributes),
+    };
+    let correlation = correlation_id.map(|id| ("correlation-id", id));
+    let error = error.as_deref().map(|error| ("error", error));
     let others = attributes.iter().filter(|(name, _)| !CALL_HEADERS.contains(name));
-    correlation.into_iter().chain(error).chain(others).collect()
+    let attributes = correlation.into_iter().chain(error).chain(others).collect();
+    Outgoing { name, payload, attributes }
 }
 
 fn refuse_transaction(frame: &Frame) -> Result<(), Fault> {
