@@ -1,11 +1,11 @@
 //! Clients of WAMP and STOMP, for tests and load generators.
 //!
-//! [`dial`] makes connections; a [`transport::Transport`] moves messages over one; [`wamp`] speaks
+//! [`dial`] makes connections; a [`transport::Transport`] moves messages over one; [`wamp`] and [`stomp`] speak
 //! a language over a transport. Whoever owns a client drives it: nothing here spawns a task, so pings are
 //! answered and heart-beats sent while a method is awaited, and at no other time.
 //!
 //! Every level is open to the one below it, so that a test can also say what no client should: a
-//! [`wamp::Link`] sends any message in any order, a transport any frame or bytes.
+//! [`wamp::Link`] or a [`stomp::Link`] sends any message in any order, a transport any frame or bytes.
 //!
 //! ```no_run
 //! use tandem_client::dial::{WebSocketOptions, connect_websocket};
@@ -31,6 +31,7 @@ pub mod arguments;
 pub mod dial;
 pub mod error;
 mod rawsocket;
+pub mod stomp;
 pub mod transport;
 pub mod wamp;
 mod websocket;
