@@ -1,0 +1,117 @@
+//! What can go wrong, whoever's fault it is.
+
+use std::io;
+
+use bytes::Bytes;
+
+use tandem_protocols::stomp;
+use tandem_protocols::stomp::frame::Frame;
+use tandem_protocols::wamp;
+use tandem_protocols::wamp::message::{Abort, Goodbye, Message};
+use tandem_protocols::wamp::rawsocket;
+use tandem_protocols::websocket::frame;
+use tandem_protocols::websocket::handshake::AnswerError;
+
+use crate::transport::{Closed, Kind};
+
+/// Why something did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The network, or the address.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Nothing came in time.
+    #[error("no {0} in time")]
+    Timeout(&'static str),
+    /// The connection ended.
+    #[error("the connection ended: {0}")]
+    Closed(Closed),
+    /// More waits to be written than [`transport::OUTPUT_BYTES_MAX`](crate::transport::OUTPUT_BYTES_MAX).
+    #[error("too much waits to be written")]
+    OutputFull,
+    /// More arrived while a reply was awaited than the client may keep.
+    #[error("too many messages arrived while a reply was awaited")]
+    QueueFull,
+
+    /// The server answered the WebSocket handshake with something else than 101.
+    #[error("the server answered {status}: {}", String::from_utf8_lossy(body))]
+    Refused {
+        /// The status code.
+        status: u16,
+        /// The headers.
+        headers: Vec<(String, String)>,
+        /// The body, or the beginning of it.
+        body: Bytes,
+    },
+    /// The answer to the WebSocket handshake is not one.
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+    /// The answer to the WebSocket handshake is no HTTP.
+    #[error(transparent)]
+    Http(#[from] httparse::Error),
+    /// The head of the answer to the WebSocket handshake does not end.
+    #[error("the head of the answer is too long")]
+    HeadTooLong,
+    /// The server broke WebSocket.
+    #[error("WebSocket: {0}")]
+    WebSocket(#[from] frame::Violation),
+    /// The router refused the RawSocket handshake, or answered with something else.
+    #[error(transparent)]
+    RawSocketHandshake(#[from] rawsocket::HandshakeError),
+    /// A RawSocket frame breaks the rules, or is longer than its receiver takes.
+    #[error(transparent)]
+    RawSocket(#[from] rawsocket::FrameError),
+    /// A message came as text where it should be binary, or the other way round.
+    #[error("a message in a frame of kind {0:?}")]
+    WrongKind(Kind),
+
+    /// The router broke WAMP.
+    #[error("WAMP: {0}")]
+    Wamp(#[from] wamp::error::Violation),
+    /// The message cannot be written.
+    #[error(transparent)]
+    Misuse(#[from] wamp::error::Misuse),
+    /// The router answered a request with ERROR.
+    #[error("{}", .0.error)]
+    Reply(Box<wamp::message::Error>),
+    /// The router aborted the session, or did not let it begin.
+    #[error("the session was aborted: {}", .0.reason)]
+    Abort(Box<Abort>),
+    /// The router said goodbye.
+    #[error("the session ended: {}", .0.reason)]
+    Goodbye(Box<Goodbye>),
+    /// A message that has no place here.
+    #[error("{} has no place here", .0.name())]
+    UnexpectedMessage(Box<Message>),
+    /// A value has no form in the format, or is no list or dictionary.
+    #[error("cannot encode: {0}")]
+    Encode(String),
+    /// The arguments are not of the type asked for.
+    #[error("cannot decode: {0}")]
+    Decode(String),
+
+    /// The server broke STOMP.
+    #[error("STOMP: {0}")]
+    Stomp(#[from] stomp::error::Violation),
+    /// The server sent ERROR.
+    #[error("the server sent ERROR: {}", .0.headers.get("message").unwrap_or_default())]
+    StompError(Box<Frame>),
+    /// A frame that has no place here.
+    #[error("{} has no place here", .0.command)]
+    UnexpectedFrame(Box<Frame>),
+    /// The server was silent for longer than the heart-beats agreed on allow.
+    #[error("the server is silent")]
+    Silent,
+}
+
+impl Error {
+    /// The URI by which the router said no, be it with ERROR, ABORT or GOODBYE.
+    pub fn uri(&self) -> Option<&str> {
+        match self {
+            Self::Reply(error) => Some(&error.error),
+            Self::Abort(abort) => Some(&abort.reason),
+            Self::Goodbye(goodbye) => Some(&goodbye.reason),
+            _ => None,
+        }
+    }
+}
