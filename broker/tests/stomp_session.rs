@@ -342,7 +342,7 @@ fn c6_connected_says_who_and_what_and_c5_gets_no_receipt() {
     let connected = client.next();
     assert!(header(&connected, "server").starts_with("tandem/"));
     assert!(header(&connected, "session").parse::<u64>().is_ok());
-    assert_eq!(header(&connected, "heart-beat"), "10000,10000");
+    assert_eq!(header(&connected, "heart-beat"), "500,500");
     assert!(client.hear().is_empty());
 }
 

@@ -11,54 +11,16 @@ use tokio::time::timeout;
 
 use tandem_protocols::payload::Format;
 use tandem_protocols::wamp::rawsocket::Limit;
-use tandem_protocols::websocket::deflate::COMPRESS_BYTES_MIN;
-use tandem_protocols::websocket::extensions::{Mode, Policy};
-use tandem_protocols::websocket::message::Limits;
 
 use crate::error::Error;
 use crate::rawsocket::RawSocket;
 use crate::transport::{Framing, Transport};
 use crate::websocket::WebSocket;
 
+pub use crate::websocket::WebSocketOptions;
+
 /// How long connecting may take, and how long shaking hands may.
 pub const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How to open a WebSocket, and how to use it.
-#[derive(Clone, Debug)]
-pub struct WebSocketOptions {
-    /// Whether and how to compress. Off by default, so that a test or measurement asks for it.
-    pub compression: Policy,
-    /// Shorter messages are not compressed.
-    pub compress_bytes_min: usize,
-    /// Cuts longer messages into fragments of this size.
-    pub fragment_bytes: Option<usize>,
-    /// The value of `Host`; by default the peer's address.
-    pub host: Option<String>,
-    /// The origin to claim.
-    pub origin: Option<String>,
-    /// More headers. One that stands in the request already is sent twice.
-    pub headers: Vec<(String, String)>,
-    /// What the server may send.
-    pub limits: Limits,
-}
-
-impl Default for WebSocketOptions {
-    fn default() -> Self {
-        Self {
-            compression: Policy { mode: Mode::Off, ..Policy::default() },
-            compress_bytes_min: COMPRESS_BYTES_MIN,
-            fragment_bytes: None,
-            host: None,
-            origin: None,
-            headers: Vec::new(),
-            limits: Limits {
-                message_bytes_max: 64 << 20,
-                fragments_max: 1 << 16,
-                inflate_ratio_max: 1 << 10,
-            },
-        }
-    }
-}
 
 /// Opens a WebSocket to `path`, offering `subprotocols`, best first.
 ///

@@ -12,7 +12,7 @@ use tandem_protocols::wamp::rawsocket;
 use tandem_protocols::websocket::frame;
 use tandem_protocols::websocket::handshake::AnswerError;
 
-use crate::transport::{Closed, Kind};
+use crate::message::{Closed, Kind};
 
 /// Why something did not work.
 #[derive(Debug, thiserror::Error)]

@@ -30,6 +30,7 @@
 pub mod arguments;
 pub mod dial;
 pub mod error;
+mod message;
 mod rawsocket;
 pub mod stomp;
 pub mod transport;

@@ -7,7 +7,7 @@ use tandem_protocols::payload::Format;
 use tandem_protocols::wamp::rawsocket::{Decoder, FrameType, HEAD_BYTES, Handshake, Limit, frame_head};
 
 use crate::error::Error;
-use crate::transport::{Arrivals, Kind, Message};
+use crate::message::{Arrivals, Kind, Message};
 
 /// The frames of one connection.
 #[derive(Debug)]

@@ -9,8 +9,6 @@
 //! stops taking input; what it reads waits in the inbox, which has a limit.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -27,10 +25,11 @@ use tandem_protocols::websocket::extensions::Agreement;
 use tandem_protocols::websocket::frame::{Header, Opcode, close};
 
 use crate::error::Error;
+use crate::message::Arrivals;
 use crate::rawsocket::RawSocket;
 use crate::websocket::{WebSocket, put_control, put_frame};
 
-pub use tandem_protocols::websocket::message::Kind;
+pub use crate::message::{Closed, Kind, Message};
 
 /// How much is read at once.
 pub const READ_BYTES_MAX: usize = 64 * 1024;
@@ -49,42 +48,6 @@ const OUTPUT_KEPT_BYTES: usize = 64 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES_MAX].into());
-}
-
-/// What arrives at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// Text or binary. Without WebSocket, everything is binary.
-    pub kind: Kind,
-    /// A message, or over plain TCP a piece of the stream.
-    pub bytes: Bytes,
-}
-
-/// How a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Closed {
-    /// The server sent a close frame.
-    Frame {
-        /// The status code, if there was one.
-        code: Option<u16>,
-        /// The reason; often empty.
-        reason: String,
-    },
-    /// The stream ended between two messages.
-    Eof,
-    /// An error was returned before.
-    Failed,
-}
-
-impl fmt::Display for Closed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Frame { code: Some(code), reason } => write!(f, "closed with {code} {reason}"),
-            Self::Frame { code: None, .. } => f.write_str("closed without a code"),
-            Self::Eof => f.write_str("end of stream"),
-            Self::Failed => f.write_str("it failed before"),
-        }
-    }
 }
 
 /// A connection.
@@ -109,45 +72,6 @@ pub(crate) enum Framing {
     WebSocket(WebSocket),
     RawSocket(RawSocket),
     Stream,
-}
-
-/// What came, and what is to be written, some of it in answer.
-#[derive(Debug, Default)]
-pub(crate) struct Arrivals {
-    inbox: VecDeque<Message>,
-    inbox_bytes: usize,
-    pub(crate) output: Vec<u8>,
-    pub(crate) closed: Option<Closed>,
-    /// To be answered; only the last one of a read, as RFC 6455 section 5.5.3 allows.
-    ping: Option<Bytes>,
-    pong: Option<Bytes>,
-    ignores_pings: bool,
-}
-
-impl Arrivals {
-    pub(crate) fn message(&mut self, message: Message) {
-        self.inbox_bytes += message_bytes(&message);
-        self.inbox.push_back(message);
-    }
-
-    pub(crate) fn ping(&mut self, data: Bytes) {
-        self.ping = Some(data).filter(|_| !self.ignores_pings);
-    }
-
-    pub(crate) fn pong(&mut self, data: Bytes) {
-        self.pong = Some(data);
-    }
-
-    fn take(&mut self) -> Option<Message> {
-        let message = self.inbox.pop_front()?;
-        self.inbox_bytes -= message_bytes(&message);
-        Some(message)
-    }
-}
-
-/// What a message takes in the inbox, so that many empty ones count as well.
-fn message_bytes(message: &Message) -> usize {
-    message.bytes.len() + size_of::<Message>()
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {

@@ -3,15 +3,51 @@
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use tandem_protocols::websocket::deflate::{Deflater, compress};
-use tandem_protocols::websocket::extensions::{Agreement, Direction};
+use tandem_protocols::websocket::deflate::{COMPRESS_BYTES_MIN, Deflater, compress};
+use tandem_protocols::websocket::extensions::{Agreement, Direction, Mode, Policy};
 use tandem_protocols::websocket::frame::{Header, Opcode, Role, close, close_payload, fragments, mask};
 use tandem_protocols::websocket::handshake::{Field, Opening};
-use tandem_protocols::websocket::message::{Decoder, Event};
+use tandem_protocols::websocket::message::{Decoder, Event, Limits};
 
-use crate::dial::WebSocketOptions;
 use crate::error::Error;
-use crate::transport::{Arrivals, Closed, Kind, Message};
+use crate::message::{Arrivals, Closed, Kind, Message};
+
+/// How to open a WebSocket, and how to use it.
+#[derive(Clone, Debug)]
+pub struct WebSocketOptions {
+    /// Whether and how to compress. Off by default, so that a test or measurement asks for it.
+    pub compression: Policy,
+    /// Shorter messages are not compressed.
+    pub compress_bytes_min: usize,
+    /// Cuts longer messages into fragments of this size.
+    pub fragment_bytes: Option<usize>,
+    /// The value of `Host`; by default the peer's address.
+    pub host: Option<String>,
+    /// The origin to claim.
+    pub origin: Option<String>,
+    /// More headers. One that stands in the request already is sent twice.
+    pub headers: Vec<(String, String)>,
+    /// What the server may send.
+    pub limits: Limits,
+}
+
+impl Default for WebSocketOptions {
+    fn default() -> Self {
+        Self {
+            compression: Policy { mode: Mode::Off, ..Policy::default() },
+            compress_bytes_min: COMPRESS_BYTES_MIN,
+            fragment_bytes: None,
+            host: None,
+            origin: None,
+            headers: Vec::new(),
+            limits: Limits {
+                message_bytes_max: 64 << 20,
+                fragments_max: 1 << 16,
+                inflate_ratio_max: 1 << 10,
+            },
+        }
+    }
+}
 
 /// The longest head of an answer, and the most of a refusal's body that is read.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;

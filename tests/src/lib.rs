@@ -1,6 +1,7 @@
 //! What the tests over real sockets have in common: a broker to talk to.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
 pub mod broker;
 pub mod daemon;

@@ -15,14 +15,14 @@ use tandem_protocols::stomp::frame::{Command, Frame};
 use crate::core::name::Name;
 use crate::core::parcel::Parcel;
 use crate::core::realm::{Member, Operation, Outgoing};
-use crate::stomp::dialogue::consumer::Closed;
-use crate::stomp::dialogue::calls::Calls;
 use crate::stomp::destination::{self, Place, TEMP_QUEUE, Target};
+use crate::stomp::dialogue::calls::Calls;
+use crate::stomp::dialogue::consumer::Closed;
+use crate::stomp::dialogue::subscriptions::{Reply, Subscription};
+use crate::stomp::dialogue::transactions::Transaction;
 use crate::stomp::fault::Fault;
 use crate::stomp::headers;
 use crate::stomp::settings::Settings;
-use crate::stomp::dialogue::subscriptions::{Reply, Subscription};
-use crate::stomp::dialogue::transactions::Transaction;
 use crate::stomp::voice::Voice;
 
 /// Whether a frame that was processed is still owed the receipt that it may have asked for.

@@ -1,18 +1,22 @@
 //! What the messages of a peer that was let in ask for, and what the house has for it: who deals with what.
 
+mod pubsub;
+mod queue;
+mod rpc;
+
 use std::cell::Cell;
 use std::task::Waker;
 
 use tandem_protocols::wamp::error::Violation;
 use tandem_protocols::wamp::message::{Message, MessageType};
-use tandem_protocols::wamp::options::{self, Feature, Role, Roles};
+use tandem_protocols::wamp::options::{Feature, Role, Roles};
 
 use crate::core::calls::failure;
 use crate::core::parcel::{Parcel, RegistrationId};
 use crate::core::realm::Member;
+use crate::wamp::dialogue::pubsub::Subscriptions;
+use crate::wamp::dialogue::queue::Receives;
 use crate::wamp::fault::Fault;
-use crate::wamp::pubsub::Subscriptions;
-use crate::wamp::queue::Receives;
 use crate::wamp::voice::Voice;
 
 /// The conversation with a peer that is in a realm.
@@ -20,6 +24,7 @@ use crate::wamp::voice::Voice;
 pub(super) struct Dialogue {
     pub(super) member: Member,
     pub(super) subscriptions: Subscriptions,
+    /// In order of their numbers, which go up.
     pub(super) registrations: Vec<RegistrationId>,
     /// Calls of `tandem.queue.receive` that wait, and what they brought until it is settled.
     pub(super) receives: Receives,
@@ -120,9 +125,4 @@ impl Dialogue {
 
 fn misplaced(message_type: MessageType) -> Fault {
     Violation::new(format!("{} in an established session", message_type.name())).into()
-}
-
-/// Judges the options of a message of which nothing is needed.
-pub(super) fn check_options(message: impl Into<Message>) -> Result<(), Violation> {
-    options::check(&message.into())
 }

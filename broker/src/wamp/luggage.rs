@@ -72,22 +72,14 @@ pub(super) fn unpack(attributes: &Attributes, details: &mut Dict) {
 
 /// What a message carries that was `received_bytes` long.
 pub(super) fn payload(content: Content, received_bytes: usize) -> Payload {
-    let detach = |bytes: Bytes| {
-        let kept = bytes.len() * 2 + SLACK_BYTES;
-        if kept < received_bytes { Bytes::copy_from_slice(&bytes) } else { bytes }
-    };
+    let is_small = |bytes: usize| bytes * 2 + SLACK_BYTES < received_bytes;
     Payload::new(match content {
-        Content::Arguments(Arguments { format, args, kwargs }) => {
-            let kept = (args.len() + kwargs.len()) * 2 + SLACK_BYTES;
-            if kept < received_bytes {
-                let (args, kwargs) = (Bytes::copy_from_slice(&args), Bytes::copy_from_slice(&kwargs));
-                Content::Arguments(Arguments { format, args, kwargs })
-            } else {
-                Content::Arguments(Arguments { format, args, kwargs })
-            }
+        Content::Arguments(Arguments { format, args, kwargs }) if is_small(args.len() + kwargs.len()) => {
+            let (args, kwargs) = (Bytes::copy_from_slice(&args), Bytes::copy_from_slice(&kwargs));
+            Content::Arguments(Arguments { format, args, kwargs })
         }
-        Content::Opaque(bytes) => Content::Opaque(detach(bytes)),
-        body @ Content::Body(_) => body,
+        Content::Opaque(bytes) if is_small(bytes.len()) => Content::Opaque(Bytes::copy_from_slice(&bytes)),
+        content => content,
     })
 }
 

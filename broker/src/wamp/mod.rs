@@ -1,9 +1,9 @@
 //! WAMP, as the house speaks it: what becomes of each message between HELLO and GOODBYE.
 //!
-//! Follow a message: [`session`] reads it and, until its sender is let in, judges it by the rules of
-//! [`opening`]; the [`dialogue`] with a peer that was let in does what the message asks, each in the file of
-//! its noun: [`pubsub`], [`rpc`], [`queue`]. What is said to the peer goes through its [`voice`]; what goes
-//! wrong is a [`fault`] until it is an ERROR or an ABORT; [`luggage`] is what travels with a payload.
+//! Follow a message: `session` reads it and, until its sender is let in, judges it by the rules of
+//! `opening`; the `dialogue` with a peer that was let in does what the message asks, each in the file of
+//! its noun: `pubsub`, `rpc`, `queue`. What is said to the peer goes through its `voice`; what goes
+//! wrong is a `fault` until it is an ERROR or an ABORT; `luggage` is what travels with a payload.
 //!
 //! Bytes and the rules that hold for both ends are in `tandem_protocols::wamp`.
 
@@ -12,10 +12,9 @@ mod fault;
 mod luggage;
 mod opening;
 mod protocol;
-mod pubsub;
-mod queue;
-mod rpc;
 mod session;
+mod settings;
 mod voice;
 
-pub use self::protocol::{Wamp, WampSettings};
+pub use self::protocol::Wamp;
+pub use self::settings::WampSettings;

@@ -21,7 +21,7 @@ use crate::core::protocol::Output;
 use crate::core::realm::{Member, Realm};
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::fault;
-use crate::wamp::protocol::WampSettings;
+use crate::wamp::settings::WampSettings;
 use crate::wamp::voice::{Voice, id};
 
 /// How long a peer may take to answer a CHALLENGE.

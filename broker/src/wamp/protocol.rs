@@ -7,29 +7,11 @@ use std::time::Instant;
 use tandem_protocols::payload::Format;
 use tandem_protocols::wamp::codec::{format_of, subprotocol};
 
-use crate::core::access::{Authenticator, Peer};
+use crate::core::access::Peer;
 use crate::core::mailbox::Mailbox;
 use crate::core::protocol::{Protocol, Session};
-use crate::core::realm::Realm;
 use crate::wamp::session::WampSession;
-
-/// What all WAMP sessions have in common.
-#[derive(Clone)]
-pub struct WampSettings {
-    /// The realms; HELLO names one of them.
-    pub realms: Vec<Arc<Realm>>,
-    /// Says who a peer is that says nothing. The pump asks it about those that do.
-    pub authenticator: Arc<dyn Authenticator>,
-    /// How the router calls itself in WELCOME.
-    pub agent: &'static str,
-}
-
-impl WampSettings {
-    /// The realm of that name.
-    pub(super) fn realm(&self, name: &str) -> Option<&Arc<Realm>> {
-        self.realms.iter().find(|realm| **realm.name() == *name)
-    }
-}
+use crate::wamp::settings::WampSettings;
 
 /// The language.
 pub struct Wamp {

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use tandem_protocols::payload::Format;
 use tandem_protocols::wamp::codec::decode;
 use tandem_protocols::wamp::dict::Dict;
-use tandem_protocols::wamp::error::{GOODBYE_AND_OUT, PROTOCOL_VIOLATION, SYSTEM_SHUTDOWN, Violation};
+use tandem_protocols::wamp::error::{
+    CLOSE_TIMEOUT, GOODBYE_AND_OUT, PROTOCOL_VIOLATION, SYSTEM_SHUTDOWN, Violation,
+};
 use tandem_protocols::wamp::message::{Abort, Goodbye, Message, nothing};
 use tandem_protocols::wamp::options;
 
@@ -25,7 +27,7 @@ use crate::core::protocol::{Close, Output, Reason, Session};
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::fault::SLOW_CONSUMER;
 use crate::wamp::opening::{Opening, Step};
-use crate::wamp::protocol::WampSettings;
+use crate::wamp::settings::WampSettings;
 use crate::wamp::voice::Voice;
 
 /// How long a peer may take to answer our GOODBYE.
@@ -183,7 +185,7 @@ impl Session for WampSession {
         match &self.stage {
             Stage::Opening(_) => {
                 let sentence = "the challenge was not answered in time";
-                self.abort(tandem_protocols::wamp::error::CLOSE_TIMEOUT, sentence, Reason::Silent);
+                self.abort(CLOSE_TIMEOUT, sentence, Reason::Silent);
             }
             Stage::Leaving(_) => self.end(Close::new(Reason::Shutdown, "GOODBYE was not answered")),
             Stage::Open(_) | Stage::Over => {}

@@ -114,3 +114,28 @@ pub(super) fn note_unconvertible(why: Unconvertible) {
 pub(super) fn id(number: u64) -> Id {
     Id::new(number).expect("the house counts from 1, and its random numbers are at most 2^53")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::protocol::{Close, Reason};
+
+    #[test]
+    fn what_is_said_comes_in_order_and_leaves_no_memory_behind() {
+        let mut voice = Voice::new(Format::Json);
+        for round in 0..3 {
+            for step in 0..=round {
+                voice.push(Output::Close(Close::new(Reason::Done, step.to_string())));
+            }
+            let _first = voice.poll();
+            voice.push(Output::Close(Close::new(Reason::Done, "last")));
+            let mut details = Vec::new();
+            while let Some(Output::Close(close)) = voice.poll() {
+                details.push(close.detail);
+            }
+            let expected: Vec<_> =
+                (1..=round).map(|step| step.to_string()).chain(["last".to_owned()]).collect();
+            assert_eq!((details, voice.more.capacity()), (expected, 0));
+        }
+    }
+}

@@ -146,11 +146,9 @@ mod tests {
     fn what_is_not_decoded_stays_as_it_was() {
         for format in FORMATS {
             let list = in_format(format, r#"["q",7,[1,{"a":2}],"x"]"#);
-            for (count, rest) in [
-                (0, r#"["q",7,[1,{"a":2}],"x"]"#),
-                (1, r#"[7,[1,{"a":2}],"x"]"#),
-                (3, r#"["x"]"#),
-            ] {
+            for (count, rest) in
+                [(0, r#"["q",7,[1,{"a":2}],"x"]"#), (1, r#"[7,[1,{"a":2}],"x"]"#), (3, r#"["x"]"#)]
+            {
                 let (first, others) = split_list(format, &list, count).unwrap();
                 assert_eq!((first.len(), others), (count, in_format(format, rest)), "{format}");
             }

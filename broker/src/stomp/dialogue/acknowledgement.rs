@@ -11,12 +11,12 @@ use tandem_protocols::stomp::state::{AckKey, AckMode};
 use crate::core::parcel::ConsumerId;
 use crate::core::queues::Settlement;
 use crate::core::realm::Operation;
+use crate::stomp::dialogue::consumer::Consumer;
+use crate::stomp::dialogue::subscriptions::Feed;
 use crate::stomp::dialogue::{Dialogue, Receipt};
 use crate::stomp::fault::Fault;
 use crate::stomp::message::DeliveryId;
 use crate::stomp::settings::Settings;
-use crate::stomp::dialogue::consumer::Consumer;
-use crate::stomp::dialogue::subscriptions::Feed;
 
 impl Dialogue {
     /// ACK and NACK.

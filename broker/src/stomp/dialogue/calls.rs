@@ -15,12 +15,12 @@ use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome};
 use crate::core::realm::Outgoing;
 use crate::stomp::destination::{self, Place, TEMP_QUEUE, Target};
+use crate::stomp::dialogue::subscriptions::Feed;
 use crate::stomp::dialogue::{Dialogue, Receipt, check_temp_queue};
 use crate::stomp::fault::Fault;
 use crate::stomp::headers;
 use crate::stomp::message;
 use crate::stomp::settings::Settings;
-use crate::stomp::dialogue::subscriptions::Feed;
 use crate::stomp::voice::Voice;
 
 const NO_SUCH_PROCEDURE: &str = "wamp.error.no_such_procedure";

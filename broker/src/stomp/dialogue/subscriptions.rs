@@ -14,8 +14,8 @@ use crate::core::message::Publication;
 use crate::core::name::Name;
 use crate::core::parcel::{ConsumerId, Delivery, RegistrationId, SubscriptionId};
 use crate::core::queues::{Credit, Settlement};
-use crate::stomp::dialogue::consumer::{Closed, Consumer, Unsettled};
 use crate::stomp::destination::{self, Place, TEMP_QUEUE};
+use crate::stomp::dialogue::consumer::{Closed, Consumer, Unsettled};
 use crate::stomp::dialogue::{Dialogue, Receipt};
 use crate::stomp::fault::Fault;
 use crate::stomp::headers;
@@ -131,7 +131,11 @@ impl Dialogue {
     }
 
     /// UNSUBSCRIBE. What it holds unsettled may still be acknowledged.
-    pub(in crate::stomp) fn unsubscribe(&mut self, frame: &Frame, version: Version) -> Result<Receipt, Fault> {
+    pub(in crate::stomp) fn unsubscribe(
+        &mut self,
+        frame: &Frame,
+        version: Version,
+    ) -> Result<Receipt, Fault> {
         let headers = &frame.headers;
         let place = match (headers.get("id"), headers.get("destination")) {
             (Some(id), _) => self.subscriptions.iter().position(|known| known.id.as_deref() == Some(id)),

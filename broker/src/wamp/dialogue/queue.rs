@@ -16,6 +16,8 @@
 //! one and is forgotten when that is settled. Its number is the tag. So the limit of consumers of a session
 //! is the limit of its calls of `receive` that wait and of its unsettled messages, together.
 
+use bytes::Bytes;
+
 use tandem_protocols::payload::{Arguments, Content, Format, Payload, encode_bytes};
 use tandem_protocols::wamp::dict::{Dict, Value};
 use tandem_protocols::wamp::error::INVALID_PAYLOAD;
@@ -39,7 +41,7 @@ const ONE: Credit = Credit { messages: 1, bytes: usize::MAX };
 
 /// The calls of `receive` that wait, and the messages that are not settled.
 #[derive(Debug, Default)]
-pub(super) struct Receives(Vec<(ConsumerId, Receive)>);
+pub(in crate::wamp) struct Receives(Vec<(ConsumerId, Receive)>);
 
 #[derive(Clone, Copy, Debug)]
 enum Receive {
@@ -51,7 +53,7 @@ enum Receive {
 
 impl Receives {
     /// Whether that call waits for a message.
-    pub(super) fn is_waiting(&self, call: u64) -> bool {
+    pub(in crate::wamp) fn is_waiting(&self, call: u64) -> bool {
         self.waiting(call).is_some()
     }
 
@@ -79,7 +81,7 @@ impl Receives {
 
 impl Dialogue {
     /// Serves a call of one of these procedures; false if it is of another.
-    pub(super) fn serve(
+    pub(in crate::wamp) fn serve(
         &mut self,
         request: Id,
         outgoing: &Outgoing,
@@ -88,6 +90,10 @@ impl Dialogue {
         let Some(procedure) = outgoing.name.as_str().strip_prefix("tandem.queue.") else {
             return Ok(false);
         };
+        // The answer to this call must not be taken for that to another.
+        if self.member.realm().calls().is_calling(self.member.id(), request.get()) {
+            return Err(Refusal::RequestInUse(request.get()).into());
+        }
         match procedure {
             "send" => self.send(request, outgoing, voice)?,
             "receive" => self.receive(request, outgoing)?,
@@ -100,7 +106,7 @@ impl Dialogue {
 
     fn send(&mut self, request: Id, outgoing: &Outgoing, voice: &mut Voice) -> Result<(), Fault> {
         let arguments = arguments(outgoing)?;
-        let (first, args) = split_list(arguments.format, &arguments.args, 1)?;
+        let (first, args) = split(arguments, 1)?;
         let message = Arguments { format: arguments.format, args, kwargs: arguments.kwargs.clone() };
         let number = self.member.send(Outgoing {
             name: queue_name(&first)?,
@@ -116,13 +122,8 @@ impl Dialogue {
 
     fn receive(&mut self, request: Id, outgoing: &Outgoing) -> Result<(), Fault> {
         let queue = queue_name(&first_arguments(outgoing)?)?;
-        // An answer to this call must not be taken for that to another.
-        let call = request.get();
-        if self.member.realm().calls().is_calling(self.member.id(), call) {
-            return Err(Refusal::RequestInUse(call).into());
-        }
         let consumer = self.member.consume(&queue, ONE)?;
-        self.receives.0.push((consumer, Receive::Waiting(call)));
+        self.receives.0.push((consumer, Receive::Waiting(request.get())));
         Ok(())
     }
 
@@ -154,7 +155,7 @@ impl Dialogue {
     }
 
     /// Ends a call of `receive`; false if none waits under that number.
-    pub(super) fn stop_receiving(&mut self, call: u64) -> bool {
+    pub(in crate::wamp) fn stop_receiving(&mut self, call: u64) -> bool {
         let Some(place) = self.receives.waiting(call) else { return false };
         let (consumer, _) = self.receives.0.swap_remove(place);
         // A message that is on its way is given back when it arrives.
@@ -163,17 +164,15 @@ impl Dialogue {
         true
     }
 
-    pub(super) fn bring_delivery(&mut self, delivery: &Delivery, voice: &mut Voice) {
+    pub(in crate::wamp) fn bring_delivery(&mut self, delivery: &Delivery, voice: &mut Voice) {
         let consumer = delivery.consumer;
         let call = self.receives.answered(delivery);
-        // It has its one message. It was closed before if the call was canceled, and that is no harm.
-        let said = self.member.close_consumer(consumer).is_ok()
-            && match call {
-                Some(call) => say_delivery(id(call), delivery, voice),
-                None => false,
-            };
+        // It has its one message. If the call was canceled it is closed already, and that is no harm.
+        let closed = self.member.close_consumer(consumer);
+        debug_assert!(closed.is_ok(), "what was delivered has a consumer");
+        let said = call.is_some_and(|call| say_delivery(id(call), delivery, voice));
         if !said {
-            // Others may be able to read it.
+            // Nobody waits for it here, or its form is not for this session: others may have it.
             self.receives.settle(consumer.0);
             let given_back = self.member.settle(consumer, delivery.sequence, Settlement::Requeue);
             debug_assert!(given_back.is_ok(), "what was delivered is held");
@@ -203,7 +202,7 @@ fn say_delivery(request: Id, delivery: &Delivery, voice: &mut Voice) -> bool {
     true
 }
 
-fn encode_message(format: Format, first: [&Value; 2], content: &Content) -> bytes::Bytes {
+fn encode_message(format: Format, first: [&Value; 2], content: &Content) -> Bytes {
     let (no_args, no_kwargs) = (Value::List(Vec::new()), Value::Dict(Dict::new()));
     let opaque;
     let (mut args, mut kwargs) = (Element::Value(&no_args), Element::Value(&no_kwargs));
@@ -226,7 +225,7 @@ fn encode_message(format: Format, first: [&Value; 2], content: &Content) -> byte
     encode_list(format, &[Element::Value(first[0]), Element::Value(first[1]), args, kwargs])
 }
 
-fn say_list(request: Id, args: bytes::Bytes, voice: &mut Voice) {
+fn say_list(request: Id, args: Bytes, voice: &mut Voice) {
     let arguments = Arguments { format: voice.format, args, kwargs: Default::default() };
     voice.say(CallResult { request, details: Dict::new(), payload: Content::Arguments(arguments) });
 }
@@ -244,8 +243,12 @@ fn arguments(outgoing: &Outgoing) -> Result<&Arguments, Fault> {
 
 /// The first two arguments: none of these procedures has more of its own.
 fn first_arguments(outgoing: &Outgoing) -> Result<Vec<Value>, Fault> {
-    let arguments = arguments(outgoing)?;
-    Ok(split_list(arguments.format, &arguments.args, 2)?.0)
+    Ok(split(arguments(outgoing)?, 2)?.0)
+}
+
+fn split(arguments: &Arguments, count: usize) -> Result<(Vec<Value>, Bytes), Fault> {
+    let split = split_list(arguments.format, &arguments.args, count);
+    split.map_err(|violation| Fault::argument(&violation.message))
 }
 
 fn queue_name(first: &[Value]) -> Result<Name, Fault> {

@@ -10,14 +10,14 @@ use std::sync::Arc;
 use tandem_protocols::wamp::codec;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::message::{Publish, Published, Subscribe, Subscribed, Unsubscribe, Unsubscribed};
-use tandem_protocols::wamp::options::{MatchPolicy, PublishOptions, SubscribeOptions};
+use tandem_protocols::wamp::options::{MatchPolicy, PublishOptions, SubscribeOptions, WithdrawOptions};
 
 use crate::core::message::{Publication, Variant};
 use crate::core::name::{InvalidName, Name, Pattern};
 use crate::core::parcel::SubscriptionId;
 use crate::core::protocol::Output;
 use crate::core::realm::Outgoing;
-use crate::wamp::dialogue::{Dialogue, check_options};
+use crate::wamp::dialogue::Dialogue;
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
 use crate::wamp::voice::{Voice, id, note_unconvertible};
@@ -25,7 +25,7 @@ use crate::wamp::voice::{Voice, id, note_unconvertible};
 /// The subscriptions of a session, in order of their numbers, and which of them are to patterns: their
 /// events must say their topic.
 #[derive(Debug, Default)]
-pub(super) struct Subscriptions(Vec<(SubscriptionId, bool)>);
+pub(in crate::wamp) struct Subscriptions(Vec<(SubscriptionId, bool)>);
 
 impl Subscriptions {
     fn find(&self, id: SubscriptionId) -> Result<usize, usize> {
@@ -51,7 +51,7 @@ impl Subscriptions {
 }
 
 /// What a topic or procedure means under a match policy.
-pub(super) fn pattern(text: &str, policy: MatchPolicy) -> Result<Pattern, InvalidName> {
+pub(in crate::wamp) fn pattern(text: &str, policy: MatchPolicy) -> Result<Pattern, InvalidName> {
     match policy {
         MatchPolicy::Exact => Name::parse(text).map(Pattern::exact),
         MatchPolicy::Prefix => Pattern::prefix(text),
@@ -60,7 +60,7 @@ pub(super) fn pattern(text: &str, policy: MatchPolicy) -> Result<Pattern, Invali
 }
 
 impl Dialogue {
-    pub(super) fn publish(
+    pub(in crate::wamp) fn publish(
         &mut self,
         publish: Publish,
         received_bytes: usize,
@@ -96,7 +96,11 @@ impl Dialogue {
         }
     }
 
-    pub(super) fn subscribe(&mut self, subscribe: &Subscribe, voice: &mut Voice) -> Result<(), Fault> {
+    pub(in crate::wamp) fn subscribe(
+        &mut self,
+        subscribe: &Subscribe,
+        voice: &mut Voice,
+    ) -> Result<(), Fault> {
         let options = SubscribeOptions::parse(&subscribe.options)?;
         let pattern = pattern(&subscribe.topic, options.match_policy)?;
         let subscription = self.member.subscribe(&pattern)?;
@@ -105,8 +109,12 @@ impl Dialogue {
         Ok(())
     }
 
-    pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe, voice: &mut Voice) -> Result<(), Fault> {
-        check_options(unsubscribe.clone())?;
+    pub(in crate::wamp) fn unsubscribe(
+        &mut self,
+        unsubscribe: &Unsubscribe,
+        voice: &mut Voice,
+    ) -> Result<(), Fault> {
+        unsubscribe.options.as_ref().map(WithdrawOptions::parse).transpose()?;
         let subscription = SubscriptionId(unsubscribe.subscription.get());
         self.member.unsubscribe(subscription)?;
         self.subscriptions.remove(subscription);
@@ -115,7 +123,7 @@ impl Dialogue {
     }
 
     /// Says an EVENT, which is the same for all subscribers of a subscription that read one dialect.
-    pub(super) fn bring_event(
+    pub(in crate::wamp) fn bring_event(
         &self,
         publication: &Arc<Publication>,
         subscription: SubscriptionId,

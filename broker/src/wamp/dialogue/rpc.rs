@@ -14,7 +14,7 @@ use tandem_protocols::wamp::message::{
     Call, Cancel, Error, Interrupt, MessageType, Register, Registered, Unregister, Unregistered, Yield,
 };
 use tandem_protocols::wamp::options::{
-    CallOptions, CancelOptions, ErrorDetails, InvokePolicy, RegisterOptions, YieldOptions,
+    CallOptions, CancelOptions, ErrorDetails, InvokePolicy, RegisterOptions, WithdrawOptions, YieldOptions,
 };
 use tandem_protocols::wamp::uri::{Rule, is_uri};
 
@@ -23,18 +23,19 @@ use crate::core::calls::{Answered, failure};
 use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, RegistrationId};
 use crate::core::realm::Outgoing;
-use crate::wamp::dialogue::{Dialogue, check_options};
+use crate::wamp::dialogue::Dialogue;
+use crate::wamp::dialogue::pubsub;
 use crate::wamp::fault::Fault;
+use crate::wamp::luggage;
 use crate::wamp::voice::{Voice, id, note_unconvertible};
-use crate::wamp::{luggage, pubsub};
 
 /// How many calls of a session may be under way.
-pub(super) const CALLS_MAX: usize = 4096;
+pub(in crate::wamp) const CALLS_MAX: usize = 4096;
 
 impl Dialogue {
     // ---- as a callee ---------------------------------------------------------------------------------
 
-    pub(super) fn register(&mut self, register: &Register, voice: &mut Voice) -> Result<(), Fault> {
+    pub(in crate::wamp) fn register(&mut self, register: &Register, voice: &mut Voice) -> Result<(), Fault> {
         let options = RegisterOptions::parse(&register.options)?;
         if let Some(name) = sharing(&options) {
             return Err(Fault::option(name));
@@ -50,8 +51,12 @@ impl Dialogue {
         Ok(())
     }
 
-    pub(super) fn unregister(&mut self, unregister: &Unregister, voice: &mut Voice) -> Result<(), Fault> {
-        check_options(unregister.clone())?;
+    pub(in crate::wamp) fn unregister(
+        &mut self,
+        unregister: &Unregister,
+        voice: &mut Voice,
+    ) -> Result<(), Fault> {
+        unregister.options.as_ref().map(WithdrawOptions::parse).transpose()?;
         let registration = RegistrationId(unregister.registration.get());
         self.member.unregister(registration)?;
         self.registrations.retain(|known| *known != registration);
@@ -59,9 +64,9 @@ impl Dialogue {
         Ok(())
     }
 
-    pub(super) fn bring_invocation(&self, invocation: &Invocation, voice: &mut Voice) {
+    pub(in crate::wamp) fn bring_invocation(&self, invocation: &Invocation, voice: &mut Voice) {
         let Invocation { id: request, registration, payload, attributes, .. } = invocation;
-        if !self.registrations.contains(registration) {
+        if self.registrations.binary_search(registration).is_err() {
             // It ended while this was on its way, and clients close the session at what they do not know.
             let gone = failure(NO_SUCH_PROCEDURE, "the procedure was unregistered");
             self.member.answer(*request, Err(gone));
@@ -86,14 +91,14 @@ impl Dialogue {
         voice.say_encoded(bytes.expect("the payload was converted, and is below 4 GiB"));
     }
 
-    pub(super) fn bring_interrupt(&self, invocation: u64, voice: &mut Voice) {
+    pub(in crate::wamp) fn bring_interrupt(&self, invocation: u64, voice: &mut Voice) {
         if self.is_interruptible {
             let options = Dict::new().with("mode", "killnowait");
             voice.say(Interrupt { request: id(invocation), options });
         }
     }
 
-    pub(super) fn give_result(&self, result: Yield, received_bytes: usize) -> Result<(), Fault> {
+    pub(in crate::wamp) fn give_result(&self, result: Yield, received_bytes: usize) -> Result<(), Fault> {
         let options = YieldOptions::parse(&result.options)?;
         if options.progress {
             // No caller can have asked for it. As the final result it would be wrong.
@@ -104,7 +109,7 @@ impl Dialogue {
         self.answer(result.request, Ok(Answer { payload, attributes }))
     }
 
-    pub(super) fn give_error(&self, error: Error, received_bytes: usize) -> Result<(), Fault> {
+    pub(in crate::wamp) fn give_error(&self, error: Error, received_bytes: usize) -> Result<(), Fault> {
         ErrorDetails::parse(&error.details)?;
         if error.request_type != MessageType::Invocation {
             let sentence = format!("ERROR for a {}", error.request_type.name());
@@ -127,7 +132,12 @@ impl Dialogue {
 
     // ---- as a caller ---------------------------------------------------------------------------------
 
-    pub(super) fn call(&mut self, call: Call, received_bytes: usize, voice: &mut Voice) -> Result<(), Fault> {
+    pub(in crate::wamp) fn call(
+        &mut self,
+        call: Call,
+        received_bytes: usize,
+        voice: &mut Voice,
+    ) -> Result<(), Fault> {
         let options = CallOptions::parse(&call.options)?;
         let request = call.request.get();
         if self.receives.is_waiting(request) {
@@ -151,7 +161,7 @@ impl Dialogue {
         Ok(())
     }
 
-    pub(super) fn cancel(&mut self, cancel: &Cancel, voice: &mut Voice) -> Result<(), Fault> {
+    pub(in crate::wamp) fn cancel(&mut self, cancel: &Cancel, voice: &mut Voice) -> Result<(), Fault> {
         CancelOptions::parse(&cancel.options)?;
         let request = cancel.request.get();
         let was_called = self.member.abandon(request);
@@ -166,7 +176,7 @@ impl Dialogue {
         Ok(())
     }
 
-    pub(super) fn bring_outcome(&mut self, outcome: &Outcome, voice: &mut Voice) {
+    pub(in crate::wamp) fn bring_outcome(&mut self, outcome: &Outcome, voice: &mut Voice) {
         self.calls = self.calls.saturating_sub(1);
         let request = id(outcome.call);
         match &outcome.result {
@@ -177,7 +187,7 @@ impl Dialogue {
 }
 
 /// Says a RESULT, or, where the caller's encoding has no form for it, that.
-pub(super) fn say_result(request: Id, answer: &Answer, voice: &mut Voice) {
+pub(in crate::wamp) fn say_result(request: Id, answer: &Answer, voice: &mut Voice) {
     match luggage::content(&answer.payload, voice.format) {
         Ok(payload) => {
             let mut details = Dict::new();

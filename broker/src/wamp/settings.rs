@@ -1,0 +1,24 @@
+//! What all WAMP sessions have in common.
+
+use std::sync::Arc;
+
+use crate::core::access::Authenticator;
+use crate::core::realm::Realm;
+
+/// What they have in common.
+#[derive(Clone)]
+pub struct WampSettings {
+    /// The realms; HELLO names one of them.
+    pub realms: Vec<Arc<Realm>>,
+    /// Says who a peer is that says nothing. The pump asks it about those that do.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// How the router calls itself in WELCOME.
+    pub agent: &'static str,
+}
+
+impl WampSettings {
+    /// The realm of that name.
+    pub(super) fn realm(&self, name: &str) -> Option<&Arc<Realm>> {
+        self.realms.iter().find(|realm| **realm.name() == *name)
+    }
+}
