@@ -17,3 +17,6 @@ pub mod protocol;
 pub mod queues;
 pub mod realm;
 pub mod topics;
+
+#[cfg(test)]
+mod testing;
