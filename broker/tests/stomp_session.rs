@@ -1051,7 +1051,8 @@ fn serve(callee: &Member, inbox: &mut Inbox, payload: Payload) -> Option<String>
     assert!(inbox.poll_take(&mut Context::from_waker(Waker::noop()), &mut batch).is_ready());
     let Some(Parcel::Invocation(invocation)) = batch.pop_front() else { panic!("an invocation") };
     assert_eq!(invocation.attributes.get("reply-to"), None);
-    callee.answer(invocation.id, Ok(Answer { payload, attributes: Attributes::default() }));
+    callee
+        .answer(invocation.id, Ok(Answer { payload, attributes: Attributes::default(), is_progress: false }));
     invocation.attributes.get("foo").map(str::to_owned)
 }
 

@@ -264,7 +264,7 @@ fn welcome_says_who_the_client_is_and_what_the_router_can_do() {
                 "authprovider": "static", "agent": "tandem/test",
                 "roles": {
                     "broker": {"features": {"publisher_exclusion": true, "pattern_based_subscription": true}},
-                    "dealer": {"features": {"pattern_based_registration": true}},
+                    "dealer": {"features": {"pattern_based_registration": true, "progressive_call_results": true}},
                 },
             })
         );
@@ -1033,6 +1033,26 @@ fn part_of_a_result_is_not_taken_for_all_of_it() {
     caller.hears_nothing();
     callee.say(json!([70, 1, {}, ["all"]]));
     assert_eq!(caller.hear(), json!([50, 1, {}, ["all"]]));
+}
+
+#[test]
+fn a_caller_that_takes_progress_gets_results_as_they_come() {
+    for format in [Format::Json, Format::MsgPack, Format::Cbor] {
+        let house = House::new();
+        let (mut caller, mut callee) = (house.join(format), house.join(Format::Json));
+        callee.register("a", "exact");
+        caller.say(json!([48, 1, {"receive_progress": true}, "a"]));
+        assert_eq!(callee.hear()[3], json!({"receive_progress": true}));
+        callee.say(json!([70, 1, {"progress": true}, [1]]));
+        callee.say(json!([70, 1, {"progress": true}, [2]]));
+        callee.say(json!([70, 1, {}, [3]]));
+        assert_eq!(caller.hear(), json!([50, 1, {"progress": true}, [1]]));
+        assert_eq!(caller.hear(), json!([50, 1, {"progress": true}, [2]]));
+        assert_eq!(caller.hear(), json!([50, 1, {}, [3]]));
+        // After the last result there is no more.
+        callee.say(json!([70, 1, {"progress": true}, [4]]));
+        caller.hears_nothing();
+    }
 }
 
 #[test]

@@ -34,6 +34,15 @@ pub struct Caller {
     pub call: u64,
     /// Where the answer goes.
     pub mailbox: Mailbox,
+    /// How it wants to be answered.
+    pub terms: CallTerms,
+}
+
+/// How a caller wants its call to be dealt with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallTerms {
+    /// It takes results as they come, before the last one.
+    pub takes_progress: bool,
 }
 
 /// What became of an answer.
@@ -155,6 +164,7 @@ impl Calls {
             caller: caller.session,
             payload,
             attributes,
+            takes_progress: caller.terms.takes_progress,
         })));
         if pushed != Pushed::Queued {
             return Err(Refusal::Unavailable(procedure));
@@ -171,15 +181,20 @@ impl Calls {
         self.state.lock().callers.get(&session).is_some_and(|calls| calls.contains_key(&call))
     }
 
-    /// Answers an invocation.
+    /// Answers an invocation. Progress is passed on to a caller that takes it, and does not end the call.
     pub fn answer(&self, session: SessionId, invocation: u64, result: Result<Answer, Failure>) -> Answered {
         let mut state = self.state.lock();
         let Some(callee) = state.callees.get_mut(&session) else { return Answered::NeverInvoked };
-        let Some(caller) = callee.pending.remove(&invocation) else {
+        let Some(caller) = callee.pending.get(&invocation).cloned() else {
             let sent = invocation <= callee.last_invocation;
             return if sent { Answered::Ignored } else { Answered::NeverInvoked };
         };
-        state.forget_call(&caller);
+        if !result.as_ref().is_ok_and(|answer| answer.is_progress) {
+            callee.pending.remove(&invocation);
+            state.forget_call(&caller);
+        } else if !caller.terms.takes_progress {
+            return Answered::Ignored;
+        }
         drop(state);
         caller.mailbox.push(Parcel::Outcome(Box::new(Outcome { call: caller.call, result })));
         Answered::Delivered
@@ -295,7 +310,8 @@ mod tests {
         }
 
         fn call(&self, calls: &Calls, call: u64, procedure: &str) -> Result<(), Refusal> {
-            let caller = Caller { session: self.id, call, mailbox: self.mailbox.clone() };
+            let terms = CallTerms { takes_progress: call >= TAKES_PROGRESS };
+            let caller = Caller { session: self.id, call, mailbox: self.mailbox.clone(), terms };
             calls.call(caller, name(procedure), payload(), Attributes::default())
         }
 
@@ -318,7 +334,30 @@ mod tests {
     }
 
     fn answer() -> Answer {
-        Answer { payload: payload(), attributes: Attributes::default() }
+        Answer { payload: payload(), attributes: Attributes::default(), is_progress: false }
+    }
+
+    /// Calls of the tests from this number on take progress.
+    const TAKES_PROGRESS: u64 = 1 << 60;
+
+    #[test]
+    fn progress_reaches_a_caller_that_takes_it_and_ends_nothing() {
+        let calls = Calls::default();
+        let (callee, mut caller) = (Peer::new(1), Peer::new(2));
+        callee.register(&calls, "p").unwrap();
+        let progress = || Ok(Answer { is_progress: true, ..answer() });
+        caller.call(&calls, TAKES_PROGRESS, "p").unwrap();
+        caller.call(&calls, 7, "p").unwrap();
+        assert_eq!(calls.answer(callee.id, 1, progress()), Answered::Delivered);
+        assert_eq!(calls.answer(callee.id, 2, progress()), Answered::Ignored);
+        assert_eq!(calls.answer(callee.id, 1, progress()), Answered::Delivered);
+        assert_eq!(callee.answer(&calls, 1), Answered::Delivered);
+        assert_eq!(callee.answer(&calls, 2), Answered::Delivered);
+        assert_eq!(calls.answer(callee.id, 1, progress()), Answered::Ignored);
+        let results = [TAKES_PROGRESS, TAKES_PROGRESS, TAKES_PROGRESS, 7].map(Told::Result);
+        assert_eq!(caller.told(), results);
+        calls.leave(callee.id);
+        assert_nothing_is_left(&calls);
     }
 
     fn canceled(call: u64) -> Told {

@@ -394,11 +394,12 @@ mod tests {
             caller: SessionId(1),
             payload: payload(),
             attributes: Attributes::default(),
+            takes_progress: false,
         }))
     }
 
     fn outcome() -> Parcel {
-        let result = Ok(Answer { payload: payload(), attributes: Attributes::default() });
+        let result = Ok(Answer { payload: payload(), attributes: Attributes::default(), is_progress: false });
         Parcel::Outcome(Box::new(Outcome { call: 1, result }))
     }
 

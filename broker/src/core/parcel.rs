@@ -77,6 +77,8 @@ pub struct Invocation {
     pub payload: Payload,
     /// What travels with them.
     pub attributes: Attributes,
+    /// The caller takes results as they come, before the last one.
+    pub takes_progress: bool,
 }
 
 /// The answer to a call, as its caller sees it.
@@ -95,6 +97,8 @@ pub struct Answer {
     pub payload: Payload,
     /// What travels with them.
     pub attributes: Attributes,
+    /// More is to come.
+    pub is_progress: bool,
 }
 
 /// An application's error, or the house's.

@@ -16,7 +16,7 @@ use tandem_protocols::payload::Payload;
 
 use crate::core::access::{self, Action, Principal, Refusal};
 use crate::core::budget::Budget;
-use crate::core::calls::{Answered, Caller, Calls};
+use crate::core::calls::{Answered, CallTerms, Caller, Calls};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::{Attributes, Encodings, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
@@ -379,10 +379,10 @@ impl Member {
     }
 
     /// Calls a procedure. The answer comes into the mailbox under `call`.
-    pub fn call(&self, call: u64, outgoing: Outgoing) -> Result<(), Refusal> {
+    pub fn call(&self, call: u64, outgoing: Outgoing, terms: CallTerms) -> Result<(), Refusal> {
         let Outgoing { name, payload, attributes } = outgoing;
         access::check(&self.principal, Action::Call, &name)?;
-        let caller = Caller { session: self.id, call, mailbox: self.mailbox.clone() };
+        let caller = Caller { session: self.id, call, mailbox: self.mailbox.clone(), terms };
         self.realm.calls.call(caller, name, payload, attributes)
     }
 
@@ -507,8 +507,8 @@ mod tests {
             other.publish(to("t"), true).unwrap();
             other.send(to("q")).unwrap();
             other.send(to(reply.as_str())).unwrap();
-            other.call(n, to("p")).unwrap();
-            member.call(n, to("p2")).unwrap();
+            other.call(n, to("p"), CallTerms::default()).unwrap();
+            member.call(n, to("p2"), CallTerms::default()).unwrap();
         }
         // 3 events, and of the others what its credit allows.
         assert_eq!(take(&mut inbox).len(), 3 + 2 + 2 + 2 + 3);

@@ -229,5 +229,5 @@ fn welcome_details(member: &Member, settings: &WampSettings) -> Dict {
 fn router_roles() -> Roles {
     Roles::default()
         .with(Role::Broker, &[Feature::PublisherExclusion, Feature::PatternBasedSubscription])
-        .with(Role::Dealer, &[Feature::PatternBasedRegistration])
+        .with(Role::Dealer, &[Feature::PatternBasedRegistration, Feature::ProgressiveCallResults])
 }
