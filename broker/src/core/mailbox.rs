@@ -104,8 +104,11 @@ impl Mailbox {
                 }
             },
             Parcel::Invocation(_) if state.bytes + cost > bytes_soft_max => return Pushed::Full,
-            Parcel::Outcome(_) if state.bytes + cost > bytes_max => return overflow_now(state),
+            Parcel::Outcome(_) | Parcel::Retained { .. } if state.bytes + cost > bytes_max => {
+                return overflow_now(state);
+            }
             Parcel::Event { .. }
+            | Parcel::Retained { .. }
             | Parcel::Delivery(_)
             | Parcel::Invocation(_)
             | Parcel::Interrupt { .. }
@@ -271,7 +274,11 @@ pub fn cost(parcel: &Parcel) -> usize {
                     Err(failure) => failure.payload.len() + failure.attributes.bytes(),
                 }
         }
-        Parcel::Interrupt { .. } | Parcel::Authenticated(_) | Parcel::Farewell(_) => 64,
+        // The message itself is kept by its topic in any case.
+        Parcel::Retained { .. }
+        | Parcel::Interrupt { .. }
+        | Parcel::Authenticated(_)
+        | Parcel::Farewell(_) => 64,
     }
 }
 

@@ -30,6 +30,15 @@ pub enum Parcel {
         /// The subscription that it matched.
         subscription: SubscriptionId,
     },
+    /// The last message of a topic, kept from before the subscription.
+    Retained {
+        /// The message.
+        publication: Arc<Publication>,
+        /// The subscription that asked for it.
+        subscription: SubscriptionId,
+        /// What the session said in asking, to tell apart who in it asked.
+        tag: u64,
+    },
     /// A message from a queue.
     Delivery(Delivery),
     /// A call to answer.

@@ -22,7 +22,8 @@ use crate::core::message::{Attributes, Encodings, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
 use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, REPLY_PREFIX, Settlement, Step};
-use crate::core::topics::{Sink, Subscriber, Topics};
+use crate::core::retained::RetainedLimits;
+use crate::core::topics::{Retain, Sink, Subscriber, Topics};
 use crate::metrics;
 
 /// The source of chance: numbers that nobody can guess, or, in a simulation, those of a seed.
@@ -44,6 +45,8 @@ pub struct RealmLimits {
     pub consumers_max: usize,
     /// Bytes of topic messages on their way, before publishers are no longer read.
     pub in_flight_bytes_max: usize,
+    /// What topics may keep for those who subscribe later.
+    pub retained: RetainedLimits,
     /// What queues may hold.
     pub queues: QueueLimits,
 }
@@ -73,7 +76,7 @@ impl Realm {
             name: name.into(),
             entropy,
             sessions: Mutex::default(),
-            topics: Topics::default(),
+            topics: Topics::new(limits.retained),
             calls: Calls::default(),
             queues: Queues::new(limits.queues),
             budget: Budget::new(limits.in_flight_bytes_max),
@@ -211,16 +214,25 @@ impl Member {
 
     /// Subscribes to topics. Doing it again for the same pattern changes nothing.
     pub fn subscribe(&mut self, pattern: &Pattern) -> Result<SubscriptionId, Refusal> {
+        self.subscribe_and_replay(pattern, None)
+    }
+
+    /// The same, and with a tag what is kept of the topics comes into the mailbox, under that tag.
+    pub fn subscribe_and_replay(
+        &mut self,
+        pattern: &Pattern,
+        tag: Option<u64>,
+    ) -> Result<SubscriptionId, Refusal> {
         if let Some(name) = pattern.name() {
             access::check(&self.principal, Action::Subscribe, name)?;
         }
         let limit = self.realm.limits.subscriptions_max;
         if self.subscriptions.len() >= limit {
             let known = self.realm.topics.get(pattern).filter(|id| self.subscriptions.contains(id));
-            return known.ok_or(Refusal::TooMany("subscriptions of a session", limit));
+            known.ok_or(Refusal::TooMany("subscriptions of a session", limit))?;
         }
         let sink = Sink::Mailbox(self.mailbox.clone());
-        let id = self.realm.topics.subscribe(pattern, self.subscriber(0), sink)?;
+        let id = self.realm.topics.subscribe_and_replay(pattern, self.subscriber(0), sink, tag)?;
         if !self.subscriptions.contains(&id) {
             self.subscriptions.push(id);
         }
@@ -256,13 +268,34 @@ impl Member {
         Ok(self.publish_unchecked(outgoing, exclude_me))
     }
 
+    /// The same, and keeps it for those who subscribe later, or nothing for them any more.
+    pub fn publish_and_retain(
+        &self,
+        outgoing: Outgoing,
+        exclude_me: bool,
+        retain: Retain,
+    ) -> Result<u64, Refusal> {
+        if retain == Retain::No {
+            return self.publish(outgoing, exclude_me);
+        }
+        access::check(&self.principal, Action::Publish, &outgoing.name)?;
+        let publication = self.charged(outgoing);
+        self.realm.topics.publish_and_retain(&publication, exclude_me.then_some(self.id), retain)?;
+        Ok(publication.id)
+    }
+
     fn publish_unchecked(&self, outgoing: Outgoing, exclude_me: bool) -> u64 {
+        let publication = self.charged(outgoing);
+        self.realm.topics.publish(&publication, exclude_me.then_some(self.id));
+        publication.id
+    }
+
+    /// A publication to a topic, charged to the realm's budget until nobody holds it any more.
+    fn charged(&self, outgoing: Outgoing) -> Arc<Publication> {
         metrics::PUBLICATIONS.add(1);
         let mut publication = self.publication(outgoing);
         publication.charge = Some(self.realm.budget.charge(publication.cost()));
-        let publication = Arc::new(publication);
-        self.realm.topics.publish(&publication, exclude_me.then_some(self.id));
-        publication.id
+        Arc::new(publication)
     }
 
     /// Puts a message into a queue, and gives its number.
@@ -475,6 +508,7 @@ mod tests {
             registrations_max: 2,
             consumers_max: 3,
             in_flight_bytes_max: 1 << 20,
+            retained: RetainedLimits::default(),
             queues,
         };
         limits(&mut all);

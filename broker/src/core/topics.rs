@@ -5,7 +5,7 @@ use std::collections::hash_map::RandomState;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 
 use crate::core::access::Refusal;
 use crate::core::index::Index;
@@ -14,6 +14,7 @@ use crate::core::message::{Publication, SessionId};
 use crate::core::name::Pattern;
 use crate::core::parcel::{Parcel, SubscriptionId};
 use crate::core::queues::Queue;
+use crate::core::retained::{Retained, RetainedLimits};
 use crate::metrics;
 
 /// Where the events of a subscription go.
@@ -46,6 +47,19 @@ struct State {
     index: Index<SubscriptionId>,
     subscriptions: HashMap<SubscriptionId, Subscription>,
     last_id: u64,
+    retained: Retained,
+}
+
+/// What a publication means for what is kept of its topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retain {
+    /// Nothing.
+    #[default]
+    No,
+    /// It is kept in place of the one before, for those who subscribe later.
+    Set,
+    /// Nothing is kept any more.
+    Remove,
 }
 
 #[derive(Debug)]
@@ -55,16 +69,34 @@ struct Subscription {
 }
 
 impl Topics {
-    /// Adds a subscriber. All subscribers of one pattern share its subscription's number; subscribing
-    /// again changes nothing and gives the same number.
+    /// No subscriptions yet, and nothing kept.
+    pub fn new(limits: RetainedLimits) -> Topics {
+        let state = State { retained: Retained::new(limits), ..State::default() };
+        Topics { state: RwLock::new(state) }
+    }
+
+    /// Adds a subscriber, as [`Topics::subscribe_and_replay`] does, without what was kept.
     pub fn subscribe(
         &self,
         pattern: &Pattern,
         subscriber: Subscriber,
         sink: Sink,
     ) -> Result<SubscriptionId, Refusal> {
+        self.subscribe_and_replay(pattern, subscriber, sink, None)
+    }
+
+    /// Adds a subscriber. All subscribers of one pattern share its subscription's number; subscribing
+    /// again changes nothing and gives the same number. With a tag the sink gets what is kept of the topics that
+    /// match, under that tag, before anything that is published after.
+    pub fn subscribe_and_replay(
+        &self,
+        pattern: &Pattern,
+        subscriber: Subscriber,
+        sink: Sink,
+        tag: Option<u64>,
+    ) -> Result<SubscriptionId, Refusal> {
         let mut state = self.state.write();
-        let State { index, subscriptions, last_id } = &mut *state;
+        let State { index, subscriptions, last_id, retained } = &mut *state;
         let id = match index.get(pattern) {
             Some(id) => *id,
             None => {
@@ -77,7 +109,16 @@ impl Topics {
             }
         };
         if let Some(subscription) = subscriptions.get_mut(&id) {
-            subscription.subscribers.entry(subscriber).or_insert(sink);
+            subscription.subscribers.entry(subscriber).or_insert_with(|| sink.clone());
+        }
+        for publication in tag.iter().flat_map(|_| retained.matching(pattern)).cloned() {
+            let tag = tag.unwrap_or_default();
+            match &sink {
+                Sink::Mailbox(mailbox) => {
+                    mailbox.push(Parcel::Retained { publication, subscription: id, tag })
+                }
+                Sink::Queue(queue) => queue.push_bound(publication),
+            };
         }
         Ok(id)
     }
@@ -101,29 +142,24 @@ impl Topics {
     /// exact patterns first, then prefixes from short to long, then wildcards. Never waits. Says how many
     /// took it.
     pub fn publish(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
-        let state = self.state.read();
-        let mut taken = 0;
-        let mut for_queues = None;
-        state.index.for_each_match(publication.name.as_str(), |id| {
-            let Some(subscription) = state.subscriptions.get(id) else { return };
-            for (subscriber, sink) in &subscription.subscribers {
-                if exclude == Some(subscriber.session) {
-                    continue;
-                }
-                let pushed = match sink {
-                    Sink::Mailbox(mailbox) => {
-                        mailbox.push(Parcel::Event { publication: publication.clone(), subscription: *id })
-                    }
-                    Sink::Queue(queue) => {
-                        let shared = for_queues.get_or_insert_with(|| Arc::new(publication.uncharged()));
-                        queue.push_bound(shared.clone())
-                    }
-                };
-                taken += usize::from(pushed == Pushed::Queued);
-            }
-        });
-        metrics::EVENTS.add(taken as i64);
-        taken
+        self.state.read().publish(publication, exclude)
+    }
+
+    /// The same, and keeps the publication or what was kept before it no more.
+    pub fn publish_and_retain(
+        &self,
+        publication: &Arc<Publication>,
+        exclude: Option<SessionId>,
+        retain: Retain,
+    ) -> Result<usize, Refusal> {
+        let mut state = self.state.write();
+        match retain {
+            Retain::No => {}
+            Retain::Set => state.retained.set(publication)?,
+            Retain::Remove => state.retained.remove(&publication.name),
+        }
+        // Whoever subscribes now gets it either from what is kept or as an event, not both.
+        Ok(RwLockWriteGuard::downgrade(state).publish(publication, exclude))
     }
 
     /// The number of the subscription to this very pattern, if there is one.
@@ -144,6 +180,33 @@ impl Topics {
     /// True when there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl State {
+    fn publish(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
+        let mut taken = 0;
+        let mut for_queues = None;
+        self.index.for_each_match(publication.name.as_str(), |id| {
+            let Some(subscription) = self.subscriptions.get(id) else { return };
+            for (subscriber, sink) in &subscription.subscribers {
+                if exclude == Some(subscriber.session) {
+                    continue;
+                }
+                let pushed = match sink {
+                    Sink::Mailbox(mailbox) => {
+                        mailbox.push(Parcel::Event { publication: publication.clone(), subscription: *id })
+                    }
+                    Sink::Queue(queue) => {
+                        let shared = for_queues.get_or_insert_with(|| Arc::new(publication.uncharged()));
+                        queue.push_bound(shared.clone())
+                    }
+                };
+                taken += usize::from(pushed == Pushed::Queued);
+            }
+        });
+        metrics::EVENTS.add(taken as i64);
+        taken
     }
 }
 
