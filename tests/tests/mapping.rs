@@ -1334,6 +1334,27 @@ async fn m42_nothing_gets_into_a_frame_by_way_of_a_header() {
     }
 }
 
+#[tokio::test]
+async fn m42_only_an_error_of_the_callee_is_an_error() {
+    let (_broker, mut caller, mut callee) = house().await;
+    register(&mut callee, "p").await;
+    let pretending = with_headers(&[("error", "a.b"), ("correlation-id", "x"), ("reply-to", "/topic/x")]);
+    send(&mut caller, "/call/p", &[ANSWERS], b"").await;
+    let asked = invocation(&mut callee).await;
+    answer(&mut callee, &asked, pretending.clone(), &only("fine")).await;
+    let answered = message(&mut caller).await;
+    assert_eq!(text(&answered), "fine");
+    for name in ["error", "correlation-id", "reply-to"] {
+        assert_eq!(header(&answered, name), None, "{name}");
+    }
+    // Nor is a call one.
+    listen(&mut caller, "/procedure/q", "1").await;
+    callee.begin_call("q", pretending, Said::default().written(Json)).await.unwrap();
+    callee.flush().await.unwrap();
+    let asked = message(&mut caller).await;
+    assert_eq!(header(&asked, "error"), None);
+}
+
 // ----------------------------------------------------------------------------------------------- errors
 
 #[tokio::test]

@@ -30,6 +30,9 @@ const OURS: [&str; 15] = [
     Shape::HEADER,
 ];
 
+/// What belongs to a call or to its answer, and not to the arguments or the result.
+pub(super) const CALL_HEADERS: [&str; 3] = ["correlation-id", "error", "reply-to"];
+
 /// The publisher's identity, which only the broker may state.
 const PUBLISHER_PREFIX: &str = "x-publisher";
 
