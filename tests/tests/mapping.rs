@@ -1193,6 +1193,10 @@ async fn m37_a_caller_is_told() {
     send(&mut stomp, "/call/by.cbor", &headers, b"{").await;
     assert_eq!(header(&message(&mut stomp).await, "error"), Some("wamp.error.invalid_argument"));
 
+    stomp_call(&mut stomp, "by.cbor", "1", "").await;
+    let asked = invocation(&mut cbor).await;
+    answer(&mut cbor, &asked, Dict::new(), &unsayable).await;
+    assert_eq!(header(&message(&mut stomp).await, "error"), Some("wamp.error.invalid_payload"));
     let request = begin_call(&mut json, "by.cbor", &Said::default()).await;
     let asked = invocation(&mut cbor).await;
     answer(&mut cbor, &asked, Dict::new(), &unsayable).await;

@@ -27,6 +27,7 @@ const NO_SUCH_PROCEDURE: &str = "wamp.error.no_such_procedure";
 const UNAVAILABLE: &str = "wamp.error.unavailable";
 const NOT_AUTHORIZED: &str = "wamp.error.not_authorized";
 const INVALID_ARGUMENT: &str = "wamp.error.invalid_argument";
+const INVALID_PAYLOAD: &str = "wamp.error.invalid_payload";
 
 /// The calls of a session that were not answered yet.
 #[derive(Debug, Default)]
@@ -216,7 +217,7 @@ fn tell_caller(
     let frame = said(voice, &result).or_else(|why| {
         message::note_unconvertible(why);
         let sentence = format!("the answer has no form here: {why}");
-        said(voice, &Err(failure(INVALID_ARGUMENT, &sentence)))
+        said(voice, &Err(failure(INVALID_PAYLOAD, &sentence)))
     });
     match frame {
         Ok(frame) => voice.send(frame),
