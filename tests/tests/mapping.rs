@@ -23,7 +23,7 @@ use tandem_protocols::stomp::frame::{Command, Frame, Version};
 use tandem_protocols::wamp::codec::subprotocol;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::id::Id;
-use tandem_protocols::wamp::message::{Event, Invocation};
+use tandem_protocols::wamp::message::{self, Event, Invocation};
 use tandem_protocols::wamp::rawsocket::Limit;
 use tandem_tests::broker::{Broker, soon};
 
@@ -1256,6 +1256,31 @@ async fn m41_payload_options_pass_untouched_and_are_headers_in_stomp() {
     forward(&mut stomp, &frame, "/topic/t").await;
     let back = event(&mut other).await;
     assert_eq!((&back.details, Said::read(&back.payload)), (&dict, only(&b"\xff"[..])));
+}
+
+#[tokio::test]
+async fn m41_a_transparent_payload_crosses_and_comes_back() {
+    let (broker, mut stomp, mut wamp) = house().await;
+    let mut others = vec![wamp_in(&broker, MsgPack).await, wamp_in(&broker, Cbor).await];
+    listen(&mut stomp, "/topic/there", "1").await;
+    for other in &mut others {
+        subscribe(other, "there").await;
+        subscribe(other, "back").await;
+    }
+    let (request, topic) = (wamp.take_request(), "there".to_owned());
+    let options = Dict::new().with("enc_algo", "cryptobox");
+    let payload = Content::Opaque(b"\x01\x02".as_slice().into());
+    let publish = message::Publish { request, options: options.clone(), topic, payload: payload.clone() };
+    wamp.send(publish).await.unwrap();
+    let frame = message(&mut stomp).await;
+    assert_eq!((header(&frame, "enc_algo"), &frame.body[..]), (Some("cryptobox"), &b"\x01\x02"[..]));
+    forward(&mut stomp, &frame, "/topic/back").await;
+    for other in &mut others {
+        for _ in ["there", "back"] {
+            let event = event(other).await;
+            assert_eq!((event.details, event.payload), (options.clone(), payload.clone()));
+        }
+    }
 }
 
 /// Headers that only a router says.
