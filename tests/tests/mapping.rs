@@ -373,6 +373,32 @@ async fn m3_what_is_no_name_is_refused_in_both_languages() {
 }
 
 #[tokio::test]
+async fn m3_names_of_the_router_are_nobodys_to_serve_or_to_queue_at() {
+    let broker = Broker::start().await;
+    let mut wamp = wamp_in(&broker, MsgPack).await;
+    for name in ["wamp.a", "tandem.a"] {
+        for destination in ["/queue/", "/procedure/"] {
+            let mut stomp = stomp_in(&broker, Version::V11).await;
+            let destination = format!("{destination}{name}");
+            let refused = soon("ERROR", stomp.subscribe(&destination, "1", AckMode::Auto, &[])).await;
+            assert!(matches!(refused, Err(Error::StompError(_))), "{destination}: {refused:?}");
+        }
+        let refused = soon("ERROR", wamp.register(name, Dict::new())).await.unwrap_err();
+        assert_eq!(refused.uri(), Some("wamp.error.invalid_uri"), "{name}");
+        for procedure in ["tandem.queue.send", "tandem.queue.receive"] {
+            let refused = call(&mut wamp, procedure, &only(name)).await.unwrap_err();
+            assert_eq!(refused.uri(), Some("wamp.error.invalid_uri"), "{procedure} {name}");
+        }
+    }
+    // Patterns of such names as well.
+    let mut stomp = stomp_in(&broker, Version::V11).await;
+    let refused = soon("ERROR", stomp.subscribe("/procedure/tandem.*", "1", AckMode::Auto, &[])).await;
+    assert!(matches!(refused, Err(Error::StompError(_))), "{refused:?}");
+    let refused = wamp.register("tandem.queue", Dict::new().with("match", "prefix")).await.unwrap_err();
+    assert_eq!(refused.uri(), Some("wamp.error.invalid_uri"));
+}
+
+#[tokio::test]
 async fn m4_a_star_is_a_hole() {
     let (_broker, mut stomp, mut wamp) = house().await;
     listen(&mut stomp, "/topic/a.*.c", "holes").await;

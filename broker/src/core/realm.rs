@@ -13,14 +13,14 @@ use parking_lot::Mutex;
 
 use tandem_protocols::payload::Payload;
 
-use crate::core::access::{self, Action, Principal, Refusal};
+use crate::core::access::{self, Action, Principal, REPLY_PREFIX, Refusal};
 use crate::core::budget::Budget;
 use crate::core::calls::{Answered, Caller, Calls};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::{Attributes, Encodings, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
-use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, REPLY_PREFIX, Settlement, Step};
+use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, Settlement, Step};
 use crate::core::topics::{Sink, Subscriber, Topics};
 use crate::metrics;
 
@@ -211,9 +211,7 @@ impl Member {
 
     /// Subscribes to topics. Doing it again for the same pattern changes nothing.
     pub fn subscribe(&mut self, pattern: &Pattern) -> Result<SubscriptionId, Refusal> {
-        if let Some(name) = pattern.name() {
-            access::check(&self.principal, Action::Subscribe, name)?;
-        }
+        access::check(&self.principal, Action::Subscribe, pattern.as_str())?;
         let limit = self.realm.limits.subscriptions_max;
         if self.subscriptions.len() >= limit {
             return Err(Refusal::TooMany("subscriptions of a session", limit));
@@ -237,9 +235,7 @@ impl Member {
 
     /// Subscribes to topics with acknowledgement: through a queue of its own that is bound to them.
     pub fn bind(&mut self, pattern: &Pattern, credit: Credit) -> Result<ConsumerId, Refusal> {
-        if let Some(name) = pattern.name() {
-            access::check(&self.principal, Action::Subscribe, name)?;
-        }
+        access::check(&self.principal, Action::Subscribe, pattern.as_str())?;
         let key = self.next_consumer()?;
         let name = self.private_name("bound");
         let queue = self.realm.queues.unnamed(&name, key, self.mailbox.clone(), credit);
@@ -251,7 +247,7 @@ impl Member {
 
     /// Publishes to a topic, and gives the number of the publication.
     pub fn publish(&self, outgoing: Outgoing, exclude_me: bool) -> Result<u64, Refusal> {
-        access::check(&self.principal, Action::Publish, &outgoing.name)?;
+        access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
         Ok(self.publish_unchecked(outgoing, exclude_me))
     }
 
@@ -266,7 +262,7 @@ impl Member {
 
     /// Puts a message into a queue, and gives its number.
     pub fn send(&self, outgoing: Outgoing) -> Result<u64, Refusal> {
-        access::check(&self.principal, Action::Send, &outgoing.name)?;
+        access::check(&self.principal, Action::Send, outgoing.name.as_str())?;
         let publication = Arc::new(self.publication(outgoing));
         let id = publication.id;
         if publication.name.as_str().starts_with(REPLY_PREFIX) {
@@ -280,7 +276,7 @@ impl Member {
 
     /// Takes messages from a queue.
     pub fn consume(&mut self, queue: &Name, credit: Credit) -> Result<ConsumerId, Refusal> {
-        access::check(&self.principal, Action::Consume, queue)?;
+        access::check(&self.principal, Action::Consume, queue.as_str())?;
         let key = self.next_consumer()?;
         let queue = self.realm.queues.consume(queue, key, self.mailbox.clone(), credit)?;
         self.consumers.push(Consumption { id: key.consumer, queue, binding: None });
@@ -338,11 +334,11 @@ impl Member {
         for operation in operations {
             match operation {
                 Operation::Publish(outgoing) => {
-                    access::check(&self.principal, Action::Publish, &outgoing.name)?;
+                    access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
                     publications.push(outgoing);
                 }
                 Operation::Send(outgoing) => {
-                    access::check(&self.principal, Action::Send, &outgoing.name)?;
+                    access::check(&self.principal, Action::Send, outgoing.name.as_str())?;
                     steps.push(Step::Send(Arc::new(self.publication(outgoing))));
                 }
                 Operation::Settle(consumer, sequence, settlement) => {
@@ -360,9 +356,7 @@ impl Member {
 
     /// Registers a procedure, or all that match a pattern.
     pub fn register(&mut self, pattern: &Pattern) -> Result<RegistrationId, Refusal> {
-        if let Some(name) = pattern.name() {
-            access::check(&self.principal, Action::Register, name)?;
-        }
+        access::check(&self.principal, Action::Register, pattern.as_str())?;
         let limit = self.realm.limits.registrations_max;
         if self.registrations.len() >= limit {
             return Err(Refusal::TooMany("registrations of a session", limit));
@@ -382,7 +376,7 @@ impl Member {
     /// Calls a procedure. The answer comes into the mailbox under `call`.
     pub fn call(&self, call: u64, outgoing: Outgoing) -> Result<(), Refusal> {
         let Outgoing { name, payload, attributes } = outgoing;
-        access::check(&self.principal, Action::Call, &name)?;
+        access::check(&self.principal, Action::Call, name.as_str())?;
         let caller = Caller { session: self.id, call, mailbox: self.mailbox.clone() };
         self.realm.calls.call(caller, name, payload, attributes)
     }
