@@ -18,6 +18,7 @@ use tandem_protocols::websocket::origin::OriginPolicy;
 use crate::core::mailbox::{Bounds, Overflow};
 use crate::core::queues::{Credit, QueueLimits};
 use crate::core::realm::RealmLimits;
+use crate::core::retained::RetainedLimits;
 use crate::front::connection::PumpLimits;
 use crate::front::door::DoorSettings;
 use crate::front::websocket::WebSocketLimits;
@@ -181,6 +182,10 @@ pub struct Limits {
     pub consumers_max: Option<usize>,
     /// Bytes of topic messages on their way in a realm, before publishers are slowed. By default 256 MiB.
     pub in_flight_bytes_max: Option<usize>,
+    /// Topics of a realm that keep their last message. By default 10,000.
+    pub retained_max: Option<usize>,
+    /// Bytes that they keep. By default 64 MiB.
+    pub retained_bytes_max: Option<usize>,
     /// Queues in a realm. By default 10,000.
     pub queues_max: Option<usize>,
     /// Messages in a queue. By default 1,000,000.
@@ -298,6 +303,10 @@ impl Config {
             registrations_max: limits.registrations_max.unwrap_or(1000),
             consumers_max: limits.consumers_max.unwrap_or(1000),
             in_flight_bytes_max: limits.in_flight_bytes_max.unwrap_or(256 * MIB),
+            retained: RetainedLimits {
+                messages_max: limits.retained_max.unwrap_or(10_000),
+                bytes_max: limits.retained_bytes_max.unwrap_or(64 * MIB),
+            },
             queues: QueueLimits {
                 queues_max: limits.queues_max.unwrap_or(10_000),
                 messages_max: limits.queue_messages_max.unwrap_or(1_000_000),

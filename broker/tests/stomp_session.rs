@@ -16,6 +16,7 @@ use tandem_broker::core::parcel::{Answer, Farewell, Parcel};
 use tandem_broker::core::protocol::{Close, Output, Protocol, Reason, Session};
 use tandem_broker::core::queues::QueueLimits;
 use tandem_broker::core::realm::{Member, Outgoing, Realm, RealmLimits};
+use tandem_broker::core::retained::RetainedLimits;
 use tandem_broker::stomp::{Settings, Stomp};
 use tandem_protocols::payload::{Arguments, Content, Format, Payload};
 use tandem_protocols::stomp::codec::{Decoder, Item, Limits};
@@ -53,6 +54,7 @@ const LIMITS: RealmLimits = RealmLimits {
     registrations_max: 100,
     consumers_max: 100,
     in_flight_bytes_max: 10_000,
+    retained: RetainedLimits { messages_max: 100, bytes_max: 1 << 20 },
     queues: QueueLimits { queues_max: 100, messages_max: 50, bytes_max: 1 << 20, total_bytes_max: 1 << 24 },
 };
 
@@ -321,6 +323,32 @@ fn c4_a_wrong_passcode_is_an_error_and_the_end() {
     client.authenticated(Err(Refusal::WrongSecret));
     client.expect(Command::Error, &[("message", "Access refused")]);
     assert_eq!((client.reason(), house.realm.sessions()), (Some(Reason::Refused), 0));
+}
+
+#[test]
+fn what_a_topic_retains_reaches_the_subscription_that_asks_for_it() {
+    let house = House::new();
+    let (mut sender, mut late) = (house.connect("1.2"), house.connect("1.1"));
+    sender.say("SEND\ndestination:/topic/a.b\nretain:set\nk:v\n\nold");
+    sender.say("SEND\ndestination:/topic/a.b\nretain:set\nk:v\n\nnew");
+    late.say("SUBSCRIBE\nid:1\ndestination:/topic/a.*\n\n");
+    late.say("SUBSCRIBE\nid:2\ndestination:/topic/a.*\nx-get-retained:true\nreceipt:r\n\n");
+    late.expect(Command::Receipt, &[("receipt-id", "r")]);
+    let kept = late.next();
+    assert_eq!([header(&kept, "subscription"), header(&kept, "retained")], ["2", "true"]);
+    assert_eq!((&*header(&kept, "k"), &kept.body[..]), ("v", &b"new"[..]));
+    assert_eq!(kept.headers.get("retain"), None);
+    assert!(late.hear().is_empty());
+    sender.say("SEND\ndestination:/topic/a.b\nretain:remove\n\nlast");
+    assert_eq!((&late.next().body[..], &late.next().body[..]), (&b"last"[..], &b"last"[..]));
+    late.say("SUBSCRIBE\nid:3\ndestination:/topic/a.b\nx-get-retained:true\n\n");
+    assert!(late.hear().is_empty());
+    for wrong in ["retain:set\ntransaction:t", "retain:perhaps"] {
+        let mut client = house.connect("1.2");
+        client.say("BEGIN\ntransaction:t\n\n");
+        client.refused(&format!("SEND\ndestination:/topic/a\n{wrong}\n\n"), "Invalid header");
+    }
+    house.connect("1.2").refused("SEND\ndestination:/queue/a\nretain:set\n\n", "Invalid header");
 }
 
 #[test]
@@ -1051,7 +1079,8 @@ fn serve(callee: &Member, inbox: &mut Inbox, payload: Payload) -> Option<String>
     assert!(inbox.poll_take(&mut Context::from_waker(Waker::noop()), &mut batch).is_ready());
     let Some(Parcel::Invocation(invocation)) = batch.pop_front() else { panic!("an invocation") };
     assert_eq!(invocation.attributes.get("reply-to"), None);
-    callee.answer(invocation.id, Ok(Answer { payload, attributes: Attributes::default() }));
+    callee
+        .answer(invocation.id, Ok(Answer { payload, attributes: Attributes::default(), is_progress: false }));
     invocation.attributes.get("foo").map(str::to_owned)
 }
 

@@ -22,6 +22,7 @@ use tandem_broker::core::parcel::{Farewell, Parcel};
 use tandem_broker::core::protocol::{Close, Output, Protocol, Reason, Session};
 use tandem_broker::core::queues::QueueLimits;
 use tandem_broker::core::realm::{Member, Outgoing, Realm, RealmLimits};
+use tandem_broker::core::retained::RetainedLimits;
 use tandem_broker::wamp::{Wamp, WampSettings};
 use tandem_protocols::payload::{Body, Content, Encoding, Format, Limits, Payload, Shape, transcode};
 use tandem_protocols::wamp::codec::{decode, subprotocol};
@@ -64,6 +65,7 @@ fn limits() -> RealmLimits {
         registrations_max: 8,
         consumers_max: 8,
         in_flight_bytes_max: 1 << 20,
+        retained: RetainedLimits::default(),
         queues: QueueLimits { queues_max: 8, messages_max: 8, bytes_max: 1 << 20, total_bytes_max: 1 << 20 },
     }
 }
@@ -263,8 +265,8 @@ fn welcome_says_who_the_client_is_and_what_the_router_can_do() {
                 "realm": "realm1", "authid": "guest", "authrole": "anonymous", "authmethod": "anonymous",
                 "authprovider": "static", "agent": "tandem/test",
                 "roles": {
-                    "broker": {"features": {"publisher_exclusion": true, "pattern_based_subscription": true}},
-                    "dealer": {"features": {"pattern_based_registration": true}},
+                    "broker": {"features": {"publisher_exclusion": true, "event_retention": true, "pattern_based_subscription": true}},
+                    "dealer": {"features": {"pattern_based_registration": true, "progressive_call_results": true}},
                 },
             })
         );
@@ -1033,6 +1035,56 @@ fn part_of_a_result_is_not_taken_for_all_of_it() {
     caller.hears_nothing();
     callee.say(json!([70, 1, {}, ["all"]]));
     assert_eq!(caller.hear(), json!([50, 1, {}, ["all"]]));
+}
+
+#[test]
+fn what_a_topic_keeps_reaches_whoever_asks_for_it_by_every_kind_of_pattern() {
+    let house = House::new();
+    let (mut publisher, mut late) = (house.join(Format::MsgPack), house.join(Format::Json));
+    for (request, number) in [(1, "old"), (2, "new")] {
+        publisher.say(json!([16, request, {"retain": true, "acknowledge": true}, "a.b.c", [number]]));
+        publisher.hear();
+    }
+    for (request, (topic, policy)) in
+        [("a.b.c", "exact"), ("a.b", "prefix"), ("a..c", "wildcard")].iter().enumerate()
+    {
+        let options = json!({"match": policy, "get_retained": true});
+        let subscribed = late.ask(json!([32, request + 1, options, topic]));
+        let event = late.hear();
+        assert_eq!((&event[0], &event[1]), (&json!(36), &subscribed[2]));
+        let topic = if *policy == "exact" { json!(null) } else { json!("a.b.c") };
+        assert_eq!(
+            (&event[3]["retained"], &event[3]["topic"], &event[4]),
+            (&json!(true), &topic, &json!(["new"]))
+        );
+    }
+    // Without asking there is nothing, and what is published now is not from before.
+    late.ask(json!([32, 9, {}, "a.b.c"]));
+    late.hears_nothing();
+    publisher.say(json!([16, 3, {}, "a.b.c", ["now"]]));
+    for _ in 0..3 {
+        assert_eq!(late.hear()[3].get("retained"), None);
+    }
+}
+
+#[test]
+fn a_caller_that_takes_progress_gets_results_as_they_come() {
+    for format in [Format::Json, Format::MsgPack, Format::Cbor] {
+        let house = House::new();
+        let (mut caller, mut callee) = (house.join(format), house.join(Format::Json));
+        callee.register("a", "exact");
+        caller.say(json!([48, 1, {"receive_progress": true}, "a"]));
+        assert_eq!(callee.hear()[3], json!({"receive_progress": true}));
+        callee.say(json!([70, 1, {"progress": true}, [1]]));
+        callee.say(json!([70, 1, {"progress": true}, [2]]));
+        callee.say(json!([70, 1, {}, [3]]));
+        assert_eq!(caller.hear(), json!([50, 1, {"progress": true}, [1]]));
+        assert_eq!(caller.hear(), json!([50, 1, {"progress": true}, [2]]));
+        assert_eq!(caller.hear(), json!([50, 1, {}, [3]]));
+        // After the last result there is no more.
+        callee.say(json!([70, 1, {"progress": true}, [4]]));
+        caller.hears_nothing();
+    }
 }
 
 #[test]

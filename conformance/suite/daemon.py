@@ -9,7 +9,7 @@ from .driver import Failure
 CONFIG = """\
 # Written by the conformance runner.
 [websocket]
-allowed_origins = ["{origin}"]
+allowed_origins = ["same-origin", "{origin}"]
 """
 
 

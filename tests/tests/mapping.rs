@@ -808,6 +808,39 @@ async fn m14_a_temporary_queue_is_for_answers_to_its_session() {
     assert!(matches!(taken, Err(Error::StompError(_))), "{taken:?}");
 }
 
+#[tokio::test]
+async fn m15_a_topic_keeps_its_last_message_for_both_languages() {
+    let (broker, mut stomp, mut wamp) = house().await;
+    publish(&mut wamp, "by.wamp", Dict::new().with("retain", true), &only("old")).await;
+    publish(&mut wamp, "by.wamp", Dict::new().with("retain", true), &only("new")).await;
+    let retain = [("retain", "set"), ("content-type", "text/plain"), ("colour", "blue")];
+    send(&mut stomp, "/topic/by.stomp", &retain, b"kept").await;
+    // It changes nothing.
+    say(&mut wamp, "by.wamp", "in passing").await;
+
+    let wanted = Dict::new().with("get_retained", true);
+    for (format, version) in FORMATS.into_iter().zip(VERSIONS) {
+        let (mut wamp, mut stomp) = (wamp_in(&broker, format).await, stomp_in(&broker, version).await);
+        for (topic, kept) in [("by.wamp", "new"), ("by.stomp", "kept")] {
+            soon("SUBSCRIBED", wamp.subscribe_with(topic, wanted.clone())).await.unwrap();
+            let event = event(&mut wamp).await;
+            assert_eq!(event.details.bool("retained"), Ok(Some(true)));
+            assert_eq!(Said::read(&event.payload), only(kept));
+            let (destination, headers) = (format!("/topic/{topic}"), [("x-get-retained", "true")]);
+            soon("RECEIPT", stomp.subscribe(&destination, topic, AckMode::Auto, &headers)).await.unwrap();
+            let frame = message(&mut stomp).await;
+            assert_eq!((header(&frame, "retained"), text(&frame).as_str()), (Some("true"), kept));
+            assert_eq!(header(&frame, "retain"), None);
+        }
+    }
+    for topic in ["by.wamp", "by.stomp"] {
+        send(&mut stomp, &format!("/topic/{topic}"), &[("retain", "remove")], b"").await;
+        soon("SUBSCRIBED", wamp.subscribe_with(topic, wanted.clone())).await.unwrap();
+        send_text(&mut stomp, &format!("/topic/{topic}"), "after it").await;
+        assert_eq!(heard(&mut wamp).await, only("after it"));
+    }
+}
+
 // --------------------------------------------------------------------------- bodies that become arguments
 
 /// What these become, for a WAMP peer of each encoding.

@@ -4,6 +4,7 @@
 //! budget is exceeded nothing is refused: the connections of those who publish are not read until it has
 //! room again. That it gets room is certain, since no mailbox may stay full for long.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
@@ -16,7 +17,8 @@ pub struct Budget {
     bytes_max: usize,
     bytes: AtomicUsize,
     waiting: AtomicBool,
-    waiters: Mutex<Vec<Waker>>,
+    /// By the two pointers that a waker is, so that a pump which asks often waits once.
+    waiters: Mutex<HashMap<(usize, usize), Waker>>,
 }
 
 impl Budget {
@@ -26,7 +28,7 @@ impl Budget {
             bytes_max,
             bytes: AtomicUsize::new(0),
             waiting: AtomicBool::new(false),
-            waiters: Mutex::new(Vec::new()),
+            waiters: Mutex::default(),
         })
     }
 
@@ -47,9 +49,8 @@ impl Budget {
             return false;
         }
         let mut waiters = self.waiters.lock();
-        if !waiters.iter().any(|known| known.will_wake(waker)) {
-            waiters.push(waker.clone());
-        }
+        let key = (waker.data() as usize, std::ptr::from_ref(waker.vtable()) as usize);
+        waiters.entry(key).or_insert_with(|| waker.clone());
         self.waiting.store(true, Ordering::SeqCst);
         // The last charge may have ended between the first look and the registration.
         self.bytes.load(Ordering::SeqCst) > self.bytes_max
@@ -63,7 +64,7 @@ impl Budget {
                 self.waiting.store(false, Ordering::SeqCst);
                 std::mem::take(&mut *waiters)
             };
-            woken.into_iter().for_each(Waker::wake);
+            woken.into_values().for_each(Waker::wake);
         }
     }
 }
@@ -111,5 +112,32 @@ mod tests {
         assert!(!budget.exceeded(&waker));
         drop(first);
         assert_eq!((budget.bytes(), count.0.load(Ordering::SeqCst)), (0, 1));
+    }
+
+    #[test]
+    fn all_waiters_are_woken_and_none_is_kept() {
+        let counts: Vec<_> = (0..1000).map(|_| Arc::new(Count(AtomicUsize::new(0)))).collect();
+        let budget = Budget::new(100);
+        let charge = budget.charge(101);
+        for count in &counts {
+            assert!(budget.exceeded(&Waker::from(count.clone())));
+        }
+        drop(charge);
+        assert!(counts.iter().all(|count| count.0.load(Ordering::SeqCst) == 1));
+        assert!(counts.iter().all(|count| Arc::strong_count(count) == 1));
+        assert!(budget.waiters.lock().is_empty());
+    }
+
+    #[test]
+    fn an_end_that_races_with_waiting_is_never_missed() {
+        for _ in 0..200 {
+            let count = Arc::new(Count(AtomicUsize::new(0)));
+            let budget = Budget::new(0);
+            let charge = budget.charge(1);
+            let releasing = std::thread::spawn(move || drop(charge));
+            let waits = budget.exceeded(&Waker::from(count.clone()));
+            releasing.join().unwrap();
+            assert!(!waits || count.0.load(Ordering::SeqCst) == 1);
+        }
     }
 }

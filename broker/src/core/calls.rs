@@ -22,6 +22,9 @@ use crate::metrics;
 /// The error of a call whose callee left or whose caller gave up.
 pub const CANCELED: &str = "wamp.error.canceled";
 
+/// How many calls of one session may be under way. More than that is no dialogue any more.
+pub const CALLS_MAX: usize = 65_536;
+
 /// Who calls.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -31,6 +34,15 @@ pub struct Caller {
     pub call: u64,
     /// Where the answer goes.
     pub mailbox: Mailbox,
+    /// How it wants to be answered.
+    pub terms: CallTerms,
+}
+
+/// How a caller wants its call to be dealt with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallTerms {
+    /// It takes results as they come, before the last one.
+    pub takes_progress: bool,
 }
 
 /// What became of an answer.
@@ -131,8 +143,13 @@ impl Calls {
     ) -> Result<(), Refusal> {
         let mut state = self.state.lock();
         let State { index, registrations, callees, callers, .. } = &mut *state;
-        if callers.get(&caller.session).is_some_and(|calls| calls.contains_key(&caller.call)) {
-            return Err(Refusal::RequestInUse(caller.call));
+        if let Some(calls) = callers.get(&caller.session) {
+            if calls.contains_key(&caller.call) {
+                return Err(Refusal::RequestInUse(caller.call));
+            }
+            if calls.len() >= CALLS_MAX {
+                return Err(Refusal::TooMany("calls of a session under way", CALLS_MAX));
+            }
         }
         let no_such = || Refusal::NoSuchProcedure(procedure.clone());
         let id = *index.best_match(procedure.as_str()).ok_or_else(no_such)?;
@@ -147,6 +164,7 @@ impl Calls {
             caller: caller.session,
             payload,
             attributes,
+            takes_progress: caller.terms.takes_progress,
         })));
         if pushed != Pushed::Queued {
             return Err(Refusal::Unavailable(procedure));
@@ -163,15 +181,20 @@ impl Calls {
         self.state.lock().callers.get(&session).is_some_and(|calls| calls.contains_key(&call))
     }
 
-    /// Answers an invocation.
+    /// Answers an invocation. Progress is passed on to a caller that takes it, and does not end the call.
     pub fn answer(&self, session: SessionId, invocation: u64, result: Result<Answer, Failure>) -> Answered {
         let mut state = self.state.lock();
         let Some(callee) = state.callees.get_mut(&session) else { return Answered::NeverInvoked };
-        let Some(caller) = callee.pending.remove(&invocation) else {
+        let Some(caller) = callee.pending.get(&invocation).cloned() else {
             let sent = invocation <= callee.last_invocation;
             return if sent { Answered::Ignored } else { Answered::NeverInvoked };
         };
-        state.forget_call(&caller);
+        if !result.as_ref().is_ok_and(|answer| answer.is_progress) {
+            callee.pending.remove(&invocation);
+            state.forget_call(&caller);
+        } else if !caller.terms.takes_progress {
+            return Answered::Ignored;
+        }
         drop(state);
         caller.mailbox.push(Parcel::Outcome(Box::new(Outcome { call: caller.call, result })));
         Answered::Delivered
@@ -248,5 +271,403 @@ pub fn failure(error: &str, sentence: &str) -> Failure {
         error: Arc::from(error),
         payload: Payload::new(Content::Arguments(args)),
         attributes: Attributes::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::core::mailbox::{Bounds, Inbox, Overflow, mailbox};
+    use crate::core::testing::{UNIT, exact, large_mailbox, name, payload, take};
+
+    struct Peer {
+        id: SessionId,
+        mailbox: Mailbox,
+        inbox: Inbox,
+    }
+
+    /// What a peer was told.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Told {
+        Invoked(u64),
+        Interrupted(u64),
+        Result(u64),
+        Error(u64, String),
+    }
+
+    impl Peer {
+        fn new(number: u64) -> Peer {
+            let (mailbox, inbox) = large_mailbox();
+            Peer { id: SessionId(number), mailbox, inbox }
+        }
+
+        fn register(&self, calls: &Calls, procedure: &str) -> Result<RegistrationId, Refusal> {
+            calls.register(&exact(procedure), self.id, &self.mailbox)
+        }
+
+        fn call(&self, calls: &Calls, call: u64, procedure: &str) -> Result<(), Refusal> {
+            let terms = CallTerms { takes_progress: call >= TAKES_PROGRESS };
+            let caller = Caller { session: self.id, call, mailbox: self.mailbox.clone(), terms };
+            calls.call(caller, name(procedure), payload(), Attributes::default())
+        }
+
+        fn answer(&self, calls: &Calls, invocation: u64) -> Answered {
+            calls.answer(self.id, invocation, Ok(answer()))
+        }
+
+        fn told(&mut self) -> Vec<Told> {
+            let told = |parcel| match parcel {
+                Parcel::Invocation(invocation) => Told::Invoked(invocation.id),
+                Parcel::Interrupt { invocation } => Told::Interrupted(invocation),
+                Parcel::Outcome(outcome) => match outcome.result {
+                    Ok(_) => Told::Result(outcome.call),
+                    Err(failure) => Told::Error(outcome.call, failure.error.to_string()),
+                },
+                other => panic!("unexpected: {other:?}"),
+            };
+            take(&mut self.inbox).into_iter().map(told).collect()
+        }
+    }
+
+    fn answer() -> Answer {
+        Answer { payload: payload(), attributes: Attributes::default(), is_progress: false }
+    }
+
+    /// Calls of the tests from this number on take progress.
+    const TAKES_PROGRESS: u64 = 1 << 60;
+
+    #[test]
+    fn progress_reaches_a_caller_that_takes_it_and_ends_nothing() {
+        let calls = Calls::default();
+        let (callee, mut caller) = (Peer::new(1), Peer::new(2));
+        callee.register(&calls, "p").unwrap();
+        let progress = || Ok(Answer { is_progress: true, ..answer() });
+        caller.call(&calls, TAKES_PROGRESS, "p").unwrap();
+        caller.call(&calls, 7, "p").unwrap();
+        assert_eq!(calls.answer(callee.id, 1, progress()), Answered::Delivered);
+        assert_eq!(calls.answer(callee.id, 2, progress()), Answered::Ignored);
+        assert_eq!(calls.answer(callee.id, 1, progress()), Answered::Delivered);
+        assert_eq!(callee.answer(&calls, 1), Answered::Delivered);
+        assert_eq!(callee.answer(&calls, 2), Answered::Delivered);
+        assert_eq!(calls.answer(callee.id, 1, progress()), Answered::Ignored);
+        let results = [TAKES_PROGRESS, TAKES_PROGRESS, TAKES_PROGRESS, 7].map(Told::Result);
+        assert_eq!(caller.told(), results);
+        calls.leave(callee.id);
+        assert_nothing_is_left(&calls);
+    }
+
+    fn canceled(call: u64) -> Told {
+        Told::Error(call, CANCELED.into())
+    }
+
+    fn assert_nothing_is_left(calls: &Calls) {
+        let state = calls.state.lock();
+        assert!(state.index.is_empty() && state.registrations.is_empty());
+        assert!(state.callees.is_empty() && state.callers.is_empty());
+    }
+
+    /// A callee of `p` and a caller.
+    fn pair() -> (Calls, Peer, Peer) {
+        let (calls, callee, caller) = (Calls::default(), Peer::new(1), Peer::new(2));
+        callee.register(&calls, "p").unwrap();
+        (calls, callee, caller)
+    }
+
+    #[test]
+    fn a_call_gets_one_answer() {
+        let (calls, mut callee, mut caller) = pair();
+        caller.call(&calls, 7, "p").unwrap();
+        assert_eq!((callee.told(), calls.pending()), (vec![Told::Invoked(1)], 1));
+        assert_eq!(callee.answer(&calls, 1), Answered::Delivered);
+        assert_eq!(callee.answer(&calls, 1), Answered::Ignored);
+        assert_eq!(caller.told(), [Told::Result(7)]);
+        assert_eq!(calls.pending(), 0);
+    }
+
+    #[test]
+    fn nobody_else_can_answer() {
+        let (calls, mut callee, mut caller) = pair();
+        let stranger = Peer::new(3);
+        let rival = Peer::new(4);
+        rival.register(&calls, "other").unwrap();
+        caller.call(&calls, 7, "p").unwrap();
+        assert_eq!(callee.told(), [Told::Invoked(1)]);
+        for other in [&stranger, &rival, &caller] {
+            assert_eq!(other.answer(&calls, 1), Answered::NeverInvoked);
+        }
+        assert_eq!(caller.told(), []);
+        assert_eq!(callee.answer(&calls, 1), Answered::Delivered);
+    }
+
+    #[test]
+    fn an_answer_to_what_was_never_asked_is_told_from_one_that_nobody_waits_for() {
+        let (calls, callee, caller) = pair();
+        assert_eq!(callee.answer(&calls, 1), Answered::NeverInvoked);
+        caller.call(&calls, 7, "p").unwrap();
+        assert!(calls.abandon(caller.id, 7));
+        assert_eq!(callee.answer(&calls, 1), Answered::Ignored);
+        assert_eq!(callee.answer(&calls, 2), Answered::NeverInvoked);
+    }
+
+    #[test]
+    fn a_call_whose_callee_leaves_is_canceled() {
+        let (calls, callee, mut caller) = pair();
+        caller.call(&calls, 7, "p").unwrap();
+        caller.call(&calls, 8, "p").unwrap();
+        calls.leave(callee.id);
+        let mut told = caller.told();
+        told.sort_by_key(|told| matches!(told, Told::Error(8, _)));
+        assert_eq!(told, [canceled(7), canceled(8)]);
+        assert_eq!(caller.call(&calls, 9, "p"), Err(Refusal::NoSuchProcedure(name("p"))));
+        assert_nothing_is_left(&calls);
+    }
+
+    #[test]
+    fn a_callee_is_told_when_its_caller_leaves_or_gives_up() {
+        let (calls, mut callee, mut caller) = pair();
+        caller.call(&calls, 7, "p").unwrap();
+        caller.call(&calls, 8, "p").unwrap();
+        assert!(calls.abandon(caller.id, 7));
+        assert!(!calls.abandon(caller.id, 7));
+        assert!(!calls.abandon(callee.id, 8), "not its call");
+        calls.leave(caller.id);
+        let told = [Told::Invoked(1), Told::Invoked(2), Told::Interrupted(1), Told::Interrupted(2)];
+        assert_eq!(callee.told(), told);
+        assert_eq!(callee.answer(&calls, 2), Answered::Ignored);
+        assert_eq!(caller.told(), []);
+        calls.leave(callee.id);
+        assert_nothing_is_left(&calls);
+    }
+
+    #[test]
+    fn a_call_under_way_is_answered_after_its_registration_ended() {
+        let (calls, callee, mut caller) = pair();
+        let id = callee.register(&calls, "q").unwrap();
+        caller.call(&calls, 7, "q").unwrap();
+        assert_eq!(calls.unregister(id, caller.id), Err(Refusal::NoSuchRegistration));
+        assert_eq!(calls.unregister(id, callee.id), Ok(()));
+        assert_eq!(calls.unregister(id, callee.id), Err(Refusal::NoSuchRegistration));
+        assert_eq!(calls.registrations(), 1);
+        assert_eq!(caller.call(&calls, 8, "q"), Err(Refusal::NoSuchProcedure(name("q"))));
+        assert_eq!(callee.answer(&calls, 1), Answered::Delivered);
+        assert_eq!(caller.told(), [Told::Result(7)]);
+        let next = caller.register(&calls, "q").unwrap();
+        assert_ne!(next, id);
+    }
+
+    #[test]
+    fn a_request_number_can_be_used_again_once_its_call_ended() {
+        let (calls, mut callee, mut caller) = pair();
+        caller.call(&calls, 7, "p").unwrap();
+        assert_eq!(caller.call(&calls, 7, "p"), Err(Refusal::RequestInUse(7)));
+        Peer::new(3).call(&calls, 7, "p").unwrap();
+        assert!(calls.abandon(caller.id, 7));
+        caller.call(&calls, 7, "p").unwrap();
+        let told = [1, 2].map(Told::Invoked).into_iter().chain([Told::Interrupted(1), Told::Invoked(3)]);
+        assert_eq!(callee.told(), told.collect::<Vec<_>>());
+        assert_eq!(callee.answer(&calls, 1), Answered::Ignored, "the number is the new call's");
+        assert_eq!(callee.answer(&calls, 3), Answered::Delivered);
+        assert_eq!(caller.told(), [Told::Result(7)]);
+    }
+
+    #[test]
+    fn a_session_that_calls_itself_leaves_nothing_behind() {
+        let (calls, mut callee, _) = pair();
+        callee.call(&calls, 1, "p").unwrap();
+        callee.call(&calls, 2, "p").unwrap();
+        assert_eq!(callee.answer(&calls, 1), Answered::Delivered);
+        calls.leave(callee.id);
+        assert_eq!(callee.told(), [Told::Invoked(1), Told::Invoked(2), Told::Result(1)]);
+        assert_nothing_is_left(&calls);
+    }
+
+    #[test]
+    fn the_best_match_is_invoked() {
+        let (calls, mut callee, caller) = pair();
+        let mut other = Peer::new(3);
+        calls.register(&Pattern::prefix("p").unwrap(), other.id, &other.mailbox).unwrap();
+        let again = callee.register(&calls, "p");
+        assert_eq!(again, Err(Refusal::ProcedureExists(exact("p").to_string())));
+        caller.call(&calls, 1, "p").unwrap();
+        caller.call(&calls, 2, "p.q").unwrap();
+        assert_eq!((callee.told(), other.told()), (vec![Told::Invoked(1)], vec![Told::Invoked(1)]));
+    }
+
+    #[test]
+    fn a_call_to_a_callee_that_does_not_read_fails_at_once() {
+        let calls = Calls::default();
+        let bounds = Bounds { bytes_soft_max: UNIT, bytes_max: UNIT, overflow: Overflow::Disconnect };
+        let (full, inbox) = mailbox(bounds);
+        calls.register(&exact("p"), SessionId(1), &full).unwrap();
+        let caller = Peer::new(2);
+        caller.call(&calls, 1, "p").unwrap();
+        assert_eq!(caller.call(&calls, 2, "p"), Err(Refusal::Unavailable(name("p"))));
+        drop(inbox);
+        assert_eq!(caller.call(&calls, 3, "p"), Err(Refusal::Unavailable(name("p"))));
+        assert_eq!(calls.pending(), 1);
+        calls.leave(caller.id);
+        calls.leave(SessionId(1));
+        assert_nothing_is_left(&calls);
+    }
+
+    #[test]
+    fn a_session_has_no_more_calls_under_way_than_it_may() {
+        let (calls, mut callee, caller) = pair();
+        for call in 0..CALLS_MAX as u64 {
+            caller.call(&calls, call, "p").unwrap();
+        }
+        let refused = caller.call(&calls, u64::MAX, "p");
+        assert_eq!(refused, Err(Refusal::TooMany("calls of a session under way", CALLS_MAX)));
+        assert_eq!(callee.told().len(), CALLS_MAX);
+        assert_eq!(callee.answer(&calls, 1), Answered::Delivered);
+        caller.call(&calls, u64::MAX, "p").unwrap();
+        calls.leave(callee.id);
+        assert_nothing_is_left(&calls);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Action {
+        Register,
+        Unregister,
+        Call,
+        Answer,
+        Abandon,
+        Leave,
+    }
+
+    /// What a model expects of one peer.
+    #[derive(Default)]
+    struct Modelled {
+        registrations: Vec<(RegistrationId, String)>,
+        /// By number: the caller and its number.
+        invoked: BTreeMap<u64, (usize, u64)>,
+        last_invocation: u64,
+        last_call: u64,
+        expected: Vec<Told>,
+    }
+
+    fn step(calls: &Calls, peers: &mut [(Peer, Modelled)], action: &Action, who: usize, any: usize) {
+        let procedure = format!("p{}", any % 4);
+        let owner = |peers: &[(Peer, Modelled)]| {
+            peers.iter().position(|(_, known)| known.registrations.iter().any(|(_, p)| *p == procedure))
+        };
+        match action {
+            Action::Register => {
+                let free = owner(peers).is_none();
+                let (peer, known) = &mut peers[who];
+                let registered = peer.register(calls, &procedure);
+                assert_eq!(registered.is_ok(), free);
+                known.registrations.extend(registered.map(|id| (id, procedure)));
+            }
+            Action::Unregister => {
+                let (peer, known) = &mut peers[who];
+                if !known.registrations.is_empty() {
+                    let place = any % known.registrations.len();
+                    let (id, _) = known.registrations.swap_remove(place);
+                    assert_eq!(calls.unregister(id, peer.id), Ok(()));
+                }
+            }
+            Action::Call => {
+                let callee = owner(peers);
+                let (peer, known) = &mut peers[who];
+                known.last_call += 1;
+                let call = known.last_call;
+                assert_eq!(peer.call(calls, call, &procedure).is_ok(), callee.is_some());
+                if let Some(callee) = callee {
+                    let known = &mut peers[callee].1;
+                    known.last_invocation += 1;
+                    known.invoked.insert(known.last_invocation, (who, call));
+                    known.expected.push(Told::Invoked(known.last_invocation));
+                }
+            }
+            Action::Answer => {
+                let (peer, known) = &mut peers[who];
+                let number = any as u64 % (known.last_invocation + 2);
+                let answered = peer.answer(calls, number);
+                if let Some((caller, call)) = known.invoked.remove(&number) {
+                    assert_eq!(answered, Answered::Delivered);
+                    peers[caller].1.expected.push(Told::Result(call));
+                } else if number <= known.last_invocation && known.last_invocation > 0 {
+                    assert_eq!(answered, Answered::Ignored);
+                } else if number > 0 {
+                    assert_eq!(answered, Answered::NeverInvoked);
+                }
+            }
+            Action::Abandon => {
+                let call = any as u64 % (peers[who].1.last_call + 1);
+                let under_way = interrupt_in(peers, |caller, number| caller == who && number == call);
+                assert_eq!(calls.abandon(peers[who].0.id, call), under_way);
+            }
+            Action::Leave => {
+                calls.leave(peers[who].0.id);
+                let gone = std::mem::take(&mut peers[who].1);
+                for (caller, call) in gone.invoked.into_values().filter(|(caller, _)| *caller != who) {
+                    peers[caller].1.expected.push(canceled(call));
+                }
+                interrupt_in(peers, |caller, _| caller == who);
+                take(&mut peers[who].0.inbox);
+            }
+        }
+    }
+
+    fn interrupt_in(peers: &mut [(Peer, Modelled)], is: impl Fn(usize, u64) -> bool) -> bool {
+        let mut found = false;
+        for (_, known) in peers {
+            let gone = known.invoked.extract_if(.., |_, (caller, call)| is(*caller, *call));
+            for (number, _) in gone {
+                known.expected.push(Told::Interrupted(number));
+                found = true;
+            }
+        }
+        found
+    }
+
+    fn compare(peers: &mut [(Peer, Modelled)]) {
+        let key = |told: &Told| format!("{told:?}");
+        for (peer, known) in peers {
+            // Several calls that end together end in any order.
+            let (mut told, mut expected) = (peer.told(), std::mem::take(&mut known.expected));
+            told.sort_by_key(key);
+            expected.sort_by_key(key);
+            assert_eq!(told, expected);
+        }
+    }
+
+    fn action() -> impl Strategy<Value = Action> {
+        prop_oneof![
+            3 => Just(Action::Register),
+            1 => Just(Action::Unregister),
+            9 => Just(Action::Call),
+            6 => Just(Action::Answer),
+            2 => Just(Action::Abandon),
+            1 => Just(Action::Leave),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2, max_shrink_iters: 1000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn nothing_is_left_over_after_any_dialogue(
+            steps in proptest::collection::vec((action(), 0..5_usize, any::<usize>()), 10_000)
+        ) {
+            let calls = Calls::default();
+            let mut peers: Vec<_> = (1..=5).map(|n| (Peer::new(n), Modelled::default())).collect();
+            for (action, who, any) in &steps {
+                step(&calls, &mut peers, action, *who, *any);
+                compare(&mut peers);
+                let pending: usize = peers.iter().map(|(_, known)| known.invoked.len()).sum();
+                assert_eq!(calls.pending(), pending);
+            }
+            for who in 0..5 {
+                step(&calls, &mut peers, &Action::Leave, who, 0);
+                compare(&mut peers);
+            }
+            assert_nothing_is_left(&calls);
+        }
     }
 }

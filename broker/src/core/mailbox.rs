@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::core::message::PUBLICATION_OVERHEAD;
 use crate::core::parcel::{Farewell, Parcel};
@@ -72,6 +72,9 @@ struct State {
     ended: bool,
 }
 
+/// How much a pump takes at once: about one write.
+const TAKEN_BYTES: usize = 64 * 1024;
+
 /// A new mailbox and its inbox.
 pub fn mailbox(bounds: Bounds) -> (Mailbox, Inbox) {
     let shared = Arc::new(Shared { bounds, state: Mutex::default() });
@@ -88,36 +91,46 @@ impl Mailbox {
             return Pushed::Closed;
         }
         match parcel {
-            Parcel::Event { .. } if state.bytes + cost > bytes_max => {
-                metrics::EVENTS_DROPPED.add(1);
-                match overflow {
-                    Overflow::Disconnect => return state.overflow(),
-                    Overflow::DropNewest => return Pushed::Full,
-                    Overflow::DropOldest => {
-                        let excess = state.bytes + cost - bytes_max;
-                        state.drop_oldest(excess);
-                    }
+            Parcel::Event { .. } if state.bytes + cost > bytes_max => match overflow {
+                Overflow::Disconnect => {
+                    metrics::EVENTS_DROPPED.add(1);
+                    return overflow_now(state);
                 }
-            }
+                Overflow::DropOldest if state.drop_oldest(bytes_max.saturating_sub(cost)) => {}
+                // What is in the way cannot be dropped: then the oldest event is this one.
+                Overflow::DropOldest | Overflow::DropNewest => {
+                    metrics::EVENTS_DROPPED.add(1);
+                    return Pushed::Full;
+                }
+            },
             Parcel::Invocation(_) if state.bytes + cost > bytes_soft_max => return Pushed::Full,
-            Parcel::Outcome(_) if state.bytes + cost > bytes_max => return state.overflow(),
-            _ => {}
+            Parcel::Outcome(_) | Parcel::Retained { .. } if state.bytes + cost > bytes_max => {
+                return overflow_now(state);
+            }
+            Parcel::Event { .. }
+            | Parcel::Retained { .. }
+            | Parcel::Delivery(_)
+            | Parcel::Invocation(_)
+            | Parcel::Interrupt { .. }
+            | Parcel::Outcome(_)
+            | Parcel::Authenticated(_)
+            | Parcel::Farewell(_) => {}
         }
         let crosses_soft_limit = state.bytes <= bytes_soft_max && state.bytes + cost > bytes_soft_max;
         let was_empty = state.parcels.is_empty();
         state.bytes += cost;
         state.parcels.push_back(parcel);
-        if was_empty || crosses_soft_limit {
-            state.wake();
-        }
+        let waker = if was_empty || crosses_soft_limit { state.waker.take() } else { None };
+        drop(state);
+        wake_after_batch(waker);
         Pushed::Queued
     }
 
     /// Ends the session as if an event had found no room.
     pub fn overflow(&self) {
-        let mut state = self.0.state.lock();
+        let state = self.0.state.lock();
         if !state.ended {
-            state.overflow();
+            overflow_now(state);
         }
     }
 
@@ -127,26 +140,48 @@ impl Mailbox {
     }
 }
 
-impl State {
-    /// Empties the mailbox, at once and for good; the session is left with the reason.
-    fn overflow(&mut self) -> Pushed {
-        metrics::SLOW_CONSUMERS.add(1);
-        self.parcels = VecDeque::from([Parcel::Farewell(Farewell::SlowConsumer)]);
-        self.ended = true;
-        self.wake();
-        Pushed::Closed
-    }
+/// Empties the mailbox, at once and for good; the session is left with the reason.
+fn overflow_now(mut state: MutexGuard<'_, State>) -> Pushed {
+    metrics::SLOW_CONSUMERS.add(1);
+    let farewell = VecDeque::from([Parcel::Farewell(Farewell::SlowConsumer)]);
+    let parcels = std::mem::replace(&mut state.parcels, farewell);
+    state.ended = true;
+    let waker = state.waker.take();
+    drop(state);
+    wake_after_batch(waker);
+    // Outside of the lock: there may be megabytes of them.
+    drop(parcels);
+    Pushed::Closed
+}
 
-    fn drop_oldest(&mut self, mut excess: usize) {
-        let State { parcels, bytes, .. } = self;
-        parcels.retain(|parcel| {
-            let goes = excess > 0 && matches!(parcel, Parcel::Event { .. });
-            if goes {
-                excess = excess.saturating_sub(cost(parcel));
-                *bytes -= cost(parcel);
+impl State {
+    /// Drops events from the front until no more than `bytes_max` are left. False when that many cannot be
+    /// dropped; then none is.
+    fn drop_oldest(&mut self, bytes_max: usize) -> bool {
+        let mut excess = self.bytes.saturating_sub(bytes_max);
+        let mut count = 0;
+        for parcel in self.parcels.iter().filter(|parcel| matches!(parcel, Parcel::Event { .. })) {
+            if excess == 0 {
+                break;
             }
-            !goes
-        });
+            excess = excess.saturating_sub(cost(parcel));
+            count += 1;
+        }
+        if excess > 0 {
+            return false;
+        }
+        let mut place = 0;
+        for _ in 0..count {
+            // Mostly the first. Removing all at once would pass over the whole mailbox for each push.
+            while !matches!(self.parcels[place], Parcel::Event { .. }) {
+                place += 1;
+            }
+            if let Some(parcel) = self.parcels.remove(place) {
+                self.bytes -= cost(&parcel);
+            }
+        }
+        metrics::EVENTS_DROPPED.add(count);
+        true
     }
 
     fn register(&mut self, waker: &Waker) {
@@ -155,23 +190,32 @@ impl State {
             none => *none = Some(waker.clone()),
         }
     }
-
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            wake_after_batch(waker);
-        }
-    }
 }
 
 impl Inbox {
-    /// Moves all parcels into `batch`, which must be empty. Pending when there are none.
+    /// Moves parcels into `batch`, which must be empty: all of them, or the first 64 KiB. What is not taken
+    /// is still the mailbox's to drop. Pending when there are none.
     pub fn poll_take(&mut self, cx: &mut Context<'_>, batch: &mut VecDeque<Parcel>) -> Poll<()> {
         let mut state = self.0.state.lock();
         if state.parcels.is_empty() {
             state.register(cx.waker());
             return Poll::Pending;
         }
-        std::mem::swap(&mut state.parcels, batch);
+        if state.bytes <= TAKEN_BYTES {
+            std::mem::swap(&mut state.parcels, batch);
+            return Poll::Ready(());
+        }
+        let mut taken = 0;
+        while taken < TAKEN_BYTES
+            && let Some(parcel) = state.parcels.pop_front()
+        {
+            taken += cost(&parcel);
+            batch.push_back(parcel);
+        }
+        if state.parcels.is_empty() {
+            // It may have grown for many.
+            state.parcels = VecDeque::new();
+        }
         Poll::Ready(())
     }
 
@@ -230,7 +274,11 @@ pub fn cost(parcel: &Parcel) -> usize {
                     Err(failure) => failure.payload.len() + failure.attributes.bytes(),
                 }
         }
-        Parcel::Interrupt { .. } | Parcel::Authenticated(_) | Parcel::Farewell(_) => 64,
+        // The message itself is kept by its topic in any case.
+        Parcel::Retained { .. }
+        | Parcel::Interrupt { .. }
+        | Parcel::Authenticated(_)
+        | Parcel::Farewell(_) => 64,
     }
 }
 
@@ -264,7 +312,8 @@ impl Drop for Batch {
     }
 }
 
-fn wake_after_batch(waker: Waker) {
+fn wake_after_batch(waker: Option<Waker>) {
+    let Some(waker) = waker else { return };
     let now = BATCH.with_borrow_mut(|batch| match batch {
         Some(wakers) => {
             wakers.push(waker);
@@ -274,5 +323,333 @@ fn wake_after_batch(waker: Waker) {
     });
     if let Some(waker) = now {
         waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use tandem_protocols::payload::{Content, Payload};
+
+    use super::*;
+    use crate::core::message::{Attributes, Encodings, Publication, SessionId};
+    use crate::core::name::Name;
+    use crate::core::parcel::{
+        Answer, ConsumerId, Delivery, Invocation, Outcome, RegistrationId, SubscriptionId,
+    };
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Count>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Count {
+        fn new() -> (Arc<Count>, Waker) {
+            let count = Arc::new(Count::default());
+            (count.clone(), Waker::from(count))
+        }
+
+        fn get(&self) -> usize {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    const UNIT: usize = 1000;
+
+    /// So long that with what a parcel costs beside it, it costs [`UNIT`].
+    fn payload() -> Payload {
+        Payload::new(Content::Opaque(vec![0; UNIT - PUBLICATION_OVERHEAD].into()))
+    }
+
+    fn name() -> Name {
+        Name::parse("a.b").unwrap()
+    }
+
+    fn publication(id: u64) -> Arc<Publication> {
+        Arc::new(Publication {
+            id,
+            name: name(),
+            publisher: SessionId(1),
+            payload: payload(),
+            attributes: Attributes::default(),
+            encodings: Encodings::default(),
+            charge: None,
+        })
+    }
+
+    fn event(id: u64) -> Parcel {
+        Parcel::Event { publication: publication(id), subscription: SubscriptionId(1) }
+    }
+
+    fn delivery(sequence: u64) -> Parcel {
+        let publication = publication(sequence);
+        Parcel::Delivery(Delivery { publication, consumer: ConsumerId(1), sequence, redeliveries: 0 })
+    }
+
+    fn invocation() -> Parcel {
+        Parcel::Invocation(Box::new(Invocation {
+            id: 1,
+            registration: RegistrationId(1),
+            procedure: name(),
+            by_pattern: false,
+            caller: SessionId(1),
+            payload: payload(),
+            attributes: Attributes::default(),
+            takes_progress: false,
+        }))
+    }
+
+    fn outcome() -> Parcel {
+        let result = Ok(Answer { payload: payload(), attributes: Attributes::default(), is_progress: false });
+        Parcel::Outcome(Box::new(Outcome { call: 1, result }))
+    }
+
+    /// Room for four, two of them below the soft limit.
+    fn of_four(overflow: Overflow) -> (Mailbox, Inbox) {
+        mailbox(Bounds { bytes_soft_max: 2 * UNIT, bytes_max: 4 * UNIT, overflow })
+    }
+
+    fn take(inbox: &mut Inbox) -> Vec<Parcel> {
+        let mut batch = VecDeque::new();
+        let mut context = Context::from_waker(Waker::noop());
+        let _ = inbox.poll_take(&mut context, &mut batch);
+        batch.into()
+    }
+
+    fn events(parcels: &[Parcel]) -> Vec<u64> {
+        let id = |parcel: &Parcel| match parcel {
+            Parcel::Event { publication, .. } => Some(publication.id),
+            _ => None,
+        };
+        parcels.iter().filter_map(id).collect()
+    }
+
+    #[test]
+    fn every_class_of_parcel_costs_what_it_holds() {
+        for parcel in [event(1), delivery(1), invocation(), outcome()] {
+            assert_eq!(cost(&parcel), UNIT);
+        }
+    }
+
+    #[test]
+    fn what_was_pushed_is_taken_in_order() {
+        let (mailbox, mut inbox) = of_four(Overflow::Disconnect);
+        for id in 1..=4 {
+            assert_eq!(mailbox.push(event(id)), Pushed::Queued);
+        }
+        assert_eq!(events(&take(&mut inbox)), [1, 2, 3, 4]);
+        assert!(take(&mut inbox).is_empty());
+    }
+
+    #[test]
+    fn an_event_too_many_ends_the_session_at_once() {
+        let (mailbox, mut inbox) = of_four(Overflow::Disconnect);
+        for id in 1..=4 {
+            assert_eq!(mailbox.push(event(id)), Pushed::Queued);
+        }
+        assert_eq!(mailbox.push(event(5)), Pushed::Closed);
+        assert!(mailbox.is_closed());
+        assert_eq!(mailbox.push(outcome()), Pushed::Closed);
+        let left = take(&mut inbox);
+        assert!(matches!(left[..], [Parcel::Farewell(Farewell::SlowConsumer)]));
+        assert!(take(&mut inbox).is_empty());
+    }
+
+    #[test]
+    fn an_event_too_many_pushes_out_the_oldest_but_nothing_that_is_not_an_event() {
+        let (mailbox, mut inbox) = of_four(Overflow::DropOldest);
+        mailbox.push(delivery(1));
+        for id in 1..=5 {
+            assert_eq!(mailbox.push(event(id)), Pushed::Queued);
+        }
+        let left = take(&mut inbox);
+        assert!(matches!(left[0], Parcel::Delivery(_)));
+        assert_eq!(events(&left), [3, 4, 5]);
+    }
+
+    #[test]
+    fn an_event_that_would_need_room_of_others_is_dropped_itself() {
+        let (mailbox, mut inbox) = of_four(Overflow::DropOldest);
+        mailbox.push(event(1));
+        for sequence in 1..=5 {
+            assert_eq!(mailbox.push(delivery(sequence)), Pushed::Queued, "within its consumer's credit");
+        }
+        assert_eq!(mailbox.push(event(2)), Pushed::Full);
+        let left = take(&mut inbox);
+        assert_eq!((left.len(), events(&left)), (6, vec![1]));
+    }
+
+    #[test]
+    fn an_event_too_many_is_dropped_if_the_newest_are_to_go() {
+        let (mailbox, mut inbox) = of_four(Overflow::DropNewest);
+        for id in 1..=4 {
+            assert_eq!(mailbox.push(event(id)), Pushed::Queued);
+        }
+        assert_eq!(mailbox.push(event(5)), Pushed::Full);
+        assert_eq!(events(&take(&mut inbox)), [1, 2, 3, 4]);
+        inbox.settled(UNIT);
+        assert_eq!(mailbox.push(event(6)), Pushed::Queued);
+    }
+
+    #[test]
+    fn an_invocation_is_refused_from_the_soft_limit_on_and_taken_again_below_it() {
+        let (mailbox, mut inbox) = of_four(Overflow::Disconnect);
+        assert_eq!(mailbox.push(invocation()), Pushed::Queued);
+        assert_eq!(mailbox.push(invocation()), Pushed::Queued);
+        assert_eq!(mailbox.push(invocation()), Pushed::Full);
+        assert_eq!(mailbox.push(event(1)), Pushed::Queued);
+        assert_eq!(take(&mut inbox).len(), 3);
+        assert_eq!(mailbox.push(invocation()), Pushed::Full, "what was taken is not yet written");
+        inbox.settled(3 * UNIT);
+        assert_eq!(mailbox.push(invocation()), Pushed::Queued);
+    }
+
+    #[test]
+    fn an_answer_without_room_ends_the_session_whatever_the_policy_for_events_is() {
+        for overflow in [Overflow::Disconnect, Overflow::DropOldest, Overflow::DropNewest] {
+            let (mailbox, mut inbox) = of_four(overflow);
+            for _ in 1..=4 {
+                assert_eq!(mailbox.push(outcome()), Pushed::Queued);
+            }
+            assert_eq!(mailbox.push(outcome()), Pushed::Closed);
+            assert!(matches!(take(&mut inbox)[..], [Parcel::Farewell(Farewell::SlowConsumer)]));
+        }
+    }
+
+    #[test]
+    fn a_delivery_an_interrupt_and_a_farewell_always_fit() {
+        let (mailbox, _inbox) = of_four(Overflow::DropNewest);
+        (1..=4).for_each(|id| assert_eq!(mailbox.push(event(id)), Pushed::Queued));
+        assert_eq!(mailbox.push(delivery(1)), Pushed::Queued);
+        assert_eq!(mailbox.push(Parcel::Interrupt { invocation: 1 }), Pushed::Queued);
+        assert_eq!(mailbox.push(Parcel::Farewell(Farewell::Shutdown)), Pushed::Queued);
+    }
+
+    #[test]
+    fn only_the_first_parcel_and_the_one_that_crosses_the_soft_limit_wake() {
+        let (mailbox, mut inbox) = of_four(Overflow::Disconnect);
+        let (count, waker) = Count::new();
+        let mut context = Context::from_waker(&waker);
+        let mut batch = VecDeque::new();
+        assert!(inbox.poll_take(&mut context, &mut batch).is_pending());
+        mailbox.push(event(1));
+        assert_eq!(count.get(), 1);
+        // A pump that cannot write: it only wants to hear of trouble.
+        assert!(!inbox.poll_ended(&mut context));
+        mailbox.push(event(2));
+        assert_eq!(count.get(), 1);
+        assert!(!inbox.over_soft_limit());
+        mailbox.push(event(3));
+        assert_eq!(count.get(), 2);
+        assert!(inbox.over_soft_limit());
+        assert!(!inbox.poll_ended(&mut context));
+        mailbox.push(event(4));
+        assert_eq!(count.get(), 2);
+        mailbox.push(event(5));
+        assert_eq!(count.get(), 3, "the session is to end");
+        assert!(inbox.poll_ended(&mut context));
+    }
+
+    #[test]
+    fn a_pump_that_is_busy_is_not_woken() {
+        let (mailbox, mut inbox) = of_four(Overflow::Disconnect);
+        let (count, waker) = Count::new();
+        mailbox.push(event(1));
+        let mut batch = VecDeque::new();
+        assert!(inbox.poll_take(&mut Context::from_waker(&waker), &mut batch).is_ready());
+        mailbox.push(event(2));
+        assert_eq!(count.get(), 0, "it has not said that it waits");
+        batch.clear();
+        assert!(inbox.poll_take(&mut Context::from_waker(&waker), &mut batch).is_ready());
+        assert_eq!(batch.len(), 1);
+    }
+
+    #[test]
+    fn a_batch_wakes_at_its_end_and_batches_do_not_nest() {
+        let (mailbox, mut inbox) = of_four(Overflow::Disconnect);
+        let (count, waker) = Count::new();
+        assert!(inbox.poll_take(&mut Context::from_waker(&waker), &mut VecDeque::new()).is_pending());
+        let batch = Batch::begin();
+        assert!(batch.is_some());
+        let inner = Batch::begin();
+        assert!(inner.is_none());
+        mailbox.push(event(1));
+        drop(inner);
+        mailbox.push(event(2));
+        assert_eq!(count.get(), 0);
+        drop(batch);
+        assert_eq!(count.get(), 1);
+        assert!(Batch::begin().is_some());
+    }
+
+    #[test]
+    fn a_batch_that_ends_in_a_panic_still_wakes() {
+        let (mailbox, mut inbox) = of_four(Overflow::Disconnect);
+        let (count, waker) = Count::new();
+        assert!(inbox.poll_take(&mut Context::from_waker(&waker), &mut VecDeque::new()).is_pending());
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _batch = Batch::begin();
+            mailbox.push(event(1));
+            panic!("in a batch");
+        }));
+        assert!(result.is_err());
+        assert_eq!(count.get(), 1);
+        assert!(Batch::begin().is_some());
+    }
+
+    #[test]
+    fn dropping_the_inbox_closes_the_mailbox_and_lets_go_of_what_is_in_it() {
+        let (mailbox, inbox) = of_four(Overflow::Disconnect);
+        let publication = publication(1);
+        let subscription = SubscriptionId(1);
+        mailbox.push(Parcel::Event { publication: publication.clone(), subscription });
+        assert_eq!(Arc::strong_count(&publication), 2);
+        drop(inbox);
+        assert_eq!(Arc::strong_count(&publication), 1);
+        assert!(mailbox.is_closed());
+        assert_eq!(mailbox.push(event(2)), Pushed::Closed);
+        mailbox.overflow();
+    }
+
+    #[test]
+    fn a_pump_takes_about_one_write_and_the_rest_can_still_be_dropped() {
+        let bounds =
+            Bounds { bytes_soft_max: 200 * UNIT, bytes_max: 200 * UNIT, overflow: Overflow::DropOldest };
+        let (mailbox, mut inbox) = mailbox(bounds);
+        (1..=200).for_each(|id| assert_eq!(mailbox.push(event(id)), Pushed::Queued));
+        let first = events(&take(&mut inbox));
+        assert_eq!(first, (1..=first.len() as u64).collect::<Vec<_>>());
+        assert!((TAKEN_BYTES..TAKEN_BYTES + UNIT).contains(&(first.len() * UNIT)));
+        assert_eq!(mailbox.push(event(201)), Pushed::Queued);
+        let second = events(&take(&mut inbox));
+        assert_eq!(second[0], first.len() as u64 + 2, "one was pushed out");
+    }
+
+    #[test]
+    fn a_full_mailbox_drops_the_oldest_without_passing_over_all_of_them() {
+        let count = 20_000;
+        let bounds =
+            Bounds { bytes_soft_max: count * UNIT, bytes_max: count * UNIT, overflow: Overflow::DropOldest };
+        let (mailbox, mut inbox) = mailbox(bounds);
+        let publication = publication(1);
+        // With a pass over all for each this would take minutes.
+        for _ in 0..count * 10 {
+            let (publication, subscription) = (publication.clone(), SubscriptionId(1));
+            assert_eq!(mailbox.push(Parcel::Event { publication, subscription }), Pushed::Queued);
+        }
+        let mut left = 0;
+        loop {
+            match take(&mut inbox).len() {
+                0 => break,
+                some => left += some,
+            }
+        }
+        assert_eq!(left, count);
     }
 }

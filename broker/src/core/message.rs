@@ -239,4 +239,18 @@ impl Publication {
     pub fn cost(&self) -> usize {
         self.payload.len() + self.attributes.bytes() + PUBLICATION_OVERHEAD
     }
+
+    /// The same for queues, whose bytes are bounded otherwise: a consumer that does not acknowledge is no
+    /// reason to stop publishers.
+    pub fn uncharged(&self) -> Publication {
+        Publication {
+            id: self.id,
+            name: self.name.clone(),
+            publisher: self.publisher,
+            payload: self.payload.clone(),
+            attributes: self.attributes.clone(),
+            encodings: Encodings::default(),
+            charge: None,
+        }
+    }
 }

@@ -16,4 +16,8 @@ pub mod parcel;
 pub mod protocol;
 pub mod queues;
 pub mod realm;
+pub mod retained;
 pub mod topics;
+
+#[cfg(test)]
+mod testing;

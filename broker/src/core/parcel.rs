@@ -30,6 +30,15 @@ pub enum Parcel {
         /// The subscription that it matched.
         subscription: SubscriptionId,
     },
+    /// The last message of a topic, kept from before the subscription.
+    Retained {
+        /// The message.
+        publication: Arc<Publication>,
+        /// The subscription that asked for it.
+        subscription: SubscriptionId,
+        /// What the session said in asking, to tell apart who in it asked.
+        tag: u64,
+    },
     /// A message from a queue.
     Delivery(Delivery),
     /// A call to answer.
@@ -77,6 +86,8 @@ pub struct Invocation {
     pub payload: Payload,
     /// What travels with them.
     pub attributes: Attributes,
+    /// The caller takes results as they come, before the last one.
+    pub takes_progress: bool,
 }
 
 /// The answer to a call, as its caller sees it.
@@ -95,6 +106,8 @@ pub struct Answer {
     pub payload: Payload,
     /// What travels with them.
     pub attributes: Attributes,
+    /// More is to come.
+    pub is_progress: bool,
 }
 
 /// An application's error, or the house's.

@@ -4,7 +4,8 @@
 //! it leaves the realm and undoes what was done: subscriptions, registrations and consumers go, what was
 //! not acknowledged becomes ready again, calls that were under way are answered.
 
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
@@ -15,13 +16,14 @@ use tandem_protocols::payload::Payload;
 
 use crate::core::access::{self, Action, Principal, REPLY_PREFIX, Refusal};
 use crate::core::budget::Budget;
-use crate::core::calls::{Answered, Caller, Calls};
+use crate::core::calls::{Answered, CallTerms, Caller, Calls};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::{Attributes, Encodings, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
 use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, Settlement, Step};
-use crate::core::topics::{Sink, Subscriber, Topics};
+use crate::core::retained::RetainedLimits;
+use crate::core::topics::{Retain, Sink, Subscriber, Topics};
 use crate::metrics;
 
 /// The source of chance: numbers that nobody can guess, or, in a simulation, those of a seed.
@@ -43,6 +45,8 @@ pub struct RealmLimits {
     pub consumers_max: usize,
     /// Bytes of topic messages on their way, before publishers are no longer read.
     pub in_flight_bytes_max: usize,
+    /// What topics may keep for those who subscribe later.
+    pub retained: RetainedLimits,
     /// What queues may hold.
     pub queues: QueueLimits,
 }
@@ -72,7 +76,7 @@ impl Realm {
             name: name.into(),
             entropy,
             sessions: Mutex::default(),
-            topics: Topics::default(),
+            topics: Topics::new(limits.retained),
             calls: Calls::default(),
             queues: Queues::new(limits.queues),
             budget: Budget::new(limits.in_flight_bytes_max),
@@ -126,7 +130,7 @@ impl Realm {
             mailbox,
             subscriptions: Vec::new(),
             registrations: Vec::new(),
-            consumers: Vec::new(),
+            consumers: BTreeMap::new(),
             last_consumer: 0,
         })
     }
@@ -176,13 +180,12 @@ pub struct Member {
     mailbox: Mailbox,
     subscriptions: Vec<SubscriptionId>,
     registrations: Vec<RegistrationId>,
-    consumers: Vec<Consumption>,
+    consumers: BTreeMap<ConsumerId, Consumption>,
     last_consumer: u64,
 }
 
 #[derive(Debug)]
 struct Consumption {
-    id: ConsumerId,
     queue: Arc<Queue>,
     /// The subscription that feeds the queue, if it is bound to topics.
     binding: Option<SubscriptionId>,
@@ -211,13 +214,23 @@ impl Member {
 
     /// Subscribes to topics. Doing it again for the same pattern changes nothing.
     pub fn subscribe(&mut self, pattern: &Pattern) -> Result<SubscriptionId, Refusal> {
+        self.subscribe_and_replay(pattern, None)
+    }
+
+    /// The same, and with a tag what is kept of the topics comes into the mailbox, under that tag.
+    pub fn subscribe_and_replay(
+        &mut self,
+        pattern: &Pattern,
+        tag: Option<u64>,
+    ) -> Result<SubscriptionId, Refusal> {
         access::check(&self.principal, Action::Subscribe, pattern.as_str())?;
         let limit = self.realm.limits.subscriptions_max;
         if self.subscriptions.len() >= limit {
-            return Err(Refusal::TooMany("subscriptions of a session", limit));
+            let known = self.realm.topics.get(pattern).filter(|id| self.subscriptions.contains(id));
+            known.ok_or(Refusal::TooMany("subscriptions of a session", limit))?;
         }
         let sink = Sink::Mailbox(self.mailbox.clone());
-        let id = self.realm.topics.subscribe(pattern, self.subscriber(0), sink)?;
+        let id = self.realm.topics.subscribe_and_replay(pattern, self.subscriber(0), sink, tag)?;
         if !self.subscriptions.contains(&id) {
             self.subscriptions.push(id);
         }
@@ -241,7 +254,7 @@ impl Member {
         let queue = self.realm.queues.unnamed(&name, key, self.mailbox.clone(), credit);
         let sink = Sink::Queue(queue.clone());
         let binding = self.realm.topics.subscribe(pattern, self.subscriber(key.consumer.0), sink)?;
-        self.consumers.push(Consumption { id: key.consumer, queue, binding: Some(binding) });
+        self.consumers.insert(key.consumer, Consumption { queue, binding: Some(binding) });
         Ok(key.consumer)
     }
 
@@ -251,13 +264,34 @@ impl Member {
         Ok(self.publish_unchecked(outgoing, exclude_me))
     }
 
+    /// The same, and keeps it for those who subscribe later, or nothing for them any more.
+    pub fn publish_and_retain(
+        &self,
+        outgoing: Outgoing,
+        exclude_me: bool,
+        retain: Retain,
+    ) -> Result<u64, Refusal> {
+        if retain == Retain::No {
+            return self.publish(outgoing, exclude_me);
+        }
+        access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
+        let publication = self.charged(outgoing);
+        self.realm.topics.publish_and_retain(&publication, exclude_me.then_some(self.id), retain)?;
+        Ok(publication.id)
+    }
+
     fn publish_unchecked(&self, outgoing: Outgoing, exclude_me: bool) -> u64 {
+        let publication = self.charged(outgoing);
+        self.realm.topics.publish(&publication, exclude_me.then_some(self.id));
+        publication.id
+    }
+
+    /// A publication to a topic, charged to the realm's budget until nobody holds it any more.
+    fn charged(&self, outgoing: Outgoing) -> Arc<Publication> {
         metrics::PUBLICATIONS.add(1);
         let mut publication = self.publication(outgoing);
         publication.charge = Some(self.realm.budget.charge(publication.cost()));
-        let publication = Arc::new(publication);
-        self.realm.topics.publish(&publication, exclude_me.then_some(self.id));
-        publication.id
+        Arc::new(publication)
     }
 
     /// Puts a message into a queue, and gives its number.
@@ -279,7 +313,7 @@ impl Member {
         access::check(&self.principal, Action::Consume, queue.as_str())?;
         let key = self.next_consumer()?;
         let queue = self.realm.queues.consume(queue, key, self.mailbox.clone(), credit)?;
-        self.consumers.push(Consumption { id: key.consumer, queue, binding: None });
+        self.consumers.insert(key.consumer, Consumption { queue, binding: None });
         Ok(key.consumer)
     }
 
@@ -289,7 +323,7 @@ impl Member {
         let key = self.next_consumer()?;
         let name = self.private_name("reply");
         let queue = self.realm.queues.own(&name, key, self.mailbox.clone(), credit)?;
-        self.consumers.push(Consumption { id: key.consumer, queue, binding: None });
+        self.consumers.insert(key.consumer, Consumption { queue, binding: None });
         Ok((name, key.consumer))
     }
 
@@ -318,12 +352,10 @@ impl Member {
     /// Forgets a closed consumer once it holds nothing any more.
     pub fn release_if_settled(&mut self, consumer: ConsumerId) {
         let key = self.key(consumer);
-        let place = self.consumers.iter().position(|known| known.id == consumer);
-        if let Some(place) = place
-            && self.consumers[place].queue.is_settled(key)
+        if let Entry::Occupied(known) = self.consumers.entry(consumer)
+            && known.get().queue.is_settled(key)
         {
-            let consumption = self.consumers.swap_remove(place);
-            self.realm.queues.leave(&consumption.queue, key);
+            self.realm.queues.leave(&known.remove().queue, key);
         }
     }
 
@@ -374,10 +406,10 @@ impl Member {
     }
 
     /// Calls a procedure. The answer comes into the mailbox under `call`.
-    pub fn call(&self, call: u64, outgoing: Outgoing) -> Result<(), Refusal> {
+    pub fn call(&self, call: u64, outgoing: Outgoing, terms: CallTerms) -> Result<(), Refusal> {
         let Outgoing { name, payload, attributes } = outgoing;
         access::check(&self.principal, Action::Call, name.as_str())?;
-        let caller = Caller { session: self.id, call, mailbox: self.mailbox.clone() };
+        let caller = Caller { session: self.id, call, mailbox: self.mailbox.clone(), terms };
         self.realm.calls.call(caller, name, payload, attributes)
     }
 
@@ -421,7 +453,7 @@ impl Member {
     }
 
     fn consumption(&self, consumer: ConsumerId) -> Result<&Consumption, Refusal> {
-        self.consumers.iter().find(|known| known.id == consumer).ok_or(Refusal::NoSuchDelivery)
+        self.consumers.get(&consumer).ok_or(Refusal::NoSuchDelivery)
     }
 
     /// A name in the house's own part of the address space that nobody can guess.
@@ -438,7 +470,7 @@ impl Drop for Member {
         for subscription in &self.subscriptions {
             realm.topics.unsubscribe(*subscription, Subscriber { session: *id, binding: 0 });
         }
-        for Consumption { id: consumer, queue, binding } in &self.consumers {
+        for (consumer, Consumption { queue, binding }) in &self.consumers {
             if let Some(binding) = binding {
                 realm.topics.unsubscribe(*binding, Subscriber { session: *id, binding: consumer.0 });
             }
@@ -447,5 +479,192 @@ impl Drop for Member {
         realm.calls.leave(*id);
         realm.sessions.lock().remove(id);
         metrics::SESSIONS.add(-1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::core::calls::CANCELED;
+    use crate::core::mailbox::Inbox;
+    use crate::core::testing::{UNIT, exact, large_mailbox, name, payload, take};
+
+    const CREDIT: Credit = Credit { messages: 2, bytes: 1 << 20 };
+
+    fn realm(limits: impl FnOnce(&mut RealmLimits)) -> Arc<Realm> {
+        let queues =
+            QueueLimits { queues_max: 9, messages_max: 99, bytes_max: 1 << 20, total_bytes_max: 1 << 20 };
+        let mut all = RealmLimits {
+            sessions_max: 3,
+            subscriptions_max: 2,
+            registrations_max: 2,
+            consumers_max: 3,
+            in_flight_bytes_max: 1 << 20,
+            retained: RetainedLimits::default(),
+            queues,
+        };
+        limits(&mut all);
+        let last = AtomicU64::new(0);
+        Realm::new("test", all, Arc::new(move || last.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn join(realm: &Arc<Realm>) -> (Member, Inbox) {
+        let principal = Principal { id: "u".into(), role: "r".into(), method: "anonymous" };
+        let (mailbox, inbox) = large_mailbox();
+        (realm.join(principal, mailbox).unwrap(), inbox)
+    }
+
+    fn to(text: &str) -> Outgoing {
+        Outgoing { name: name(text), payload: payload(), attributes: Attributes::default() }
+    }
+
+    #[test]
+    fn dropping_a_member_undoes_everything() {
+        let realm = realm(|_| {});
+        let (mut member, mut inbox) = join(&realm);
+        let (mut other, mut others) = join(&realm);
+        member.subscribe(&exact("t")).unwrap();
+        member.bind(&Pattern::prefix("t").unwrap(), CREDIT).unwrap();
+        member.consume(&name("q"), CREDIT).unwrap();
+        let (reply, _) = member.reply_queue(CREDIT).unwrap();
+        member.register(&exact("p")).unwrap();
+        other.register(&exact("p2")).unwrap();
+        for n in 1..=3 {
+            other.publish(to("t"), true).unwrap();
+            other.send(to("q")).unwrap();
+            other.send(to(reply.as_str())).unwrap();
+            other.call(n, to("p"), CallTerms::default()).unwrap();
+            member.call(n, to("p2"), CallTerms::default()).unwrap();
+        }
+        // 3 events, and of the others what its credit allows.
+        assert_eq!(take(&mut inbox).len(), 3 + 2 + 2 + 2 + 3);
+        assert_eq!((realm.calls().pending(), realm.queues().len()), (6, 2));
+        drop(member);
+        assert_eq!(realm.sessions(), 1);
+        assert!(realm.topics().is_empty());
+        assert_eq!((realm.calls().registrations(), realm.calls().pending()), (1, 0));
+        assert_eq!((realm.queues().len(), realm.queues().bytes()), (1, 3 * UNIT), "what was sent to q");
+        assert_eq!(realm.budget.bytes(), 0);
+        let told = take(&mut others);
+        let is_canceled = |parcel: &&Parcel| {
+            matches!(parcel, Parcel::Outcome(outcome)
+                if outcome.result.as_ref().is_err_and(|failure| &*failure.error == CANCELED))
+        };
+        assert_eq!(told.iter().filter(is_canceled).count(), 3);
+        assert_eq!(told.iter().filter(|parcel| matches!(parcel, Parcel::Interrupt { .. })).count(), 3);
+
+        let consumer = other.consume(&name("q"), Credit { messages: 9, ..CREDIT }).unwrap();
+        let redelivered: Vec<u32> = take(&mut others)
+            .into_iter()
+            .map(|parcel| match parcel {
+                Parcel::Delivery(delivery) => {
+                    other.settle(consumer, delivery.sequence, Settlement::Accept).unwrap();
+                    delivery.redeliveries
+                }
+                parcel => panic!("not a delivery: {parcel:?}"),
+            })
+            .collect();
+        assert_eq!(redelivered, [1, 1, 0]);
+        drop(other);
+        assert_eq!((realm.sessions(), realm.queues().len(), realm.queues().bytes()), (0, 0, 0));
+    }
+
+    #[test]
+    fn each_limit_of_a_session_is_reached() {
+        let realm = realm(|_| {});
+        let (mut member, _inbox) = join(&realm);
+        let first = member.subscribe(&exact("t1")).unwrap();
+        member.subscribe(&exact("t2")).unwrap();
+        assert_eq!(member.subscribe(&exact("t1")), Ok(first), "this changes nothing");
+        let too_many = |what| Err(Refusal::TooMany(what, 2));
+        assert_eq!(member.subscribe(&exact("t3")), too_many("subscriptions of a session"));
+        member.unsubscribe(first).unwrap();
+        assert_eq!(member.unsubscribe(first), Err(Refusal::NoSuchSubscription));
+        member.subscribe(&exact("t3")).unwrap();
+
+        let registration = member.register(&exact("p1")).unwrap();
+        member.register(&exact("p2")).unwrap();
+        assert!(matches!(member.register(&exact("p3")), Err(Refusal::TooMany(_, 2))));
+        member.unregister(registration).unwrap();
+        member.register(&exact("p3")).unwrap();
+
+        let consumer = member.consume(&name("q"), CREDIT).unwrap();
+        member.bind(&exact("t"), CREDIT).unwrap();
+        member.reply_queue(CREDIT).unwrap();
+        assert!(matches!(member.consume(&name("q"), CREDIT), Err(Refusal::TooMany(_, 3))));
+        assert!(matches!(member.bind(&exact("t"), CREDIT), Err(Refusal::TooMany(_, 3))));
+        assert!(matches!(member.reply_queue(CREDIT), Err(Refusal::TooMany(_, 3))));
+        member.close_consumer(consumer).unwrap();
+        member.consume(&name("q"), CREDIT).unwrap();
+    }
+
+    #[test]
+    fn a_realm_takes_no_more_sessions_than_it_may() {
+        let realm = realm(|limits| limits.sessions_max = 1);
+        let (member, _inbox) = join(&realm);
+        let (mailbox, _other) = large_mailbox();
+        let refused = realm.join(member.principal().clone(), mailbox);
+        assert_eq!(refused.err(), Some(Refusal::TooMany("sessions", 1)));
+        drop(member);
+        join(&realm);
+    }
+
+    #[test]
+    fn a_publisher_is_congested_until_its_events_are_read() {
+        let realm = realm(|limits| limits.in_flight_bytes_max = UNIT);
+        let (mut subscriber, mut inbox) = join(&realm);
+        subscriber.subscribe(&exact("t")).unwrap();
+        let (publisher, _unused) = join(&realm);
+        publisher.publish(to("t"), false).unwrap();
+        assert!(!publisher.congested(Waker::noop()));
+        publisher.publish(to("t"), false).unwrap();
+        assert!(publisher.congested(Waker::noop()));
+        take(&mut inbox);
+        assert!(!publisher.congested(Waker::noop()));
+    }
+
+    #[test]
+    fn a_closed_consumer_stays_until_it_settled_what_it_holds() {
+        let realm = realm(|_| {});
+        let (mut member, mut inbox) = join(&realm);
+        let bound = member.bind(&exact("t"), CREDIT).unwrap();
+        member.publish(to("t"), false).unwrap();
+        member.publish(to("t"), true).unwrap();
+        assert_eq!(take(&mut inbox).len(), 1);
+        member.close_consumer(bound).unwrap();
+        assert!(realm.topics().is_empty());
+        assert_eq!(realm.queues().bytes(), UNIT);
+        member.settle(bound, 1, Settlement::Accept).unwrap();
+        member.release_if_settled(bound);
+        assert_eq!(realm.queues().bytes(), 0);
+        assert_eq!(member.settle(bound, 1, Settlement::Accept), Err(Refusal::NoSuchDelivery));
+        assert_eq!(member.close_consumer(bound), Err(Refusal::NoSuchDelivery));
+    }
+
+    #[test]
+    fn a_transaction_that_is_refused_publishes_nothing() {
+        let realm = realm(|_| {});
+        let (mut member, mut inbox) = join(&realm);
+        member.subscribe(&exact("t")).unwrap();
+        let unknown = Operation::Settle(ConsumerId(9), 1, Settlement::Accept);
+        let operations = vec![Operation::Publish(to("t")), Operation::Send(to("q")), unknown];
+        assert_eq!(member.commit(operations.clone()), Err(Refusal::NoSuchDelivery));
+        let reserved = vec![Operation::Send(to("q")), Operation::Publish(to("wamp.x"))];
+        assert_eq!(member.commit(reserved), Err(Refusal::Reserved("wamp.x".to_owned())));
+        assert_eq!((take(&mut inbox).len(), realm.queues().len()), (0, 0));
+        assert_eq!(member.commit(operations[..2].to_vec()), Ok(()));
+        assert_eq!((take(&mut inbox).len(), realm.queues().len()), (1, 1));
+    }
+
+    #[test]
+    fn everybody_hears_the_farewell() {
+        let realm = realm(|_| {});
+        let mut members = [join(&realm), join(&realm)];
+        realm.say_farewell(Farewell::Shutdown);
+        for (_, inbox) in &mut members {
+            assert!(matches!(take(inbox)[..], [Parcel::Farewell(Farewell::Shutdown)]));
+        }
     }
 }

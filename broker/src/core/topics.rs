@@ -5,7 +5,7 @@ use std::collections::hash_map::RandomState;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 
 use crate::core::access::Refusal;
 use crate::core::index::Index;
@@ -14,6 +14,7 @@ use crate::core::message::{Publication, SessionId};
 use crate::core::name::Pattern;
 use crate::core::parcel::{Parcel, SubscriptionId};
 use crate::core::queues::Queue;
+use crate::core::retained::{Retained, RetainedLimits};
 use crate::metrics;
 
 /// Where the events of a subscription go.
@@ -46,6 +47,19 @@ struct State {
     index: Index<SubscriptionId>,
     subscriptions: HashMap<SubscriptionId, Subscription>,
     last_id: u64,
+    retained: Retained,
+}
+
+/// What a publication means for what is kept of its topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retain {
+    /// Nothing.
+    #[default]
+    No,
+    /// It is kept in place of the one before, for those who subscribe later.
+    Set,
+    /// Nothing is kept any more.
+    Remove,
 }
 
 #[derive(Debug)]
@@ -55,16 +69,34 @@ struct Subscription {
 }
 
 impl Topics {
-    /// Adds a subscriber. All subscribers of one pattern share its subscription's number; subscribing
-    /// again changes nothing and gives the same number.
+    /// No subscriptions yet, and nothing kept.
+    pub fn new(limits: RetainedLimits) -> Topics {
+        let state = State { retained: Retained::new(limits), ..State::default() };
+        Topics { state: RwLock::new(state) }
+    }
+
+    /// Adds a subscriber, as [`Topics::subscribe_and_replay`] does, without what was kept.
     pub fn subscribe(
         &self,
         pattern: &Pattern,
         subscriber: Subscriber,
         sink: Sink,
     ) -> Result<SubscriptionId, Refusal> {
+        self.subscribe_and_replay(pattern, subscriber, sink, None)
+    }
+
+    /// Adds a subscriber. All subscribers of one pattern share its subscription's number; subscribing
+    /// again changes nothing and gives the same number. With a tag the sink gets what is kept of the topics that
+    /// match, under that tag, before anything that is published after.
+    pub fn subscribe_and_replay(
+        &self,
+        pattern: &Pattern,
+        subscriber: Subscriber,
+        sink: Sink,
+        tag: Option<u64>,
+    ) -> Result<SubscriptionId, Refusal> {
         let mut state = self.state.write();
-        let State { index, subscriptions, last_id } = &mut *state;
+        let State { index, subscriptions, last_id, retained } = &mut *state;
         let id = match index.get(pattern) {
             Some(id) => *id,
             None => {
@@ -77,7 +109,16 @@ impl Topics {
             }
         };
         if let Some(subscription) = subscriptions.get_mut(&id) {
-            subscription.subscribers.entry(subscriber).or_insert(sink);
+            subscription.subscribers.entry(subscriber).or_insert_with(|| sink.clone());
+        }
+        for publication in tag.iter().flat_map(|_| retained.matching(pattern)).cloned() {
+            let tag = tag.unwrap_or_default();
+            match &sink {
+                Sink::Mailbox(mailbox) => {
+                    mailbox.push(Parcel::Retained { publication, subscription: id, tag })
+                }
+                Sink::Queue(queue) => queue.push_bound(publication),
+            };
         }
         Ok(id)
     }
@@ -101,25 +142,29 @@ impl Topics {
     /// exact patterns first, then prefixes from short to long, then wildcards. Never waits. Says how many
     /// took it.
     pub fn publish(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
-        let state = self.state.read();
-        let mut taken = 0;
-        state.index.for_each_match(publication.name.as_str(), |id| {
-            let Some(subscription) = state.subscriptions.get(id) else { return };
-            for (subscriber, sink) in &subscription.subscribers {
-                if exclude == Some(subscriber.session) {
-                    continue;
-                }
-                let pushed = match sink {
-                    Sink::Mailbox(mailbox) => {
-                        mailbox.push(Parcel::Event { publication: publication.clone(), subscription: *id })
-                    }
-                    Sink::Queue(queue) => queue.push_bound(publication.clone()),
-                };
-                taken += usize::from(pushed == Pushed::Queued);
-            }
-        });
-        metrics::EVENTS.add(taken as i64);
-        taken
+        self.state.read().publish(publication, exclude)
+    }
+
+    /// The same, and keeps the publication or what was kept before it no more.
+    pub fn publish_and_retain(
+        &self,
+        publication: &Arc<Publication>,
+        exclude: Option<SessionId>,
+        retain: Retain,
+    ) -> Result<usize, Refusal> {
+        let mut state = self.state.write();
+        match retain {
+            Retain::No => {}
+            Retain::Set => state.retained.set(publication)?,
+            Retain::Remove => state.retained.remove(&publication.name),
+        }
+        // Whoever subscribes now gets it either from what is kept or as an event, not both.
+        Ok(RwLockWriteGuard::downgrade(state).publish(publication, exclude))
+    }
+
+    /// The number of the subscription to this very pattern, if there is one.
+    pub fn get(&self, pattern: &Pattern) -> Option<SubscriptionId> {
+        self.state.read().index.get(pattern).copied()
     }
 
     /// The pattern of a subscription.
@@ -135,5 +180,171 @@ impl Topics {
     /// True when there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl State {
+    fn publish(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
+        let mut taken = 0;
+        let mut for_queues = None;
+        self.index.for_each_match(publication.name.as_str(), |id| {
+            let Some(subscription) = self.subscriptions.get(id) else { return };
+            for (subscriber, sink) in &subscription.subscribers {
+                if exclude == Some(subscriber.session) {
+                    continue;
+                }
+                let pushed = match sink {
+                    Sink::Mailbox(mailbox) => {
+                        mailbox.push(Parcel::Event { publication: publication.clone(), subscription: *id })
+                    }
+                    Sink::Queue(queue) => {
+                        let shared = for_queues.get_or_insert_with(|| Arc::new(publication.uncharged()));
+                        queue.push_bound(shared.clone())
+                    }
+                };
+                taken += usize::from(pushed == Pushed::Queued);
+            }
+        });
+        metrics::EVENTS.add(taken as i64);
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::budget::Budget;
+    use crate::core::mailbox::Inbox;
+    use crate::core::parcel::ConsumerId;
+    use crate::core::queues::{ConsumerKey, Credit, QueueLimits, Queues};
+    use crate::core::testing::{UNIT, exact, large_mailbox, name, publication, take};
+
+    fn session(number: u64) -> Subscriber {
+        Subscriber { session: SessionId(number), binding: 0 }
+    }
+
+    fn subscribe(topics: &Topics, pattern: &Pattern, number: u64) -> (SubscriptionId, Inbox) {
+        let (mailbox, inbox) = large_mailbox();
+        (topics.subscribe(pattern, session(number), Sink::Mailbox(mailbox)).unwrap(), inbox)
+    }
+
+    /// By the subscription that it came for, and the publication.
+    fn events(inbox: &mut Inbox) -> Vec<(SubscriptionId, u64)> {
+        let event = |parcel| match parcel {
+            Parcel::Event { publication, subscription } => (subscription, publication.id),
+            other => panic!("not an event: {other:?}"),
+        };
+        take(inbox).into_iter().map(event).collect()
+    }
+
+    #[test]
+    fn all_subscribers_of_a_pattern_share_its_number() {
+        let topics = Topics::default();
+        let (first, mut inbox1) = subscribe(&topics, &exact("a.b"), 1);
+        let (second, mut inbox2) = subscribe(&topics, &exact("a.b"), 2);
+        let (other, mut inbox3) = subscribe(&topics, &Pattern::prefix("a.b").unwrap(), 3);
+        assert_eq!(first, second);
+        assert_ne!(first, other);
+        assert_eq!(topics.get(&exact("a.b")), Some(first));
+        assert_eq!(topics.pattern(first), Some(exact("a.b")));
+        assert_eq!(topics.publish(&publication("a.b", 7), None), 3);
+        assert_eq!(events(&mut inbox1), [(first, 7)]);
+        assert_eq!(events(&mut inbox2), [(first, 7)]);
+        assert_eq!(events(&mut inbox3), [(other, 7)]);
+    }
+
+    #[test]
+    fn subscribing_again_changes_nothing() {
+        let topics = Topics::default();
+        let (first, mut inbox) = subscribe(&topics, &exact("a.b"), 1);
+        let (again, mut unused) = subscribe(&topics, &exact("a.b"), 1);
+        assert_eq!(first, again);
+        assert_eq!(topics.publish(&publication("a.b", 1), None), 1);
+        assert_eq!((events(&mut inbox).len(), events(&mut unused).len()), (1, 0));
+    }
+
+    #[test]
+    fn a_publisher_can_be_left_out() {
+        let topics = Topics::default();
+        let (id, mut own) = subscribe(&topics, &exact("a.b"), 1);
+        let (_, mut other) = subscribe(&topics, &exact("a.b"), 2);
+        assert_eq!(topics.publish(&publication("a.b", 1), Some(SessionId(1))), 1);
+        assert_eq!(events(&mut own), []);
+        assert_eq!(events(&mut other), [(id, 1)]);
+    }
+
+    #[test]
+    fn events_come_for_exact_patterns_first_then_prefixes_from_short_to_long_then_wildcards() {
+        let topics = Topics::default();
+        let (mailbox, mut inbox) = large_mailbox();
+        let patterns = [
+            Pattern::wildcard("a..c").unwrap(),
+            Pattern::prefix("a.b").unwrap(),
+            exact("a.b.c"),
+            Pattern::prefix("").unwrap(),
+        ];
+        let ids = patterns
+            .map(|pattern| topics.subscribe(&pattern, session(1), Sink::Mailbox(mailbox.clone())).unwrap());
+        assert_eq!(topics.publish(&publication("a.b.c", 1), None), 4);
+        let order: Vec<_> = events(&mut inbox).into_iter().map(|(id, _)| id).collect();
+        assert_eq!(order, [ids[2], ids[3], ids[1], ids[0]]);
+    }
+
+    #[test]
+    fn the_last_unsubscribe_frees_the_pattern_and_its_number_is_not_used_again() {
+        let topics = Topics::default();
+        let (first, _inbox) = subscribe(&topics, &exact("a.b"), 1);
+        subscribe(&topics, &exact("a.b"), 2);
+        assert!(!topics.unsubscribe(first, session(3)));
+        assert!(topics.unsubscribe(first, session(1)));
+        assert!(!topics.unsubscribe(first, session(1)));
+        assert_eq!(topics.len(), 1);
+        assert!(topics.unsubscribe(first, session(2)));
+        assert!(topics.is_empty());
+        assert_eq!((topics.get(&exact("a.b")), topics.pattern(first)), (None, None));
+        assert_eq!(topics.publish(&publication("a.b", 1), None), 0);
+        assert_ne!(subscribe(&topics, &exact("a.b"), 1).0, first);
+    }
+
+    #[test]
+    fn a_slow_subscriber_loses_only_its_own_events() {
+        use crate::core::mailbox::{Bounds, Overflow, mailbox};
+        let topics = Topics::default();
+        let bounds = Bounds { bytes_soft_max: UNIT, bytes_max: UNIT, overflow: Overflow::DropNewest };
+        let (slow, mut slow_inbox) = mailbox(bounds);
+        let id = topics.subscribe(&exact("a.b"), session(1), Sink::Mailbox(slow)).unwrap();
+        let (_, mut inbox) = subscribe(&topics, &exact("a.b"), 2);
+        let taken: Vec<_> = (1..=3).map(|n| topics.publish(&publication("a.b", n), None)).collect();
+        assert_eq!(taken, [2, 1, 1]);
+        assert_eq!(events(&mut slow_inbox), [(id, 1)]);
+        assert_eq!(events(&mut inbox), [(id, 1), (id, 2), (id, 3)]);
+    }
+
+    #[test]
+    fn what_a_bound_queue_keeps_does_not_hold_the_budget_of_publishers() {
+        let topics = Topics::default();
+        let limits =
+            QueueLimits { queues_max: 1, messages_max: 10, bytes_max: 1 << 20, total_bytes_max: 1 << 20 };
+        let queues = Queues::new(limits);
+        let (mailbox, mut inbox) = large_mailbox();
+        let key = ConsumerKey { session: SessionId(1), consumer: ConsumerId(1) };
+        let credit = Credit { messages: 1, bytes: 1 << 20 };
+        let queue = queues.unnamed(&name("tandem.bound.1"), key, mailbox, credit);
+        let subscriber = Subscriber { session: SessionId(1), binding: 1 };
+        let id = topics.subscribe(&exact("a.b"), subscriber, Sink::Queue(queue.clone())).unwrap();
+        let (_, mut plain) = subscribe(&topics, &exact("a.b"), 2);
+        let budget = Budget::new(1 << 20);
+        for number in 1..=2 {
+            let mut publication = Arc::into_inner(publication("a.b", number)).unwrap();
+            publication.charge = Some(budget.charge(publication.cost()));
+            assert_eq!(topics.publish(&Arc::new(publication), None), 2);
+        }
+        assert_eq!((queue.len(), take(&mut inbox).len()), (2, 1));
+        assert_eq!(budget.bytes(), 2 * UNIT, "a mailbox holds them");
+        assert_eq!(events(&mut plain).len(), 2);
+        assert_eq!((budget.bytes(), queues.bytes()), (0, 2 * UNIT));
+        assert!(topics.unsubscribe(id, subscriber));
+        queues.leave(&queue, key);
+        assert_eq!((topics.len(), queues.bytes()), (1, 0));
     }
 }

@@ -67,6 +67,11 @@ const PONGS_MAX: usize = 16;
 /// Rounds of writing and reading before other tasks get their turn.
 const ROUNDS_MAX: usize = 16;
 
+/// Writes before the peer is read again, and parcels that go into one of them. A peer that takes all it is
+/// given is not to be unheard meanwhile, nor are parcels of which nothing is written to take for ever.
+const WRITES_MAX: usize = 8;
+const PARCELS_MAX: usize = 4096;
+
 /// What an idle connection may keep of its queues' capacity, in elements.
 const IDLE_CAPACITY: usize = 4;
 
@@ -83,8 +88,11 @@ enum Phase {
     Closing(Close),
     /// Everything was written; the peer may answer the wire's goodbye.
     AwaitingClose,
-    /// Nothing is expected any more; read until the peer is done, so that it sees what was written.
-    Lingering,
+    /// Nothing is expected any more. Our direction is closed, then read on until the peer is done, so that it
+    /// sees what was written.
+    Lingering {
+        shut: bool,
+    },
 }
 
 /// One connection.
@@ -117,6 +125,12 @@ pub struct Connection<W> {
     pinged: Option<Instant>,
     incomplete_since: Option<Instant>,
     slow_since: Option<Instant>,
+    /// Since when the wire has taken nothing of what there is for it; none while there is nothing.
+    blocked_since: Option<Instant>,
+    /// The wire took something in this turn.
+    wrote: bool,
+    /// The peer has closed its direction. What is owed may still reach it.
+    ended: bool,
     phase_since: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -176,6 +190,9 @@ impl<W: Wire> Connection<W> {
             pinged: None,
             incomplete_since: None,
             slow_since: None,
+            blocked_since: None,
+            wrote: false,
+            ended: false,
             phase_since: now,
             timer: None,
         }
@@ -194,27 +211,48 @@ impl<W: Wire> Connection<W> {
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let now = now();
         self.run_timers(now)?;
+        self.wrote = false;
         for _ in 0..ROUNDS_MAX {
             self.poll_authentication(cx, now);
-            let blocked = match self.poll_write(cx, now) {
-                Poll::Ready(result) => {
-                    result?;
-                    false
-                }
-                Poll::Pending => true,
+            let written = match self.poll_write(cx, now)? {
+                Poll::Ready(written) => Some(written),
+                Poll::Pending => None,
             };
-            self.watch_slowness(cx, blocked, now);
+            if self.is_over() {
+                return Poll::Ready(Ok(()));
+            }
+            self.watch_slowness(cx, written.is_none(), now);
             match self.poll_read(cx, now)? {
+                Poll::Pending if written == Some(Written::Some) => {}
                 Poll::Pending => {
                     self.shrink();
                     return Poll::Pending;
                 }
                 Poll::Ready(Read::Some) => {}
-                Poll::Ready(Read::End) => return Poll::Ready(Ok(())),
+                Poll::Ready(Read::End) => self.note_end(now),
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// True when nothing can come any more and everything was written.
+    fn is_over(&self) -> bool {
+        self.ended && matches!(self.phase, Phase::Lingering { shut: true })
+    }
+
+    /// The peer closed its direction: it may still read what it is owed.
+    fn note_end(&mut self, now: Instant) {
+        self.ended = true;
+        self.end_session(Close::new(Reason::Done, "the peer ended the stream"), now);
+        if matches!(self.phase, Phase::AwaitingClose) {
+            self.linger(now);
+        }
+    }
+
+    fn linger(&mut self, now: Instant) {
+        self.phase = Phase::Lingering { shut: false };
+        self.phase_since = now;
     }
 
     // ---- the session ---------------------------------------------------------------------------------
@@ -289,15 +327,19 @@ impl<W: Wire> Connection<W> {
 
     // ---- writing -------------------------------------------------------------------------------------
 
-    /// Writes until there is nothing more to write (ready) or the wire takes no more (pending).
-    fn poll_write(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
-        COMPOSING.with_borrow_mut(|buffer| {
-            loop {
+    /// Writes until there is nothing more to write, the wire takes no more (pending), or it is others' turn.
+    fn poll_write(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<Poll<Written>> {
+        let outcome = COMPOSING.with_borrow_mut(|buffer| {
+            for _ in 0..WRITES_MAX {
                 ready!(self.poll_backlog(cx))?;
                 buffer.clear();
-                self.compose(cx, buffer, now);
+                let composed = self.compose(cx, buffer, now);
                 if buffer.is_empty() && self.backlog.is_empty() {
-                    return self.poll_finished(cx, now);
+                    if composed == Written::Some {
+                        continue;
+                    }
+                    ready!(self.poll_finished(cx, now))?;
+                    return Poll::Ready(Ok(Written::All));
                 }
                 if self.backlog.is_empty() {
                     ready!(self.poll_buffer(cx, buffer))?;
@@ -305,7 +347,21 @@ impl<W: Wire> Connection<W> {
                     self.backlog.push_back(Bytes::copy_from_slice(buffer));
                 }
             }
-        })
+            Poll::Ready(Ok(Written::Some))
+        });
+        if self.wrote && self.blocked_since.take().is_some() {
+            // A ping may lie behind what the peer is taking in right now.
+            self.pinged = self.pinged.map(|_| now);
+        }
+        if outcome.is_pending() {
+            self.blocked_since.get_or_insert(now);
+        } else {
+            self.blocked_since = None;
+        }
+        match outcome {
+            Poll::Ready(result) => result.map(Poll::Ready),
+            Poll::Pending => Ok(Poll::Pending),
+        }
     }
 
     fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -321,6 +377,7 @@ impl<W: Wire> Connection<W> {
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.wrote = true;
             while let Some(first) = self.backlog.front_mut() {
                 if written < first.len() {
                     first.advance(written);
@@ -338,6 +395,7 @@ impl<W: Wire> Connection<W> {
         let written = match Pin::new(&mut self.wire).poll_write(cx, buffer) {
             Poll::Ready(result) => {
                 metrics::WRITES.add(1);
+                self.wrote = true;
                 result?
             }
             Poll::Pending => 0,
@@ -349,12 +407,17 @@ impl<W: Wire> Connection<W> {
         Poll::Ready(Ok(()))
     }
 
-    /// Composes the next write: into the buffer and, for what is large, into the backlog.
-    fn compose(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>, now: Instant) {
+    /// Composes the next write: into the buffer and, for what is large, into the backlog. Says whether that
+    /// is all there is.
+    fn compose(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>, now: Instant) -> Written {
         for data in std::mem::take(&mut self.pings) {
-            self.transport.pong(&data, buffer);
+            // Nothing may follow the wire's goodbye (RFC 6455, 5.5.1).
+            if matches!(self.phase, Phase::Open | Phase::Closing(_)) {
+                self.transport.pong(&data, buffer);
+            }
         }
-        let mut settled = 0;
+        let (mut settled, mut parcels) = (0, 0);
+        let mut composed = Written::Some;
         while buffer.len() < COMPOSE_BYTES && self.backlog.is_empty() {
             if !self.fragments.is_empty() {
                 let rest = std::mem::take(&mut self.fragments);
@@ -372,17 +435,22 @@ impl<W: Wire> Connection<W> {
                         self.put_aside(buffer, first);
                     }
                 }
+            } else if parcels == PARCELS_MAX {
+                break;
             } else if let Some(parcel) = self.next_parcel(cx) {
+                parcels += 1;
                 settled += mailbox::cost(&parcel);
                 if let Some(session) = &mut self.session {
                     session.deliver(parcel, now);
                 }
                 self.drain_session(now);
             } else {
+                composed = Written::All;
                 break;
             }
         }
         self.inbox.settled(settled);
+        composed
     }
 
     fn put_aside(&mut self, buffer: &mut Vec<u8>, body: Bytes) {
@@ -406,16 +474,20 @@ impl<W: Wire> Connection<W> {
         if let Phase::Closing(close) = &self.phase {
             let mut goodbye = Vec::new();
             let awaits_answer = self.transport.close(Some(close.reason), &mut goodbye);
-            self.phase = if awaits_answer { Phase::AwaitingClose } else { Phase::Lingering };
+            self.phase = Phase::AwaitingClose;
             self.phase_since = now;
+            if !awaits_answer || self.ended {
+                self.linger(now);
+            }
             if !goodbye.is_empty() {
                 self.backlog.push_back(goodbye.into());
                 ready!(self.poll_backlog(cx))?;
             }
         }
         ready!(Pin::new(&mut self.wire).poll_flush(cx))?;
-        if matches!(self.phase, Phase::Lingering) {
+        if matches!(self.phase, Phase::Lingering { shut: false }) {
             ready!(Pin::new(&mut self.wire).poll_shutdown(cx))?;
+            self.phase = Phase::Lingering { shut: true };
         }
         Poll::Ready(Ok(()))
     }
@@ -424,9 +496,15 @@ impl<W: Wire> Connection<W> {
 
     /// Reads once. Pending when there is nothing to read, or nothing should be read now.
     fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<Poll<Read>> {
+        if self.ended {
+            return Ok(Poll::Pending);
+        }
         if self.reading_pauses(cx) {
-            // What we do not read cannot count as the peer's silence.
+            // What we do not read cannot count as the peer's silence; nor is a message late that we do not
+            // let arrive.
             self.heard = now;
+            self.pinged = None;
+            self.incomplete_since = self.incomplete_since.map(|_| now);
             if let Some(session) = &mut self.session {
                 session.pause(now);
             }
@@ -462,7 +540,7 @@ impl<W: Wire> Connection<W> {
     }
 
     fn take_in(&mut self, data: &mut [u8], now: Instant) {
-        if matches!(self.phase, Phase::Lingering) {
+        if matches!(self.phase, Phase::Lingering { .. }) {
             return;
         }
         let established = self.session.as_ref().is_some_and(|session| session.is_established());
@@ -474,13 +552,13 @@ impl<W: Wire> Connection<W> {
             }
         }
         let batch = Batch::begin();
-        let (result, closed) = {
+        let (result, closed, messages) = {
             let Connection { transport, session, pings, .. } = self;
-            let mut arrivals = Arrivals { closed: false, pings };
+            let mut arrivals = Arrivals { closed: false, messages: 0, pings };
             let result = transport.receive(data, established, &mut |arrival| {
                 arrivals.take(arrival, session.as_deref_mut(), now);
             });
-            (result, arrivals.closed)
+            (result, arrivals.closed, arrivals.messages)
         };
         self.drain_session(now);
         drop(batch);
@@ -489,26 +567,25 @@ impl<W: Wire> Connection<W> {
         } else if closed {
             self.peer_closes(now);
         }
-        self.watch_completeness(now);
+        self.watch_completeness(messages, now);
     }
 
     fn peer_closes(&mut self, now: Instant) {
         match self.phase {
             // Answered by the same goodbye, after what was said before.
             Phase::Open => self.end_session(Close::new(Reason::Done, "the peer closed"), now),
-            Phase::AwaitingClose => {
-                self.phase = Phase::Lingering;
-                self.phase_since = now;
-            }
-            Phase::Closing(_) | Phase::Lingering => {}
+            Phase::AwaitingClose => self.linger(now),
+            Phase::Closing(_) | Phase::Lingering { .. } => {}
         }
     }
 
     // ---- time ----------------------------------------------------------------------------------------
 
-    fn watch_completeness(&mut self, now: Instant) {
-        self.incomplete_since =
-            if self.transport.is_incomplete() { self.incomplete_since.or(Some(now)) } else { None };
+    /// After a read that brought so many messages: the one that is not whole yet began in it, unless it
+    /// brought none.
+    fn watch_completeness(&mut self, messages: usize, now: Instant) {
+        let began = if messages == 0 { self.incomplete_since } else { None };
+        self.incomplete_since = self.transport.is_incomplete().then(|| began.unwrap_or(now));
     }
 
     /// While the wire is blocked, looks after the mailbox.
@@ -557,13 +634,15 @@ impl<W: Wire> Connection<W> {
                 } else if self.slow_since.is_some_and(|since| passed(since, limits.slow_time_max)) {
                     self.slow_since = None;
                     self.inbox.overflow();
+                } else if self.stall_deadline().is_some_and(|deadline| deadline <= now) {
+                    self.fail(Close::new(Reason::Silent, "the peer took nothing for too long"), now);
                 }
                 self.run_pings(now);
             }
             Phase::Closing(_) | Phase::AwaitingClose if passed(self.phase_since, limits.close_time_max) => {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            Phase::Lingering if passed(self.phase_since, limits.linger_time_max) => {
+            Phase::Lingering { .. } if passed(self.phase_since, limits.linger_time_max) => {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             _ => {}
@@ -576,6 +655,12 @@ impl<W: Wire> Connection<W> {
             && self.session.as_ref().is_some_and(|session| !session.is_established())
     }
 
+    /// When a peer that takes nothing of what there is for it counts as gone, however much it says.
+    fn stall_deadline(&self) -> Option<Instant> {
+        let PumpLimits { ping_interval, pong_time_max, .. } = *self.limits;
+        self.blocked_since.map(|since| since + ping_interval + pong_time_max)
+    }
+
     fn run_pings(&mut self, now: Instant) {
         match self.pinged {
             Some(pinged) if now >= pinged + self.limits.pong_time_max => {
@@ -583,7 +668,8 @@ impl<W: Wire> Connection<W> {
             }
             None if now >= self.heard + self.limits.ping_interval && self.session.is_some() => {
                 let mut ping = Vec::new();
-                if self.transport.ping(&mut ping) {
+                // A ping behind what the wire does not take would ask nothing.
+                if self.blocked_since.is_none() && self.transport.ping(&mut ping) {
                     self.pinged = Some(now);
                     // Between messages, or between the fragments of one: both are whole in the backlog.
                     self.backlog.push_back(ping.into());
@@ -611,13 +697,14 @@ impl<W: Wire> Connection<W> {
                         .then(|| self.opened + limits.establish_time_max),
                     self.incomplete_since.map(|since| since + limits.message_time_max),
                     self.slow_since.map(|since| since + limits.slow_time_max),
+                    self.stall_deadline(),
                 ]
                 .into_iter()
                 .flatten()
                 .fold(ping, Instant::min)
             }
             Phase::Closing(_) | Phase::AwaitingClose => self.phase_since + limits.close_time_max,
-            Phase::Lingering => self.phase_since + limits.linger_time_max,
+            Phase::Lingering { .. } => self.phase_since + limits.linger_time_max,
         }
     }
 
@@ -645,6 +732,15 @@ impl<W: Wire> Connection<W> {
     }
 }
 
+/// What writing came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    /// There is nothing more.
+    All,
+    /// There may be more.
+    Some,
+}
+
 /// What reading once came to.
 enum Read {
     Some,
@@ -654,6 +750,7 @@ enum Read {
 /// What one read brought, beside messages.
 struct Arrivals<'a> {
     closed: bool,
+    messages: usize,
     pings: &'a mut Vec<Bytes>,
 }
 
@@ -671,6 +768,7 @@ impl Arrivals<'_> {
             Arrival::Pong => {}
             Arrival::Message(kind, bytes) => {
                 metrics::MESSAGES_IN.add(1);
+                self.messages += 1;
                 if let Some(session) = session {
                     session.receive(kind, bytes, now);
                 }
@@ -698,5 +796,124 @@ impl<W: Wire> Future for Connection<W> {
 impl<W> Drop for Connection<W> {
     fn drop(&mut self) {
         metrics::CONNECTIONS.add(-1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::core::access::Credentials;
+    use crate::core::mailbox::{Bounds, Mailbox, Overflow, mailbox};
+    use crate::core::message::{Kind, Message};
+    use crate::core::parcel::Farewell;
+
+    /// Says everything twice.
+    #[derive(Default)]
+    struct Echo(VecDeque<Output>);
+
+    impl Session for Echo {
+        fn receive(&mut self, kind: Kind, bytes: Bytes, _now: Instant) {
+            for _ in 0..2 {
+                let message = Message::new(kind, bytes.clone());
+                self.0.push_back(Output::Send(Frame::Own(message)));
+            }
+        }
+
+        fn deliver(&mut self, _parcel: Parcel, now: Instant) {
+            self.receive(Kind::Raw, Bytes::from_static(b"parcel"), now);
+        }
+
+        fn tick(&mut self, _now: Instant) {}
+
+        fn pause(&mut self, _now: Instant) {}
+
+        fn deadline(&self) -> Option<Instant> {
+            None
+        }
+
+        fn poll(&mut self) -> Option<Output> {
+            self.0.pop_front()
+        }
+
+        fn fail(&mut self, _reason: &str, _now: Instant) {}
+
+        fn is_established(&self) -> bool {
+            true
+        }
+
+        fn is_congested(&self, _waker: &Waker) -> bool {
+            false
+        }
+    }
+
+    struct Nobody;
+
+    impl Authenticator for Nobody {
+        fn anonymous(&self, _peer: &Peer) -> Option<crate::core::access::Principal> {
+            None
+        }
+
+        fn authenticate(&self, _credentials: Credentials, _peer: &Peer) -> Authenticating {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn connection<W: Wire>(wire: W) -> (Mailbox, Pin<Box<Connection<W>>>) {
+        let bytes_max = 1 << 20;
+        let bounds = Bounds { bytes_soft_max: bytes_max, bytes_max, overflow: Overflow::Disconnect };
+        let (mailbox, inbox) = mailbox(bounds);
+        let second = Duration::from_secs(1);
+        let limits = PumpLimits {
+            establish_time_max: second,
+            establish_bytes_max: 1000,
+            ping_interval: second,
+            pong_time_max: second,
+            message_time_max: second,
+            slow_time_max: second,
+            close_time_max: second,
+            linger_time_max: second,
+            owed_bytes_max: 1 << 20,
+        };
+        let parts = Parts {
+            wire,
+            transport: Transport::Stream,
+            session: Box::new(Echo::default()),
+            inbox,
+            peer: Peer::Local,
+            authenticator: Arc::new(Nobody),
+            limits: Arc::new(limits),
+            stranger: None,
+            opened: now(),
+        };
+        (mailbox, Box::pin(Connection::new(parts)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_holds_no_buffers() {
+        let (ours, mut theirs) = duplex(100);
+        let (mailbox, mut connection) = connection(ours);
+        let poll = |connection: &mut Pin<Box<Connection<_>>>| {
+            assert!(connection.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        };
+        for _ in 0..100 {
+            mailbox.push(Parcel::Farewell(Farewell::Shutdown));
+        }
+        theirs.write_all(&[b'x'; 100]).await.unwrap();
+        poll(&mut connection);
+        assert!(!connection.backlog.is_empty(), "there is more than the wire takes");
+        let mut answers = [0; 2 * 100 + 2 * 6 * 100];
+        let mut length = 0;
+        while length < answers.len() {
+            length += theirs.read(&mut answers[length..]).await.unwrap();
+            poll(&mut connection);
+        }
+        let Connection { batch, owed, backlog, pings, fragments, owed_bytes, .. } = &*connection;
+        let capacities = [batch.capacity(), owed.capacity(), backlog.capacity(), pings.capacity()];
+        assert!(capacities.iter().all(|capacity| *capacity <= IDLE_CAPACITY), "{capacities:?}");
+        assert_eq!((fragments.len(), *owed_bytes), (0, 0));
     }
 }

@@ -75,3 +75,54 @@ impl Drop for Permit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_door_waits_until_somebody_was_let_in_or_went() {
+        let gate = Gate::new(2, 9);
+        let first = gate.enter(gate.place().await, address(1)).unwrap();
+        let _second = gate.enter(gate.place().await, address(2)).unwrap();
+        let second = Duration::from_secs(1);
+        assert!(tokio::time::timeout(second, gate.place()).await.is_err());
+        drop(first);
+        assert!(tokio::time::timeout(second, gate.place()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn of_one_address_only_a_few_are_taken_at_a_time_and_nothing_is_left_of_them() {
+        let gate = Gate::new(100, 2);
+        let mut permits = Vec::new();
+        for _ in 0..2 {
+            permits.push(gate.enter(gate.place().await, address(1)).unwrap());
+        }
+        assert!(gate.enter(gate.place().await, address(1)).is_none());
+        let mapped = IpAddr::from([0, 0, 0, 0, 0, 0xFFFF, 0xC000, 0x0201]);
+        assert!(gate.enter(gate.place().await, mapped).is_none(), "the same, written as IPv6");
+        permits.push(gate.enter(gate.place().await, address(2)).unwrap());
+        permits.swap_remove(0);
+        permits.push(gate.enter(gate.place().await, address(1)).unwrap());
+        drop(permits);
+        assert!(gate.by_address.lock().is_empty());
+        assert_eq!(gate.places.available_permits(), 100);
+    }
+
+    #[tokio::test]
+    async fn this_machines_own_are_not_counted_by_address() {
+        let gate = Gate::new(10, 1);
+        let own = IpAddr::from([127, 0, 0, 1]);
+        let mut permits = Vec::new();
+        for _ in 0..10 {
+            permits.push(gate.enter(gate.place().await, own).unwrap());
+        }
+        assert!(gate.by_address.lock().is_empty());
+    }
+}

@@ -15,6 +15,7 @@ use tandem_protocols::stomp::frame::{Command, Frame};
 use crate::core::name::Name;
 use crate::core::parcel::Parcel;
 use crate::core::realm::{Member, Operation, Outgoing};
+use crate::core::topics::Retain;
 use crate::stomp::destination::{self, Place, TEMP_QUEUE, Target};
 use crate::stomp::dialogue::calls::Calls;
 use crate::stomp::dialogue::consumer::Closed;
@@ -50,6 +51,8 @@ pub(super) struct Rare {
     pub(super) replies: Vec<Reply>,
     pub(super) closed: Vec<Closed>,
     pub(super) calls: Calls,
+    /// Counts the subscriptions that wanted what their topics had kept.
+    pub(super) replays: u64,
 }
 
 impl Dialogue {
@@ -108,6 +111,7 @@ impl Dialogue {
             Parcel::Event { publication, subscription } => {
                 self.tell_event(&publication, subscription, voice);
             }
+            Parcel::Retained { publication, tag, .. } => self.tell_retained(&publication, tag, voice),
             Parcel::Delivery(delivery) => self.hand_over(&delivery, voice),
             Parcel::Invocation(invocation) => self.invoke(&invocation, voice),
             Parcel::Outcome(outcome) => self.conclude(*outcome, voice),
@@ -130,6 +134,10 @@ impl Dialogue {
             Target::Call(procedure) => return self.call(procedure, frame, voice, settings),
             Target::Invocation(number) => return self.answer(number, frame),
         };
+        let retain = headers::retain(&frame.headers)?;
+        if retain != Retain::No {
+            return self.publish_and_retain(operation, retain, frame);
+        }
         match frame.headers.get("transaction") {
             Some(transaction) => self.put_off(transaction, vec![operation], frame, settings),
             None => self.perform(operation).map(|()| Receipt::Due),
@@ -150,6 +158,27 @@ impl Dialogue {
             }
         }
         Ok(())
+    }
+
+    /// Publishes to a topic that keeps the message, or none any more.
+    fn publish_and_retain(
+        &mut self,
+        operation: Operation,
+        retain: Retain,
+        frame: &Frame,
+    ) -> Result<Receipt, Fault> {
+        let in_transaction = frame.headers.get("transaction").is_some();
+        match operation {
+            Operation::Publish(outgoing) if !in_transaction => {
+                self.member.publish_and_retain(outgoing, false, retain)?;
+                self.published.set(true);
+                Ok(Receipt::Due)
+            }
+            _ => {
+                let detail = "only a topic retains a message, and not in a transaction";
+                Err(Fault::new(Reason::InvalidHeader, detail))
+            }
+        }
     }
 
     fn outgoing(&mut self, name: Name, frame: &Frame, settings: &Settings) -> Result<Outgoing, Fault> {

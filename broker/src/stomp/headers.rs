@@ -9,10 +9,11 @@ use tandem_protocols::stomp::error::{Reason, Violation};
 use tandem_protocols::stomp::frame::{Frame, Headers};
 
 use crate::core::message::Attributes;
+use crate::core::topics::Retain;
 use crate::stomp::fault::Fault;
 
 /// Headers that no peer can put into another's MESSAGE: the broker writes them, or acts on them.
-const OURS: [&str; 15] = [
+const OURS: [&str; 17] = [
     "ack",
     "content-length",
     "content-type",
@@ -23,6 +24,8 @@ const OURS: [&str; 15] = [
     "receipt",
     "receipt-id",
     "redelivered",
+    "retain",
+    "retained",
     "sender",
     "subscription",
     "transaction",
@@ -55,18 +58,17 @@ const QUEUE_ARGUMENTS: [&str; 11] = [
 ];
 
 /// What a SEND may ask of other brokers, and the value that asks for nothing.
-const SEND_PROPERTIES: [(&str, &str); 7] = [
+const SEND_PROPERTIES: [(&str, &str); 6] = [
     ("AMQ_SCHEDULED_CRON", ""),
     ("AMQ_SCHEDULED_DELAY", "0"),
     ("AMQ_SCHEDULED_PERIOD", "0"),
     ("AMQ_SCHEDULED_REPEAT", "0"),
     ("expiration", "0"),
     ("expires", "0"),
-    ("retain", ""),
 ];
 
 /// What a SUBSCRIBE may ask of other brokers, and the value that asks for nothing.
-const SUBSCRIBE_PROPERTIES: [(&str, &str); 18] = [
+const SUBSCRIBE_PROPERTIES: [(&str, &str); 17] = [
     ("activemq.exclusive", "false"),
     ("activemq.retroactive", "false"),
     ("activemq.subscriptionName", ""),
@@ -81,7 +83,6 @@ const SUBSCRIBE_PROPERTIES: [(&str, &str); 18] = [
     ("include-seq", ""),
     ("persistent", "false"),
     ("selector", ""),
-    ("x-get-retained", "false"),
     ("x-stream-filter", ""),
     ("x-stream-offset", ""),
     ("x-priority", "0"),
@@ -121,6 +122,16 @@ pub(super) fn flag(headers: &Headers, name: &str) -> Result<bool, Fault> {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
         Some(other) => Err(Violation::invalid_header(name, other).into()),
+    }
+}
+
+/// What a SEND means for what its topic keeps.
+pub(super) fn retain(headers: &Headers) -> Result<Retain, Fault> {
+    match headers.get("retain") {
+        None => Ok(Retain::No),
+        Some("set") => Ok(Retain::Set),
+        Some("remove") => Ok(Retain::Remove),
+        Some(other) => Err(Violation::invalid_header("retain", other).into()),
     }
 }
 

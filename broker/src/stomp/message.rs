@@ -71,6 +71,21 @@ pub(super) fn event(
     })
 }
 
+/// The message that a topic had kept when it was subscribed to.
+pub(super) fn retained(
+    voice: &Voice,
+    publication: &Publication,
+    subscription: Option<&str>,
+) -> Result<Frame, Unconvertible> {
+    let (is_text, tail) = tail(voice.version, publication, Place::Topic)?;
+    let head = head(voice.version, |encoder| {
+        subscription.map(|id| encoder.header("subscription", id));
+        encoder.header("message-id", &publication.id.to_string());
+        encoder.header("retained", "true");
+    });
+    Ok(Frame::Own(Message { kind: voice.kind(is_text), head, body: tail }))
+}
+
 /// A message from a queue.
 pub(super) fn delivery(
     voice: &Voice,

@@ -113,6 +113,9 @@ impl Dialogue {
             Parcel::Event { publication, subscription } => {
                 self.bring_event(&publication, subscription, voice)
             }
+            Parcel::Retained { publication, subscription, .. } => {
+                self.bring_retained(&publication, subscription, voice);
+            }
             Parcel::Delivery(delivery) => self.bring_delivery(&delivery, voice),
             Parcel::Invocation(invocation) => self.bring_invocation(&invocation, voice),
             Parcel::Interrupt { invocation } => self.bring_interrupt(invocation, voice),

@@ -228,6 +228,9 @@ fn welcome_details(member: &Member, settings: &WampSettings) -> Dict {
 /// What the router can do, and nothing more: clients rely on it.
 fn router_roles() -> Roles {
     Roles::default()
-        .with(Role::Broker, &[Feature::PublisherExclusion, Feature::PatternBasedSubscription])
-        .with(Role::Dealer, &[Feature::PatternBasedRegistration])
+        .with(
+            Role::Broker,
+            &[Feature::PublisherExclusion, Feature::PatternBasedSubscription, Feature::EventRetention],
+        )
+        .with(Role::Dealer, &[Feature::PatternBasedRegistration, Feature::ProgressiveCallResults])
 }

@@ -10,7 +10,7 @@ use tandem_protocols::stomp::error::{Reason, Violation};
 use tandem_protocols::stomp::frame::Frame;
 
 use crate::core::access::Refusal;
-use crate::core::calls::{Answered, CANCELED, failure};
+use crate::core::calls::{Answered, CANCELED, CallTerms, failure};
 use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome};
 use crate::core::realm::Outgoing;
@@ -89,7 +89,7 @@ impl Dialogue {
         calls.last += 1;
         let call = calls.last;
         let called = if calls.waiting.len() < settings.calls_max {
-            self.member.call(call, outgoing)
+            self.member.call(call, outgoing, CallTerms::default())
         } else {
             Err(Refusal::TooMany("unanswered calls of a session", settings.calls_max))
         };
@@ -180,7 +180,7 @@ impl Dialogue {
         let payload = headers::payload(frame)?;
         let attributes = headers::attributes(&frame.headers, &CALL_HEADERS);
         let result = match frame.headers.get("error") {
-            None => Ok(Answer { payload, attributes }),
+            None => Ok(Answer { payload, attributes, is_progress: false }),
             Some(error) => {
                 let error = Name::parse(error).map_err(|_| Violation::invalid_header("error", error))?;
                 Err(Failure { error: Arc::from(error.as_str()), payload, attributes })
@@ -228,7 +228,7 @@ fn tell_caller(
 /// An answer to whoever reads the destination that the caller named.
 fn forwarded(name: Name, correlation_id: Option<&str>, result: Result<Answer, Failure>) -> Outgoing {
     let (error, payload, attributes) = match result {
-        Ok(Answer { payload, attributes }) => (None, payload, attributes),
+        Ok(Answer { payload, attributes, .. }) => (None, payload, attributes),
         Err(Failure { error, payload, attributes }) => (Some(error), payload, attributes),
     };
     let correlation = correlation_id.map(|id| ("correlation-id", id));

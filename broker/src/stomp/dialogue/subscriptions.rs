@@ -32,6 +32,8 @@ pub(in crate::stomp) struct Subscription {
     destination: Option<Box<str>>,
     /// Without what the session itself published.
     no_local: bool,
+    /// Under which tag it wanted what its topics had kept; 0 if it did not.
+    replay: u64,
     pub(in crate::stomp) feed: Feed,
 }
 
@@ -80,10 +82,13 @@ impl Dialogue {
         let mode = AckMode::parse(headers.get("ack"))?;
         let no_local = headers::flag(headers, "no-local")?;
         let credit = credit(headers, settings)?;
+        let replay = self.replay(headers)?;
+        let tag = Some(replay).filter(|tag| *tag > 0);
         let feed = match source {
             destination::Source::Topic(pattern) if mode == AckMode::Auto => {
-                Feed::Topics(self.member.subscribe(&pattern)?)
+                Feed::Topics(self.member.subscribe_and_replay(&pattern, tag)?)
             }
+            _ if tag.is_some() => return Err(Fault::unsupported("x-get-retained", "true")),
             destination::Source::Topic(pattern) => {
                 Feed::Queue(Consumer::new(self.member.bind(&pattern, credit)?, Place::Topic, mode))
             }
@@ -99,8 +104,17 @@ impl Dialogue {
             destination::Source::Procedure(pattern) => Feed::Procedure(self.member.register(&pattern)?),
         };
         let destination = (version == Version::V10).then(|| destination.into());
-        self.subscriptions.push(Subscription { id, destination, no_local, feed });
+        self.subscriptions.push(Subscription { id, destination, no_local, replay, feed });
         Ok(Receipt::Due)
+    }
+
+    /// A tag for what the topics had kept, if the subscription wants it; else 0.
+    fn replay(&mut self, headers: &Headers) -> Result<u64, Fault> {
+        if !headers::flag(headers, "x-get-retained")? {
+            return Ok(0);
+        }
+        self.rare().replays += 1;
+        Ok(self.rare().replays)
     }
 
     /// The id of a subscription to be, which no other one has. `None` in 1.0 where there is none.
@@ -185,6 +199,15 @@ impl Dialogue {
                 Ok(frame) => voice.send(frame),
                 Err(why) => message::note_unconvertible(why),
             }
+        }
+    }
+
+    /// What a topic had kept, for the one subscription that wanted it.
+    pub(in crate::stomp) fn tell_retained(&self, publication: &Publication, tag: u64, voice: &mut Voice) {
+        let Some(subscription) = self.subscriptions.iter().find(|known| known.replay == tag) else { return };
+        match message::retained(voice, publication, subscription.id.as_deref()) {
+            Ok(frame) => voice.send(frame),
+            Err(why) => message::note_unconvertible(why),
         }
     }
 

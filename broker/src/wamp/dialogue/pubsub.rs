@@ -7,16 +7,18 @@
 
 use std::sync::Arc;
 
+use tandem_protocols::payload::Unconvertible;
 use tandem_protocols::wamp::codec;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::message::{Publish, Published, Subscribe, Subscribed, Unsubscribe, Unsubscribed};
 use tandem_protocols::wamp::options::{MatchPolicy, PublishOptions, SubscribeOptions, WithdrawOptions};
 
-use crate::core::message::{Publication, Variant};
+use crate::core::message::{Frame, Message, Publication, Variant};
 use crate::core::name::{InvalidName, Name, Pattern};
 use crate::core::parcel::SubscriptionId;
 use crate::core::protocol::Output;
 use crate::core::realm::Outgoing;
+use crate::core::topics::Retain;
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
@@ -69,13 +71,15 @@ impl Dialogue {
         let options = PublishOptions::parse(&publish.options)?;
         let (request, acknowledge) = (publish.request, options.acknowledge);
         let exclude_me = options.exclude_me.unwrap_or(true);
+        let retain = if options.retain { Retain::Set } else { Retain::No };
         let refused = narrowing(&options).map(Fault::option);
         let attributes = luggage::attributes(&publish.options)?;
         let published = match refused {
             Some(fault) => Err(fault),
             None => Name::parse(&publish.topic).map_err(Fault::from).and_then(|name| {
                 let payload = luggage::payload(publish.payload, received_bytes);
-                Ok(self.member.publish(Outgoing { name, payload, attributes }, exclude_me)?)
+                let outgoing = Outgoing { name, payload, attributes };
+                Ok(self.member.publish_and_retain(outgoing, exclude_me, retain)?)
             }),
         };
         match published {
@@ -103,7 +107,9 @@ impl Dialogue {
     ) -> Result<(), Fault> {
         let options = SubscribeOptions::parse(&subscribe.options)?;
         let pattern = pattern(&subscribe.topic, options.match_policy)?;
-        let subscription = self.member.subscribe(&pattern)?;
+        // A WAMP session has one subscription to a pattern: there is nobody to tell apart.
+        let tag = options.get_retained.then_some(0);
+        let subscription = self.member.subscribe_and_replay(&pattern, tag)?;
         self.subscriptions.insert(subscription, pattern.name().is_none());
         voice.say(Subscribed { request: subscribe.request, subscription: id(subscription.0) });
         Ok(())
@@ -131,23 +137,51 @@ impl Dialogue {
     ) {
         // Clients close the session at an event of a subscription that they ended.
         let Some(is_pattern) = self.subscriptions.is_pattern(subscription) else { return };
+        let mut details = Dict::new();
+        if is_pattern {
+            details.insert("topic", publication.name.as_str());
+        }
         let variant = Variant::Number(subscription.0);
-        let frame = publication.encodings.get_or_make(voice.dialect(), variant, || {
-            let mut details = Dict::new();
-            if is_pattern {
-                details.insert("topic", publication.name.as_str());
-            }
-            luggage::unpack(&publication.attributes, &mut details);
-            let payload = luggage::content(&publication.payload, voice.format)?;
-            let (subscription, number) = (id(subscription.0), id(publication.id));
-            let bytes = codec::encode_event(voice.format, subscription, number, &details, &payload);
-            Ok(voice.wrap(bytes.expect("the payload was converted, and is below 4 GiB")))
-        });
+        let frame = publication
+            .encodings
+            .get_or_make(voice.dialect(), variant, || event(publication, subscription, details, voice));
         match frame {
             Ok(frame) => voice.push(Output::Send(frame)),
             Err(why) => note_unconvertible(why),
         }
     }
+
+    /// Says the EVENT of a topic that was kept from before the subscription.
+    pub(in crate::wamp) fn bring_retained(
+        &self,
+        publication: &Publication,
+        subscription: SubscriptionId,
+        voice: &mut Voice,
+    ) {
+        let Some(is_pattern) = self.subscriptions.is_pattern(subscription) else { return };
+        let mut details = Dict::new().with("retained", true);
+        if is_pattern {
+            details.insert("topic", publication.name.as_str());
+        }
+        match event(publication, subscription, details, voice) {
+            Ok(message) => voice.push(Output::Send(Frame::Own(message))),
+            Err(why) => note_unconvertible(why),
+        }
+    }
+}
+
+/// Encodes an EVENT whose details begin with these.
+fn event(
+    publication: &Publication,
+    subscription: SubscriptionId,
+    mut details: Dict,
+    voice: &Voice,
+) -> Result<Message, Unconvertible> {
+    luggage::unpack(&publication.attributes, &mut details);
+    let payload = luggage::content(&publication.payload, voice.format)?;
+    let (subscription, number) = (id(subscription.0), id(publication.id));
+    let bytes = codec::encode_event(voice.format, subscription, number, &details, &payload);
+    Ok(voice.wrap(bytes.expect("the payload was converted, and is below 4 GiB")))
 }
 
 /// The first option by which the publisher says who is to get the event, or who is not.

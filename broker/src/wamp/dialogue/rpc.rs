@@ -19,7 +19,7 @@ use tandem_protocols::wamp::options::{
 use tandem_protocols::wamp::uri::{Rule, is_uri};
 
 use crate::core::access::Refusal;
-use crate::core::calls::{Answered, failure};
+use crate::core::calls::{Answered, CallTerms, failure};
 use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, RegistrationId};
 use crate::core::realm::Outgoing;
@@ -81,6 +81,9 @@ impl Dialogue {
         if invocation.by_pattern {
             details.insert("procedure", invocation.procedure.as_str());
         }
+        if invocation.takes_progress {
+            details.insert("receive_progress", true);
+        }
         luggage::unpack(attributes, &mut details);
         let (request, registration) = (id(*request), id(registration.0));
         let bytes = codec::encode_invocation(voice.format, request, registration, &details, &payload);
@@ -96,13 +99,9 @@ impl Dialogue {
 
     pub(in crate::wamp) fn give_result(&self, result: Yield, received_bytes: usize) -> Result<(), Fault> {
         let options = YieldOptions::parse(&result.options)?;
-        if options.progress {
-            // No caller can have asked for it. As the final result it would be wrong.
-            return Ok(());
-        }
         let attributes = luggage::attributes(&result.options)?;
         let payload = luggage::payload(result.payload, received_bytes);
-        self.answer(result.request, Ok(Answer { payload, attributes }))
+        self.answer(result.request, Ok(Answer { payload, attributes, is_progress: options.progress }))
     }
 
     pub(in crate::wamp) fn give_error(&self, error: Error, received_bytes: usize) -> Result<(), Fault> {
@@ -152,7 +151,8 @@ impl Dialogue {
         if self.calls as usize >= CALLS_MAX {
             return Err(Refusal::TooMany("calls of a session under way", CALLS_MAX).into());
         }
-        self.member.call(request, outgoing)?;
+        let terms = CallTerms { takes_progress: options.receive_progress };
+        self.member.call(request, outgoing, terms)?;
         self.calls += 1;
         Ok(())
     }
@@ -173,8 +173,10 @@ impl Dialogue {
     }
 
     pub(in crate::wamp) fn bring_outcome(&mut self, outcome: &Outcome, voice: &mut Voice) {
-        self.calls = self.calls.saturating_sub(1);
         let request = id(outcome.call);
+        if !outcome.result.as_ref().is_ok_and(|answer| answer.is_progress) {
+            self.calls = self.calls.saturating_sub(1);
+        }
         match &outcome.result {
             Ok(answer) => say_result(request, answer, voice),
             Err(failure) => voice.say_error(MessageType::Call, request, failure),
@@ -187,6 +189,9 @@ pub(in crate::wamp) fn say_result(request: Id, answer: &Answer, voice: &mut Voic
     match luggage::content(&answer.payload, voice.format) {
         Ok(payload) => {
             let mut details = Dict::new();
+            if answer.is_progress {
+                details.insert("progress", true);
+            }
             luggage::unpack(&answer.attributes, &mut details);
             let bytes = codec::encode_result(voice.format, request, &details, &payload);
             voice.say_encoded(bytes.expect("the payload was converted, and is below 4 GiB"));

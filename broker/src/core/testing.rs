@@ -1,0 +1,57 @@
+//! What the tests of the house share.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use tandem_protocols::payload::{Content, Payload};
+
+use crate::core::mailbox::{Bounds, Inbox, Mailbox, Overflow, mailbox};
+use crate::core::message::{Attributes, Encodings, PUBLICATION_OVERHEAD, Publication, SessionId};
+use crate::core::name::{Name, Pattern};
+use crate::core::parcel::Parcel;
+
+/// What the publications of the tests cost.
+pub const UNIT: usize = 1000;
+
+pub fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+pub fn exact(text: &str) -> Pattern {
+    Pattern::exact(name(text))
+}
+
+/// A payload that makes what carries it cost [`UNIT`].
+pub fn payload() -> Payload {
+    Payload::new(Content::Opaque(vec![0; UNIT - PUBLICATION_OVERHEAD].into()))
+}
+
+pub fn publication(to: &str, id: u64) -> Arc<Publication> {
+    Arc::new(Publication {
+        id,
+        name: name(to),
+        publisher: SessionId(1),
+        payload: payload(),
+        attributes: Attributes::default(),
+        encodings: Encodings::default(),
+        charge: None,
+    })
+}
+
+/// A mailbox with room for everything.
+pub fn large_mailbox() -> (Mailbox, Inbox) {
+    let bytes_max = 1 << 30;
+    mailbox(Bounds { bytes_soft_max: bytes_max, bytes_max, overflow: Overflow::Disconnect })
+}
+
+/// All that is in an inbox, which then counts as written.
+pub fn take(inbox: &mut Inbox) -> Vec<Parcel> {
+    let mut all = Vec::new();
+    let mut batch = VecDeque::new();
+    while inbox.poll_take(&mut Context::from_waker(Waker::noop()), &mut batch).is_ready() {
+        inbox.settled(batch.iter().map(crate::core::mailbox::cost).sum());
+        all.extend(batch.drain(..));
+    }
+    all
+}
