@@ -1127,7 +1127,7 @@ fn a_call_that_fails_is_a_message_and_not_the_end() {
     callee.register(&Pattern::exact(name("p"))).expect("it may");
     caller.say("SEND\ndestination:/call/p\nreply-to:/temp-queue/x\n\n");
     serve(&callee, &mut inbox, json("[1,"));
-    caller.expect(Command::Message, &[("error", "wamp.error.invalid_argument")]);
+    caller.expect(Command::Message, &[("error", "wamp.error.invalid_payload")]);
     caller.say("SEND\ndestination:/call/p\nreply-to:/temp-queue/x\n\n");
     drop(callee);
     caller.expect(Command::Message, &[("error", "wamp.error.canceled")]);

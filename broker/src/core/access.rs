@@ -15,6 +15,9 @@ pub const WAMP_PREFIX: &str = "wamp.";
 /// Names that begin so belong to the house.
 pub const HOUSE_PREFIX: &str = "tandem.";
 
+/// What the names of queues for answers begin with. Whoever was told such a name may send to it.
+pub const REPLY_PREFIX: &str = "tandem.reply.";
+
 /// Where a peer connects from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -88,7 +91,7 @@ pub enum Refusal {
     NoSuchRealm(String),
     /// The name belongs to the router.
     #[error("{0:?} is reserved")]
-    Reserved(Name),
+    Reserved(String),
     /// A limit of the configuration was reached.
     #[error("no more than {1} {0} are allowed")]
     TooMany(&'static str, usize),
@@ -153,11 +156,15 @@ pub enum Action {
     Consume,
 }
 
-/// Decides whether somebody may do something. Names of the router and of the house are nobody's to write.
-pub fn check(_who: &Principal, action: Action, name: &Name) -> Result<(), Refusal> {
-    let reserved = name.as_str().starts_with(WAMP_PREFIX) || name.as_str().starts_with(HOUSE_PREFIX);
+/// Decides whether somebody may do something with a name, or with all that a pattern spelled so means. What
+/// belongs to the router and to the house is nobody's to write, to serve or to queue at.
+pub fn check(_who: &Principal, action: Action, name: &str) -> Result<(), Refusal> {
+    let reserved = name.starts_with(WAMP_PREFIX) || name.starts_with(HOUSE_PREFIX);
     match action {
-        Action::Publish | Action::Register if reserved => Err(Refusal::Reserved(name.clone())),
+        Action::Send if name.starts_with(REPLY_PREFIX) => Ok(()),
+        Action::Publish | Action::Register | Action::Send | Action::Consume if reserved => {
+            Err(Refusal::Reserved(name.to_owned()))
+        }
         Action::Publish | Action::Subscribe | Action::Call | Action::Register => Ok(()),
         Action::Send | Action::Consume => Ok(()),
     }

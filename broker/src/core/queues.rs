@@ -12,15 +12,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::core::access::Refusal;
+use crate::core::access::{REPLY_PREFIX, Refusal};
 use crate::core::mailbox::{Mailbox, Pushed};
 use crate::core::message::{Publication, SessionId};
 use crate::core::name::Name;
 use crate::core::parcel::{ConsumerId, Delivery, Parcel};
 use crate::metrics;
-
-/// What the names of reply queues begin with.
-pub const REPLY_PREFIX: &str = "tandem.reply.";
 
 /// What queues may hold.
 #[derive(Clone, Copy, Debug)]

@@ -14,14 +14,14 @@ use parking_lot::Mutex;
 
 use tandem_protocols::payload::Payload;
 
-use crate::core::access::{self, Action, Principal, Refusal};
+use crate::core::access::{self, Action, Principal, REPLY_PREFIX, Refusal};
 use crate::core::budget::Budget;
 use crate::core::calls::{Answered, CallTerms, Caller, Calls};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::{Attributes, Encodings, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
-use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, REPLY_PREFIX, Settlement, Step};
+use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, Settlement, Step};
 use crate::core::retained::RetainedLimits;
 use crate::core::topics::{Retain, Sink, Subscriber, Topics};
 use crate::metrics;
@@ -223,9 +223,7 @@ impl Member {
         pattern: &Pattern,
         tag: Option<u64>,
     ) -> Result<SubscriptionId, Refusal> {
-        if let Some(name) = pattern.name() {
-            access::check(&self.principal, Action::Subscribe, name)?;
-        }
+        access::check(&self.principal, Action::Subscribe, pattern.as_str())?;
         let limit = self.realm.limits.subscriptions_max;
         if self.subscriptions.len() >= limit {
             let known = self.realm.topics.get(pattern).filter(|id| self.subscriptions.contains(id));
@@ -250,9 +248,7 @@ impl Member {
 
     /// Subscribes to topics with acknowledgement: through a queue of its own that is bound to them.
     pub fn bind(&mut self, pattern: &Pattern, credit: Credit) -> Result<ConsumerId, Refusal> {
-        if let Some(name) = pattern.name() {
-            access::check(&self.principal, Action::Subscribe, name)?;
-        }
+        access::check(&self.principal, Action::Subscribe, pattern.as_str())?;
         let key = self.next_consumer()?;
         let name = self.private_name("bound");
         let queue = self.realm.queues.unnamed(&name, key, self.mailbox.clone(), credit);
@@ -264,7 +260,7 @@ impl Member {
 
     /// Publishes to a topic, and gives the number of the publication.
     pub fn publish(&self, outgoing: Outgoing, exclude_me: bool) -> Result<u64, Refusal> {
-        access::check(&self.principal, Action::Publish, &outgoing.name)?;
+        access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
         Ok(self.publish_unchecked(outgoing, exclude_me))
     }
 
@@ -278,7 +274,7 @@ impl Member {
         if retain == Retain::No {
             return self.publish(outgoing, exclude_me);
         }
-        access::check(&self.principal, Action::Publish, &outgoing.name)?;
+        access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
         let publication = self.charged(outgoing);
         self.realm.topics.publish_and_retain(&publication, exclude_me.then_some(self.id), retain)?;
         Ok(publication.id)
@@ -300,7 +296,7 @@ impl Member {
 
     /// Puts a message into a queue, and gives its number.
     pub fn send(&self, outgoing: Outgoing) -> Result<u64, Refusal> {
-        access::check(&self.principal, Action::Send, &outgoing.name)?;
+        access::check(&self.principal, Action::Send, outgoing.name.as_str())?;
         let publication = Arc::new(self.publication(outgoing));
         let id = publication.id;
         if publication.name.as_str().starts_with(REPLY_PREFIX) {
@@ -314,7 +310,7 @@ impl Member {
 
     /// Takes messages from a queue.
     pub fn consume(&mut self, queue: &Name, credit: Credit) -> Result<ConsumerId, Refusal> {
-        access::check(&self.principal, Action::Consume, queue)?;
+        access::check(&self.principal, Action::Consume, queue.as_str())?;
         let key = self.next_consumer()?;
         let queue = self.realm.queues.consume(queue, key, self.mailbox.clone(), credit)?;
         self.consumers.insert(key.consumer, Consumption { queue, binding: None });
@@ -370,11 +366,11 @@ impl Member {
         for operation in operations {
             match operation {
                 Operation::Publish(outgoing) => {
-                    access::check(&self.principal, Action::Publish, &outgoing.name)?;
+                    access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
                     publications.push(outgoing);
                 }
                 Operation::Send(outgoing) => {
-                    access::check(&self.principal, Action::Send, &outgoing.name)?;
+                    access::check(&self.principal, Action::Send, outgoing.name.as_str())?;
                     steps.push(Step::Send(Arc::new(self.publication(outgoing))));
                 }
                 Operation::Settle(consumer, sequence, settlement) => {
@@ -392,9 +388,7 @@ impl Member {
 
     /// Registers a procedure, or all that match a pattern.
     pub fn register(&mut self, pattern: &Pattern) -> Result<RegistrationId, Refusal> {
-        if let Some(name) = pattern.name() {
-            access::check(&self.principal, Action::Register, name)?;
-        }
+        access::check(&self.principal, Action::Register, pattern.as_str())?;
         let limit = self.realm.limits.registrations_max;
         if self.registrations.len() >= limit {
             return Err(Refusal::TooMany("registrations of a session", limit));
@@ -414,7 +408,7 @@ impl Member {
     /// Calls a procedure. The answer comes into the mailbox under `call`.
     pub fn call(&self, call: u64, outgoing: Outgoing, terms: CallTerms) -> Result<(), Refusal> {
         let Outgoing { name, payload, attributes } = outgoing;
-        access::check(&self.principal, Action::Call, &name)?;
+        access::check(&self.principal, Action::Call, name.as_str())?;
         let caller = Caller { session: self.id, call, mailbox: self.mailbox.clone(), terms };
         self.realm.calls.call(caller, name, payload, attributes)
     }
@@ -658,7 +652,7 @@ mod tests {
         let operations = vec![Operation::Publish(to("t")), Operation::Send(to("q")), unknown];
         assert_eq!(member.commit(operations.clone()), Err(Refusal::NoSuchDelivery));
         let reserved = vec![Operation::Send(to("q")), Operation::Publish(to("wamp.x"))];
-        assert_eq!(member.commit(reserved), Err(Refusal::Reserved(name("wamp.x"))));
+        assert_eq!(member.commit(reserved), Err(Refusal::Reserved("wamp.x".to_owned())));
         assert_eq!((take(&mut inbox).len(), realm.queues().len()), (0, 0));
         assert_eq!(member.commit(operations[..2].to_vec()), Ok(()));
         assert_eq!((take(&mut inbox).len(), realm.queues().len()), (1, 1));

@@ -15,9 +15,8 @@
 
 use tandem_protocols::stomp::error::Reason;
 
-use crate::core::access::HOUSE_PREFIX;
+use crate::core::access::{HOUSE_PREFIX, REPLY_PREFIX};
 use crate::core::name::{InvalidName, Name, Pattern};
-use crate::core::queues::REPLY_PREFIX;
 use crate::stomp::fault::Fault;
 
 /// What `reply-to` begins with when it asks for a queue of the session's own.

@@ -33,6 +33,12 @@ const OURS: [&str; 17] = [
     Shape::HEADER,
 ];
 
+/// What belongs to a call or to its answer, and not to the arguments or the result.
+pub(super) const CALL_HEADERS: [&str; 3] = ["correlation-id", "error", "reply-to"];
+
+/// The payload option by which WAMP marks bytes that stand in the place of all arguments.
+const TRANSPARENT: &str = "enc_algo";
+
 /// The publisher's identity, which only the broker may state.
 const PUBLISHER_PREFIX: &str = "x-publisher";
 
@@ -141,7 +147,8 @@ pub(super) fn attributes_answered_at(headers: &Headers, reply_to: &str) -> Attri
     own.map(|(name, value)| (name, if name == "reply-to" { reply_to } else { value })).collect()
 }
 
-/// The body of a frame, with what its headers say of it.
+/// The body of a frame, with what its headers say of it. Bytes with WAMP's mark of a transparent payload are
+/// one: so it came over the border, or is to go.
 pub(super) fn payload(frame: &Frame) -> Result<Payload, Fault> {
     let shape = match frame.headers.get(Shape::HEADER) {
         None => Shape::Value,
@@ -151,6 +158,12 @@ pub(super) fn payload(frame: &Frame) -> Result<Payload, Fault> {
         })?,
     };
     let content_type = frame.headers.get("content-type");
+    if frame.headers.get(TRANSPARENT).is_some()
+        && shape == Shape::Value
+        && content_type.is_none_or(|content_type| content_type == "application/octet-stream")
+    {
+        return Ok(Payload::new(Content::Opaque(frame.body.clone())));
+    }
     Ok(Payload::new(Content::Body(Body {
         content_type: content_type.map(Arc::from),
         encoding: Encoding::from_content_type(content_type),

@@ -15,7 +15,7 @@ use crate::core::message::{Attributes, Frame, Kind, Message, Publication, Varian
 use crate::core::parcel::{ConsumerId, Delivery};
 use crate::metrics;
 use crate::stomp::destination::{self, Place};
-use crate::stomp::headers;
+use crate::stomp::headers::{self, CALL_HEADERS};
 use crate::stomp::voice::Voice;
 
 /// Names a delivery from a queue in this session: each time it is delivered it has another name.
@@ -109,7 +109,8 @@ pub(super) fn delivery(
     Ok(Frame::Own(Message { kind: voice.kind(is_text), head, body: tail }))
 }
 
-/// A message that only this receiver gets: `first` are the headers that count.
+/// A call or an answer, which only this receiver gets. `first` are the headers that count; those of a call
+/// are among them or nowhere, so that a result cannot pose as an error.
 pub(super) fn direct(
     voice: &Voice,
     first: &[(&str, &str)],
@@ -122,7 +123,7 @@ pub(super) fn direct(
     for (name, value) in first {
         encoder.header(name, value);
     }
-    put_rest(encoder, attributes, body);
+    put_rest(encoder, attributes.iter().filter(|(name, _)| !CALL_HEADERS.contains(name)), body);
     Ok(Frame::Own(Message::new(voice.kind(is_text(body)), out.freeze())))
 }
 
@@ -153,7 +154,7 @@ fn tail(version: Version, publication: &Publication, place: Place) -> Result<(bo
         let mut out = BytesMut::with_capacity(128 + attributes.bytes() + body.bytes.len());
         let mut encoder = Encoder::resume(&mut out, version, Command::Message);
         encoder.header("destination", &destination::write(place, name));
-        put_rest(encoder, attributes, body);
+        put_rest(encoder, attributes.iter(), body);
         let kind = if is_text(body) { Kind::Text } else { Kind::Binary };
         Ok(Message::new(kind, out.freeze()))
     })?;
@@ -161,14 +162,14 @@ fn tail(version: Version, publication: &Publication, place: Place) -> Result<(bo
     Ok((message.kind == Kind::Text, message.head.clone()))
 }
 
-fn put_rest(mut encoder: Encoder<'_>, attributes: &Attributes, body: &Body) {
+fn put_rest<'a>(mut encoder: Encoder<'_>, attributes: impl Iterator<Item = (&'a str, &'a str)>, body: &Body) {
     if let Some(content_type) = &body.content_type {
         encoder.header("content-type", content_type);
     }
     if let Some(word) = body.shape.word() {
         encoder.header(Shape::HEADER, word);
     }
-    for (name, value) in attributes.iter().filter(|(name, _)| !headers::is_ours(name)) {
+    for (name, value) in attributes.filter(|(name, _)| !headers::is_ours(name)) {
         encoder.header(name, value);
     }
     encoder.finish(&body.bytes);

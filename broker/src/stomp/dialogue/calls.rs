@@ -18,7 +18,7 @@ use crate::stomp::destination::{self, Place, TEMP_QUEUE, Target};
 use crate::stomp::dialogue::subscriptions::Feed;
 use crate::stomp::dialogue::{Dialogue, Receipt, check_temp_queue};
 use crate::stomp::fault::Fault;
-use crate::stomp::headers;
+use crate::stomp::headers::{self, CALL_HEADERS};
 use crate::stomp::message;
 use crate::stomp::settings::Settings;
 use crate::stomp::voice::Voice;
@@ -27,9 +27,7 @@ const NO_SUCH_PROCEDURE: &str = "wamp.error.no_such_procedure";
 const UNAVAILABLE: &str = "wamp.error.unavailable";
 const NOT_AUTHORIZED: &str = "wamp.error.not_authorized";
 const INVALID_ARGUMENT: &str = "wamp.error.invalid_argument";
-
-/// What belongs to the call, not to its arguments.
-const CALL_HEADERS: [&str; 3] = ["correlation-id", "error", "reply-to"];
+const INVALID_PAYLOAD: &str = "wamp.error.invalid_payload";
 
 /// The calls of a session that were not answered yet.
 #[derive(Debug, Default)]
@@ -219,7 +217,7 @@ fn tell_caller(
     let frame = said(voice, &result).or_else(|why| {
         message::note_unconvertible(why);
         let sentence = format!("the answer has no form here: {why}");
-        said(voice, &Err(failure(INVALID_ARGUMENT, &sentence)))
+        said(voice, &Err(failure(INVALID_PAYLOAD, &sentence)))
     });
     match frame {
         Ok(frame) => voice.send(frame),

@@ -18,7 +18,7 @@ use tandem_protocols::wamp::options::{
 };
 use tandem_protocols::wamp::uri::{Rule, is_uri};
 
-use crate::core::access::{HOUSE_PREFIX, Refusal, WAMP_PREFIX};
+use crate::core::access::Refusal;
 use crate::core::calls::{Answered, CallTerms, failure};
 use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, RegistrationId};
@@ -41,10 +41,6 @@ impl Dialogue {
             return Err(Fault::option(name));
         }
         let pattern = pubsub::pattern(&register.procedure, options.match_policy)?;
-        // Of exact names the house says so itself.
-        if [WAMP_PREFIX, HOUSE_PREFIX].iter().any(|prefix| pattern.as_str().starts_with(prefix)) {
-            return Err(Fault::Refused(INVALID_URI, "the URI is reserved".to_owned()));
-        }
         let registration = self.member.register(&pattern)?;
         self.registrations.push(registration);
         voice.say(Registered { request: register.request, registration: id(registration.0) });
