@@ -1088,6 +1088,19 @@ fn a_caller_that_takes_progress_gets_results_as_they_come() {
 }
 
 #[test]
+fn progress_that_was_on_its_way_when_its_call_was_canceled_is_not_said() {
+    let house = House::new();
+    let (mut caller, mut callee) = (house.join(Format::Json), house.join(Format::Json));
+    callee.register("a", "exact");
+    caller.say(json!([48, 1, {"receive_progress": true}, "a"]));
+    callee.hear();
+    callee.say(json!([70, 1, {"progress": true}, [1]]));
+    let canceled = caller.ask(json!([49, 1, {}]));
+    assert_eq!(canceled[4], "wamp.error.canceled");
+    caller.hears_nothing();
+}
+
+#[test]
 fn an_error_whose_name_is_no_uri_is_still_an_error() {
     let house = House::new();
     let (mut caller, mut callee) = (house.join(Format::Json), house.join(Format::Json));

@@ -1262,6 +1262,32 @@ async fn m37_a_caller_is_told() {
     assert_eq!(end_call(&mut json, request).await.unwrap_err().uri(), Some("wamp.error.invalid_payload"));
 }
 
+#[tokio::test]
+async fn m37_progress_that_its_caller_cannot_read_ends_the_call() {
+    let broker = Broker::start().await;
+    let (mut caller, mut callee) = (wamp_in(&broker, Json).await, wamp_in(&broker, Cbor).await);
+    register(&mut callee, "p").await;
+    let options = Dict::new().with("receive_progress", true);
+    let request = caller.begin_call("p", options, Said::default().written(Json)).await.unwrap();
+    caller.flush().await.unwrap();
+    let asked = invocation(&mut callee).await;
+    let progress = Dict::new().with("progress", true);
+    // All that is in one write reaches the caller's session at once.
+    for said in [only(Value::Float(f64::NAN)), only("further"), only(Value::Float(f64::NAN))] {
+        callee.yield_(asked.request, progress.clone(), said.written(Cbor)).await.unwrap();
+    }
+    callee.flush().await.unwrap();
+    let refused = end_call(&mut caller, request).await.unwrap_err();
+    assert_eq!(refused.uri(), Some("wamp.error.invalid_payload"));
+    // What the callee says after it is for nobody.
+    answer(&mut callee, &asked, Dict::new(), &only("too late")).await;
+    let request = begin_call(&mut caller, "p", &Said::default()).await;
+    let asked = invocation(&mut callee).await;
+    answer(&mut callee, &asked, Dict::new(), &only("in time")).await;
+    assert_eq!(end_call(&mut caller, request).await.unwrap(), only("in time"));
+    assert_eq!(caller.queued(), 0);
+}
+
 // ------------------------------------------------------------------------------------ what travels beside
 
 #[tokio::test]

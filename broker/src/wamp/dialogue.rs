@@ -5,6 +5,7 @@ mod queue;
 mod rpc;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::task::Waker;
 
 use tandem_protocols::wamp::error::Violation;
@@ -28,8 +29,9 @@ pub(super) struct Dialogue {
     pub(super) registrations: Vec<RegistrationId>,
     /// Calls of `tandem.queue.receive` that wait, and what they brought until it is settled.
     pub(super) receives: Receives,
-    /// Calls that the house owes an answer.
-    pub(super) calls: u32,
+    /// Calls that the peer is owed an answer to. What comes for any other lay in the mailbox when the call
+    /// was ended here, and clients close the session at what they do not know.
+    pub(super) calls: BTreeSet<u64>,
     /// The peer, as a callee, can be told that nobody waits for its answer.
     pub(super) is_interruptible: bool,
     /// Something was published since the realm was last seen to have room.
@@ -43,7 +45,7 @@ impl Dialogue {
             subscriptions: Subscriptions::default(),
             registrations: Vec::new(),
             receives: Receives::default(),
-            calls: 0,
+            calls: BTreeSet::new(),
             is_interruptible: roles.announces(Role::Callee, Feature::CallCanceling),
             has_published: Cell::new(false),
         }

@@ -148,12 +148,12 @@ impl Dialogue {
         if self.serve(call.request, &outgoing, voice)? {
             return Ok(());
         }
-        if self.calls as usize >= CALLS_MAX {
+        if self.calls.len() >= CALLS_MAX {
             return Err(Refusal::TooMany("calls of a session under way", CALLS_MAX).into());
         }
         let terms = CallTerms { takes_progress: options.receive_progress };
         self.member.call(request, outgoing, terms)?;
-        self.calls += 1;
+        self.calls.insert(request);
         Ok(())
     }
 
@@ -162,7 +162,7 @@ impl Dialogue {
         let request = cancel.request.get();
         let was_called = self.member.abandon(request);
         if was_called {
-            self.calls = self.calls.saturating_sub(1);
+            self.calls.remove(&request);
         }
         if was_called || self.stop_receiving(request) {
             let canceled = failure(CANCELED, "the caller canceled the call");
@@ -173,19 +173,27 @@ impl Dialogue {
     }
 
     pub(in crate::wamp) fn bring_outcome(&mut self, outcome: &Outcome, voice: &mut Voice) {
-        let request = id(outcome.call);
-        if !outcome.result.as_ref().is_ok_and(|answer| answer.is_progress) {
-            self.calls = self.calls.saturating_sub(1);
+        if !self.calls.contains(&outcome.call) {
+            return;
         }
+        let request = id(outcome.call);
         match &outcome.result {
-            Ok(answer) => say_result(request, answer, voice),
+            Ok(answer) => match (say_result(request, answer, voice), answer.is_progress) {
+                (true, true) => return,
+                // An ERROR is the end of the call, though its callee does not know yet.
+                (false, true) => {
+                    self.member.abandon(outcome.call);
+                }
+                (true | false, false) => {}
+            },
             Err(failure) => voice.say_error(MessageType::Call, request, failure),
         }
+        self.calls.remove(&outcome.call);
     }
 }
 
-/// Says a RESULT, or, where the caller's encoding has no form for it, that.
-pub(in crate::wamp) fn say_result(request: Id, answer: &Answer, voice: &mut Voice) {
+/// Says a RESULT; false where the caller's encoding has no form for it, which it is told by an ERROR.
+fn say_result(request: Id, answer: &Answer, voice: &mut Voice) -> bool {
     match luggage::content(&answer.payload, voice.format) {
         Ok(payload) => {
             let mut details = Dict::new();
@@ -195,11 +203,13 @@ pub(in crate::wamp) fn say_result(request: Id, answer: &Answer, voice: &mut Voic
             luggage::unpack(&answer.attributes, &mut details);
             let bytes = codec::encode_result(voice.format, request, &details, &payload);
             voice.say_encoded(bytes.expect("the payload was converted, and is below 4 GiB"));
+            true
         }
         Err(why) => {
             note_unconvertible(why);
             let sentence = format!("the result has no form in the caller's encoding: {why}");
             voice.say_error(MessageType::Call, request, &failure(INVALID_PAYLOAD, &sentence));
+            false
         }
     }
 }
