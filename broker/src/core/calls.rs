@@ -168,7 +168,7 @@ impl Calls {
         let mut state = self.state.lock();
         let Some(callee) = state.callees.get_mut(&session) else { return Answered::NeverInvoked };
         let Some(caller) = callee.pending.remove(&invocation) else {
-            let sent = invocation <= callee.last_invocation;
+            let sent = (1..=callee.last_invocation).contains(&invocation);
             return if sent { Answered::Ignored } else { Answered::NeverInvoked };
         };
         state.forget_call(&caller);
