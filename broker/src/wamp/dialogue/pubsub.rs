@@ -70,10 +70,11 @@ impl Dialogue {
         let (request, acknowledge) = (publish.request, options.acknowledge);
         let exclude_me = options.exclude_me.unwrap_or(true);
         let refused = narrowing(&options).map(Fault::option);
-        let attributes = luggage::attributes(&publish.options)?;
+        let attributes = luggage::attributes(&publish.options);
         let published = match refused {
             Some(fault) => Err(fault),
-            None => Name::parse(&publish.topic).map_err(Fault::from).and_then(|name| {
+            None => attributes.and_then(|attributes| {
+                let name = Name::parse(&publish.topic)?;
                 let payload = luggage::payload(publish.payload, received_bytes);
                 Ok(self.member.publish(Outgoing { name, payload, attributes }, exclude_me)?)
             }),
