@@ -279,6 +279,11 @@ impl Config {
         self.limits.message_bytes_max.unwrap_or(MIB)
     }
 
+    /// How long a message may take to arrive whole.
+    pub fn message_time(&self) -> Duration {
+        Duration::from_secs(self.limits.message_time_s.unwrap_or(30))
+    }
+
     /// What a peer may send before it is let in.
     pub fn stranger_bytes_max(&self) -> usize {
         self.limits.stranger_bytes_max.unwrap_or(64 * 1024)
@@ -340,7 +345,7 @@ impl Config {
             establish_bytes_max: self.stranger_bytes_max(),
             ping_interval: seconds(self.websocket.ping_interval_s, 25),
             pong_time_max: seconds(self.websocket.pong_timeout_s, 10),
-            message_time_max: seconds(self.limits.message_time_s, 30),
+            message_time_max: self.message_time(),
             slow_time_max: seconds(self.limits.slow_time_s, 5),
             close_time_max: Duration::from_secs(5),
             linger_time_max: Duration::from_secs(1),

@@ -103,6 +103,7 @@ fn stomp_settings(
     });
     let mut settings = stomp::Settings::new(by_host, authenticator);
     settings.established.body_bytes_max = config.message_bytes_max().try_into().unwrap_or(u32::MAX);
+    settings.frame_time_max = config.message_time();
     settings.credit = config.credit();
     settings.prefetch_max = settings.prefetch_max.max(settings.credit.messages);
     let beat_ms = config.stomp.heart_beat_ms.unwrap_or(500);

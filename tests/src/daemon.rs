@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 /// A running daemon, which ends with this.
+#[derive(Debug)]
 pub struct Daemon {
     child: Child,
     address: SocketAddr,

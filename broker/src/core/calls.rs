@@ -186,7 +186,7 @@ impl Calls {
         let mut state = self.state.lock();
         let Some(callee) = state.callees.get_mut(&session) else { return Answered::NeverInvoked };
         let Some(caller) = callee.pending.get(&invocation).cloned() else {
-            let sent = invocation <= callee.last_invocation;
+            let sent = (1..=callee.last_invocation).contains(&invocation);
             return if sent { Answered::Ignored } else { Answered::NeverInvoked };
         };
         if !result.as_ref().is_ok_and(|answer| answer.is_progress) {
@@ -591,9 +591,9 @@ mod tests {
                 if let Some((caller, call)) = known.invoked.remove(&number) {
                     assert_eq!(answered, Answered::Delivered);
                     peers[caller].1.expected.push(Told::Result(call));
-                } else if number <= known.last_invocation && known.last_invocation > 0 {
+                } else if (1..=known.last_invocation).contains(&number) {
                     assert_eq!(answered, Answered::Ignored);
-                } else if number > 0 {
+                } else {
                     assert_eq!(answered, Answered::NeverInvoked);
                 }
             }

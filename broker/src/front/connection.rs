@@ -61,8 +61,11 @@ const COMPOSE_BYTES: usize = 64 * 1024;
 /// Read at once.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Pings of a peer that does not read the answers; each holds up to 125 bytes.
+/// Pings of a peer that does not read the answers; on a WebSocket each holds up to 125 bytes.
 const PONGS_MAX: usize = 16;
+
+/// What they may hold together, where RawSocket's are as long as messages. The newest one may be longer.
+const PONGS_BYTES_MAX: usize = 64 * 1024;
 
 /// Rounds of writing and reading before other tasks get their turn.
 const ROUNDS_MAX: usize = 16;
@@ -118,6 +121,8 @@ pub struct Connection<W> {
     fragments: Bytes,
     /// Pings that were not answered yet, at most [`PONGS_MAX`].
     pings: Vec<Bytes>,
+    /// Read, and not taken in before the peer has read what it was answered. Mostly empty.
+    unread: Vec<u8>,
     phase: Phase,
     opened: Instant,
     received_bytes: usize,
@@ -183,6 +188,7 @@ impl<W: Wire> Connection<W> {
             backlog: VecDeque::new(),
             fragments: Bytes::new(),
             pings: Vec::new(),
+            unread: Vec::new(),
             phase: Phase::Open,
             opened: parts.opened,
             received_bytes: 0,
@@ -333,6 +339,7 @@ impl<W: Wire> Connection<W> {
             for _ in 0..WRITES_MAX {
                 ready!(self.poll_backlog(cx))?;
                 buffer.clear();
+                buffer.shrink_to(COMPOSE_BYTES * 2);
                 let composed = self.compose(cx, buffer, now);
                 if buffer.is_empty() && self.backlog.is_empty() {
                     if composed == Written::Some {
@@ -510,6 +517,11 @@ impl<W: Wire> Connection<W> {
             }
             return Ok(Poll::Pending);
         }
+        if !self.unread.is_empty() {
+            let mut unread = std::mem::take(&mut self.unread);
+            self.take_in(cx, &mut unread, now);
+            return Ok(Poll::Ready(Read::Some));
+        }
         READING.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             match Pin::new(&mut self.wire).poll_read(cx, &mut buffer) {
@@ -523,51 +535,90 @@ impl<W: Wire> Connection<W> {
             }
             self.heard = now;
             self.pinged = None;
-            self.take_in(&mut scratch[..length], now);
+            if self.is_still_a_stranger(length) {
+                let detail = "too much was sent before the session was established";
+                self.fail(Close::new(Reason::TooBig, detail), now);
+            } else {
+                self.take_in(cx, &mut scratch[..length], now);
+            }
             Ok(Poll::Ready(Read::Some))
         })
     }
 
     fn reading_pauses(&self, cx: &mut Context<'_>) -> bool {
-        match &self.session {
-            Some(session) => {
-                self.owed_bytes > self.limits.owed_bytes_max
-                    || self.authenticating.is_some()
-                    || session.is_congested(cx.waker())
-            }
-            None => false,
-        }
+        self.authenticating.is_some() || self.is_sated(cx)
     }
 
-    fn take_in(&mut self, data: &mut [u8], now: Instant) {
+    /// Whether the peer, or the realm, has to read before more is asked.
+    fn is_sated(&self, cx: &mut Context<'_>) -> bool {
+        self.session.as_ref().is_some_and(|session| {
+            self.owed_bytes > self.limits.owed_bytes_max || session.is_congested(cx.waker())
+        })
+    }
+
+    fn is_established(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.is_established())
+    }
+
+    /// Counts what a stranger sends; true where it has sent too much.
+    fn is_still_a_stranger(&mut self, received_bytes: usize) -> bool {
+        if self.is_established() {
+            return false;
+        }
+        self.received_bytes += received_bytes;
+        self.received_bytes > self.limits.establish_bytes_max && self.session.is_some()
+    }
+
+    /// Takes in what was read, message by message: compressed, a single read may hold more messages than
+    /// there is room for answers.
+    fn take_in(&mut self, cx: &mut Context<'_>, mut data: &mut [u8], now: Instant) {
         if matches!(self.phase, Phase::Lingering { .. }) {
             return;
         }
-        let established = self.session.as_ref().is_some_and(|session| session.is_established());
-        if !established {
-            self.received_bytes += data.len();
-            if self.received_bytes > self.limits.establish_bytes_max && self.session.is_some() {
-                let detail = "too much was sent before the session was established";
-                return self.fail(Close::new(Reason::TooBig, detail), now);
+        let batch = Batch::begin();
+        loop {
+            match self.transport.next(&mut data, self.is_established()) {
+                Ok(Some(arrival)) => self.take_arrival(arrival, now),
+                Ok(None) => break,
+                Err(close) => {
+                    self.fail(close, now);
+                    break;
+                }
+            }
+            if !data.is_empty() && self.is_sated(cx) {
+                self.unread = data.to_vec();
+                break;
             }
         }
-        let batch = Batch::begin();
-        let (result, closed, messages) = {
-            let Connection { transport, session, pings, .. } = self;
-            let mut arrivals = Arrivals { closed: false, messages: 0, pings };
-            let result = transport.receive(data, established, &mut |arrival| {
-                arrivals.take(arrival, session.as_deref_mut(), now);
-            });
-            (result, arrivals.closed, arrivals.messages)
-        };
-        self.drain_session(now);
         drop(batch);
-        if let Err(close) = result {
-            self.fail(close, now);
-        } else if closed {
-            self.peer_closes(now);
+        self.watch_completeness(now);
+    }
+
+    fn take_arrival(&mut self, arrival: Arrival, now: Instant) {
+        match arrival {
+            // Nothing may follow our own goodbye.
+            Arrival::Ping(data) if matches!(self.phase, Phase::Open) => self.keep_ping(data),
+            Arrival::Ping(_) | Arrival::Pong => {}
+            Arrival::Close => self.peer_closes(now),
+            Arrival::Message(kind, bytes) => {
+                metrics::MESSAGES_IN.add(1);
+                // Whatever is incomplete now began after this.
+                self.incomplete_since = None;
+                if let Some(session) = &mut self.session {
+                    session.receive(kind, bytes, now);
+                }
+                self.drain_session(now);
+            }
         }
-        self.watch_completeness(messages, now);
+    }
+
+    fn keep_ping(&mut self, data: Bytes) {
+        // The newest are answered for those before them (RFC 6455, 5.5.3).
+        let mut bytes: usize = self.pings.iter().map(Bytes::len).sum::<usize>() + data.len();
+        while self.pings.len() >= PONGS_MAX || (bytes > PONGS_BYTES_MAX && !self.pings.is_empty()) {
+            bytes -= self.pings.remove(0).len();
+        }
+        self.pings.push(data);
     }
 
     fn peer_closes(&mut self, now: Instant) {
@@ -583,9 +634,9 @@ impl<W: Wire> Connection<W> {
 
     /// After a read that brought so many messages: the one that is not whole yet began in it, unless it
     /// brought none.
-    fn watch_completeness(&mut self, messages: usize, now: Instant) {
-        let began = if messages == 0 { self.incomplete_since } else { None };
-        self.incomplete_since = self.transport.is_incomplete().then(|| began.unwrap_or(now));
+    fn watch_completeness(&mut self, now: Instant) {
+        self.incomplete_since =
+            if self.transport.is_incomplete() { self.incomplete_since.or(Some(now)) } else { None };
     }
 
     /// While the wire is blocked, looks after the mailbox.
@@ -745,36 +796,6 @@ enum Written {
 enum Read {
     Some,
     End,
-}
-
-/// What one read brought, beside messages.
-struct Arrivals<'a> {
-    closed: bool,
-    messages: usize,
-    pings: &'a mut Vec<Bytes>,
-}
-
-impl Arrivals<'_> {
-    fn take(&mut self, arrival: Arrival, session: Option<&mut (dyn Session + 'static)>, now: Instant) {
-        match arrival {
-            Arrival::Ping(data) => {
-                if self.pings.len() >= PONGS_MAX {
-                    // The newest are answered for those before them (RFC 6455, 5.5.3).
-                    self.pings.remove(0);
-                }
-                self.pings.push(data);
-            }
-            Arrival::Close => self.closed = true,
-            Arrival::Pong => {}
-            Arrival::Message(kind, bytes) => {
-                metrics::MESSAGES_IN.add(1);
-                self.messages += 1;
-                if let Some(session) = session {
-                    session.receive(kind, bytes, now);
-                }
-            }
-        }
-    }
 }
 
 impl<W: Wire> Future for Connection<W> {

@@ -63,21 +63,18 @@ pub async fn shake_hands<W: Wire>(
 }
 
 impl RawSocket {
-    /// Takes in what was read.
-    pub fn receive(&mut self, data: &[u8], arrive: &mut dyn FnMut(Arrival)) -> Result<(), Close> {
-        let mut data = data;
-        while let Some(frame) = self
-            .decoder
-            .decode(&mut data)
-            .map_err(|error| Close::new(Reason::Violation, format!("RawSocket: {error}")))?
-        {
-            arrive(match frame.frame_type {
-                FrameType::Message => Arrival::Message(Kind::Raw, frame.payload),
-                FrameType::Ping => Arrival::Ping(frame.payload),
-                FrameType::Pong => Arrival::Pong,
-            });
-        }
-        Ok(())
+    /// Takes the next frame off what was read.
+    pub fn next(&mut self, data: &mut &mut [u8]) -> Result<Option<Arrival>, Close> {
+        let mut rest: &[u8] = data;
+        let frame = self.decoder.decode(&mut rest);
+        let taken = data.len() - rest.len();
+        *data = &mut std::mem::take(data)[taken..];
+        let frame = frame.map_err(|error| Close::new(Reason::Violation, format!("RawSocket: {error}")))?;
+        Ok(frame.map(|frame| match frame.frame_type {
+            FrameType::Message => Arrival::Message(Kind::Raw, frame.payload),
+            FrameType::Ping => Arrival::Ping(frame.payload),
+            FrameType::Pong => Arrival::Pong,
+        }))
     }
 
     /// Frames a message. One that the peer will not take is left out, and counted.

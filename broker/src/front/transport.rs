@@ -20,19 +20,16 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Takes in what was read, and hands on what is in it. Works in place.
-    pub fn receive(
-        &mut self,
-        data: &mut [u8],
-        established: bool,
-        arrive: &mut dyn FnMut(Arrival),
-    ) -> Result<(), Close> {
+    /// Takes the next thing off what was read. Works in place; `None` means that all was taken.
+    pub fn next(&mut self, data: &mut &mut [u8], established: bool) -> Result<Option<Arrival>, Close> {
         match self {
-            Transport::WebSocket(websocket) => websocket.receive(data, established, arrive),
-            Transport::RawSocket(rawsocket) => rawsocket.receive(data, arrive),
+            Transport::WebSocket(websocket) => websocket.next(data, established),
+            Transport::RawSocket(rawsocket) => rawsocket.next(data),
+            Transport::Stream if data.is_empty() => Ok(None),
             Transport::Stream => {
-                arrive(Arrival::Message(Kind::Raw, Bytes::copy_from_slice(data)));
-                Ok(())
+                let piece = Bytes::copy_from_slice(data);
+                *data = &mut [];
+                Ok(Some(Arrival::Message(Kind::Raw, piece)))
             }
         }
     }

@@ -46,25 +46,17 @@ impl WebSocket {
         }
     }
 
-    /// Takes in what was read.
-    pub fn receive(
-        &mut self,
-        mut data: &mut [u8],
-        established: bool,
-        arrive: &mut dyn FnMut(Arrival),
-    ) -> Result<(), Close> {
+    /// Takes the next thing off what was read.
+    pub fn next(&mut self, data: &mut &mut [u8], established: bool) -> Result<Option<Arrival>, Close> {
         if established && let Some(limits) = self.established.take() {
             self.decoder.set_limits(limits);
         }
-        loop {
-            match self.decoder.next(&mut data) {
-                Ok(None) => return Ok(()),
-                Ok(Some(event)) => arrive(self.arrival(event)),
-                Err(Violation { code, text }) => {
-                    self.close_code = Some(code);
-                    let reason = if code == close::TOO_BIG { Reason::TooBig } else { Reason::Violation };
-                    return Err(Close::new(reason, format!("WebSocket: {text}")));
-                }
+        match self.decoder.next(data) {
+            Ok(event) => Ok(event.map(|event| self.arrival(event))),
+            Err(Violation { code, text }) => {
+                self.close_code = Some(code);
+                let reason = if code == close::TOO_BIG { Reason::TooBig } else { Reason::Violation };
+                Err(Close::new(reason, format!("WebSocket: {text}")))
             }
         }
     }

@@ -65,6 +65,12 @@ impl Fault {
         Fault::plain(CONNECTION_FAILED, detail.to_owned(), protocol::Reason::Violation)
     }
 
+    /// A frame did not arrive whole in time.
+    pub(super) fn too_slow() -> Fault {
+        let detail = "a frame did not arrive whole in time";
+        Fault::plain(CONNECTION_FAILED, detail, protocol::Reason::Silent)
+    }
+
     fn plain(message: &'static str, detail: impl Into<Cow<'static, str>>, reason: protocol::Reason) -> Fault {
         Fault { message, detail: detail.into(), reason, lists_versions: false }
     }

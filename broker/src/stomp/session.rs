@@ -72,6 +72,8 @@ struct Application {
 /// The heart-beats of both ends.
 struct Pulse {
     beats: HeartBeats,
+    /// Since when a frame is incomplete, while the pump reads.
+    incomplete_since: Option<Instant>,
     /// The pump did not read lately, so that the peer's silence may be our fault.
     paused: bool,
 }
@@ -106,6 +108,9 @@ impl StompSession {
                 Err(violation) => return self.give_up(violation.into(), None),
             };
             headers::detach(&mut frame.body, buffer_bytes);
+            if let Stage::Open(_, pulse) = &mut self.stage {
+                pulse.incomplete_since = None;
+            }
             match self.take(frame, now) {
                 Next::Read => {}
                 Next::Wait => return self.put_off(kind, input),
@@ -217,7 +222,10 @@ impl StompSession {
         }
         self.voice.say(&connected);
         let beats = HeartBeats::new(self.settings.heart_beat.agree(heart_beat, version), now);
-        self.stage = Stage::Open(Box::new(Dialogue::new(member)), Pulse { beats, paused: false });
+        self.stage = Stage::Open(
+            Box::new(Dialogue::new(member)),
+            Pulse { beats, incomplete_since: None, paused: false },
+        );
         for (kind, input) in waiting {
             self.read(kind, input, now);
         }
@@ -242,6 +250,14 @@ impl StompSession {
     fn end(&mut self, close: Close) {
         self.voice.close(close);
         self.stage = Stage::Over;
+    }
+
+    /// A frame that is incomplete now has its time from when it began, or from when reading went on.
+    fn watch_completeness(&mut self, now: Instant) {
+        if let Stage::Open(_, pulse) = &mut self.stage {
+            let since = pulse.incomplete_since.or(Some(now));
+            pulse.incomplete_since = since.filter(|_| self.decoder.is_inside_frame());
+        }
     }
 
     /// What was said counts as a heart-beat.
@@ -280,6 +296,7 @@ impl Session for StompSession {
             Stage::Over => {}
         }
         self.note_spoken(now);
+        self.watch_completeness(now);
     }
 
     fn deliver(&mut self, parcel: Parcel, now: Instant) {
@@ -299,6 +316,9 @@ impl Session for StompSession {
 
     fn tick(&mut self, now: Instant) {
         let Stage::Open(_, pulse) = &mut self.stage else { return };
+        if pulse.incomplete_since.is_some_and(|since| now >= since + self.settings.frame_time_max) {
+            return self.give_up(Fault::too_slow(), None);
+        }
         if pulse.beats.is_peer_dead(now) {
             if !pulse.paused {
                 return self.end(Close::new(protocol::Reason::Silent, "no heart-beat came in time"));
@@ -316,13 +336,17 @@ impl Session for StompSession {
     fn pause(&mut self, now: Instant) {
         if let Stage::Open(_, pulse) = &mut self.stage {
             pulse.paused = true;
+            pulse.incomplete_since = None;
             pulse.beats.received(now);
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Open(_, pulse) => pulse.beats.deadline(),
+            Stage::Open(_, pulse) => {
+                let whole_at = pulse.incomplete_since.map(|since| since + self.settings.frame_time_max);
+                [pulse.beats.deadline(), whole_at].into_iter().flatten().min()
+            }
             Stage::Stranger(_) | Stage::Over => None,
         }
     }

@@ -1,6 +1,7 @@
 //! What all STOMP sessions have in common.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tandem_protocols::stomp::codec::Limits;
 use tandem_protocols::stomp::state::HeartBeat;
@@ -26,6 +27,8 @@ pub struct Settings {
     pub established: Limits,
     /// What the server can do and what it wants, in milliseconds.
     pub heart_beat: HeartBeat,
+    /// How long a frame may take to arrive whole.
+    pub frame_time_max: Duration,
     /// The `server` header of CONNECTED.
     pub server: Arc<str>,
     /// What a consumer may hold unsettled if it does not say.
@@ -51,6 +54,7 @@ impl Settings {
             stranger: Limits { body_bytes_max: 0, ..Limits::default() },
             established: Limits::default(),
             heart_beat: HeartBeat { sends_ms: 500, wants_ms: 500 },
+            frame_time_max: Duration::from_secs(30),
             server: concat!("tandem/", env!("CARGO_PKG_VERSION")).into(),
             credit: Credit { messages: 32, bytes: 1 << 20 },
             prefetch_max: 1024,

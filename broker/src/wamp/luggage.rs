@@ -5,6 +5,9 @@
 //! x_headers       a dictionary of text: all other attributes, which are the user headers of STOMP
 //! ```
 //!
+//! They are held to what the headers of a STOMP frame may be: its readers end the connection at more, so that a
+//! single message would drive away all subscribers of that language.
+//!
 //! Payloads that are a small part of a large message are copied, so that what they are charged for is what
 //! they hold in memory.
 
@@ -15,9 +18,17 @@ use tandem_protocols::wamp::dict::{Dict, Value};
 use tandem_protocols::wamp::error::Violation;
 
 use crate::core::message::Attributes;
+use crate::wamp::fault::Fault;
 
 /// The option and detail that holds what STOMP has as headers.
 const HEADERS: &str = "x_headers";
+
+/// Attributes of a message.
+const ATTRIBUTES_MAX: usize = 64;
+/// Bytes of one, name and value; escapes may double them.
+const ATTRIBUTE_BYTES_MAX: usize = 4000;
+/// Bytes of all of them.
+const ATTRIBUTES_BYTES_MAX: usize = 15_000;
 
 /// A message up to this size may be kept for the sake of its payload: what a publication is charged beyond
 /// its payload covers it, roughly.
@@ -29,7 +40,7 @@ fn is_passed_through(key: &str) -> bool {
 }
 
 /// What the options of a message say for its receivers.
-pub(super) fn attributes(options: &Dict) -> Result<Attributes, Violation> {
+pub(super) fn attributes(options: &Dict) -> Result<Attributes, Fault> {
     if options.is_empty() {
         return Ok(Attributes::default());
     }
@@ -42,12 +53,19 @@ pub(super) fn attributes(options: &Dict) -> Result<Attributes, Violation> {
     if let Some(headers) = options.dict(HEADERS)? {
         for (key, value) in headers.iter() {
             let Some(text) = value.as_str() else {
-                return Err(Violation::new("x_headers is not a dictionary of strings"));
+                return Err(Violation::new("x_headers is not a dictionary of strings").into());
             };
             if !is_passed_through(key) {
                 pairs.push((key, text));
             }
         }
+    }
+    let bytes = |(name, value): &(&str, &str)| name.len() + value.len();
+    if pairs.len() > ATTRIBUTES_MAX
+        || pairs.iter().any(|pair| bytes(pair) > ATTRIBUTE_BYTES_MAX)
+        || pairs.iter().map(bytes).sum::<usize>() > ATTRIBUTES_BYTES_MAX
+    {
+        return Err(Fault::argument("there are too many headers, or they are too long"));
     }
     Ok(pairs.into_iter().collect())
 }

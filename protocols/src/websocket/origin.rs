@@ -9,7 +9,8 @@
 //!
 //! Hosts compare without case and without a final dot, ports with their scheme's default filled in.
 //! `https://*.example.com` stands for exactly one label, and at least two must follow it. Same-origin
-//! compares host and port, not the scheme: TLS often ends in a proxy, where this end does not see it.
+//! compares host and port, and takes `http` for `https`: TLS often ends in a proxy, where this end does not
+//! see it. Other schemes have hosts that mean something else, such as `capacitor://localhost`.
 //!
 //! Only browsers send an origin, and only there does it protect anyone: other clients write what they like.
 
@@ -129,7 +130,9 @@ impl Rule {
                 parent == Some(&below.host) && origin.scheme == below.scheme && origin.port == below.port
             }
             Self::SameOrigin => authority(host).is_some_and(|(host, port)| {
-                host == origin.host && port.or(default_port(&origin.scheme)) == origin.port
+                matches!(&*origin.scheme, "http" | "https")
+                    && host == origin.host
+                    && port.or(default_port(&origin.scheme)) == origin.port
             }),
         }
     }
@@ -212,7 +215,7 @@ mod tests {
             ("https://a.example.com", "example.com", false),
             ("https://example.com", "", false),
             ("https://example.com", "example.com, evil.com", false),
-            ("app://example.com", "example.com", true),
+            ("app://example.com", "example.com", false),
         ];
         for (origin, host, allowed) in table {
             assert_eq!(policy.judge(Some(origin), host).is_ok(), *allowed, "{origin} at {host}");

@@ -73,10 +73,11 @@ impl Dialogue {
         let exclude_me = options.exclude_me.unwrap_or(true);
         let retain = if options.retain { Retain::Set } else { Retain::No };
         let refused = narrowing(&options).map(Fault::option);
-        let attributes = luggage::attributes(&publish.options)?;
+        let attributes = luggage::attributes(&publish.options);
         let published = match refused {
             Some(fault) => Err(fault),
-            None => Name::parse(&publish.topic).map_err(Fault::from).and_then(|name| {
+            None => attributes.and_then(|attributes| {
+                let name = Name::parse(&publish.topic)?;
                 let payload = luggage::payload(publish.payload, received_bytes);
                 let outgoing = Outgoing { name, payload, attributes };
                 Ok(self.member.publish_and_retain(outgoing, exclude_me, retain)?)

@@ -99,9 +99,17 @@ impl Dialogue {
 
     pub(in crate::wamp) fn give_result(&self, result: Yield, received_bytes: usize) -> Result<(), Fault> {
         let options = YieldOptions::parse(&result.options)?;
-        let attributes = luggage::attributes(&result.options)?;
-        let payload = luggage::payload(result.payload, received_bytes);
-        self.answer(result.request, Ok(Answer { payload, attributes, is_progress: options.progress }))
+        let answer = match luggage::attributes(&result.options) {
+            Ok(attributes) => Ok(Answer {
+                payload: luggage::payload(result.payload, received_bytes),
+                attributes,
+                is_progress: options.progress,
+            }),
+            // It is the caller who waits to hear of it.
+            Err(Fault::Refused(uri, sentence)) => Err(failure(uri, &sentence)),
+            Err(fault) => return Err(fault),
+        };
+        self.answer(result.request, answer)
     }
 
     pub(in crate::wamp) fn give_error(&self, error: Error, received_bytes: usize) -> Result<(), Fault> {
@@ -112,9 +120,15 @@ impl Dialogue {
         }
         // What is no URI cannot be passed on as one.
         let uri = if is_uri(&error.error, Rule::Loose) { &error.error } else { INVALID_URI };
-        let attributes = luggage::attributes(&error.details)?;
-        let payload = luggage::payload(error.payload, received_bytes);
-        self.answer(error.request, Err(Failure { error: uri.into(), payload, attributes }))
+        let answer = match luggage::attributes(&error.details) {
+            Ok(attributes) => {
+                let payload = luggage::payload(error.payload, received_bytes);
+                Failure { error: uri.into(), payload, attributes }
+            }
+            Err(Fault::Refused(uri, sentence)) => failure(uri, &sentence),
+            Err(fault) => return Err(fault),
+        };
+        self.answer(error.request, Err(answer))
     }
 
     fn answer(&self, invocation: Id, result: Result<Answer, Failure>) -> Result<(), Fault> {
