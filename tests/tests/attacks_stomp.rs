@@ -311,7 +311,7 @@ async fn a_temporary_queue_is_its_owners() {
     let mut thief = wamp(broker.address(), Format::Json).await;
     let queue = thief.args(&(format!("tandem.reply.{word}"),)).unwrap();
     let refused = thief.call("tandem.queue.receive", queue).await.unwrap_err();
-    assert_eq!(refused.uri(), Some("wamp.error.not_authorized"));
+    assert_eq!(refused.uri(), Some("wamp.error.invalid_uri"));
     receiver.send_with_receipt(&reply_to, &[], "answer").await.unwrap();
     assert_eq!(soon("the answer", owner.next_message()).await.unwrap().body, "answer");
     drop(owner);
