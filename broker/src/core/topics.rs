@@ -44,14 +44,67 @@ pub struct Topics {
 #[derive(Debug, Default)]
 struct State {
     index: Index<SubscriptionId>,
-    subscriptions: HashMap<SubscriptionId, Subscription>,
+    /// Boxed: the table is up to half empty.
+    subscriptions: HashMap<SubscriptionId, Box<Subscription>>,
     last_id: u64,
 }
 
 #[derive(Debug)]
 struct Subscription {
     pattern: Pattern,
-    subscribers: IndexMap<Subscriber, Sink, RandomState>,
+    subscribers: Subscribers,
+}
+
+/// Who subscribed to one pattern. Mostly that is one, and a map would take five times the memory of one.
+#[derive(Debug)]
+enum Subscribers {
+    One(Subscriber, Sink),
+    /// Never empty.
+    Many(Box<IndexMap<Subscriber, Sink, RandomState>>),
+}
+
+/// What is left when a subscriber was taken out.
+enum Removed {
+    /// It was not there.
+    Nothing,
+    /// Others are left.
+    Some(Sink),
+    /// It was the only one.
+    Last,
+}
+
+impl Subscribers {
+    /// Adds one, unless it is there.
+    fn insert(&mut self, subscriber: Subscriber, sink: Sink) {
+        match self {
+            Subscribers::One(known, _) if *known == subscriber => {}
+            Subscribers::One(known, known_sink) => {
+                let mut many = IndexMap::with_capacity_and_hasher(2, RandomState::new());
+                many.insert(*known, known_sink.clone());
+                many.insert(subscriber, sink);
+                *self = Subscribers::Many(Box::new(many));
+            }
+            Subscribers::Many(many) => {
+                many.entry(subscriber).or_insert(sink);
+            }
+        }
+    }
+
+    fn remove(&mut self, subscriber: Subscriber) -> Removed {
+        match self {
+            Subscribers::One(known, _) if *known == subscriber => Removed::Last,
+            Subscribers::One(..) => Removed::Nothing,
+            Subscribers::Many(many) if many.len() == 1 && many.contains_key(&subscriber) => Removed::Last,
+            Subscribers::Many(many) => many.swap_remove(&subscriber).map_or(Removed::Nothing, Removed::Some),
+        }
+    }
+
+    fn for_each(&self, mut visit: impl FnMut(Subscriber, &Sink)) {
+        match self {
+            Subscribers::One(subscriber, sink) => visit(*subscriber, sink),
+            Subscribers::Many(many) => many.iter().for_each(|(subscriber, sink)| visit(*subscriber, sink)),
+        }
+    }
 }
 
 impl Topics {
@@ -65,20 +118,17 @@ impl Topics {
     ) -> Result<SubscriptionId, Refusal> {
         let mut state = self.state.write();
         let State { index, subscriptions, last_id } = &mut *state;
-        let id = match index.get(pattern) {
-            Some(id) => *id,
-            None => {
-                let id = SubscriptionId(*last_id + 1);
-                index.insert(pattern, id)?;
-                *last_id += 1;
-                let subscribers = IndexMap::with_hasher(RandomState::new());
-                subscriptions.insert(id, Subscription { pattern: pattern.clone(), subscribers });
-                id
+        if let Some(id) = index.get(pattern) {
+            if let Some(subscription) = subscriptions.get_mut(id) {
+                subscription.subscribers.insert(subscriber, sink);
             }
-        };
-        if let Some(subscription) = subscriptions.get_mut(&id) {
-            subscription.subscribers.entry(subscriber).or_insert(sink);
+            return Ok(*id);
         }
+        let id = SubscriptionId(*last_id + 1);
+        index.insert(pattern, id)?;
+        *last_id += 1;
+        let subscribers = Subscribers::One(subscriber, sink);
+        subscriptions.insert(id, Box::new(Subscription { pattern: pattern.clone(), subscribers }));
         Ok(id)
     }
 
@@ -87,14 +137,22 @@ impl Topics {
         let mut state = self.state.write();
         let State { index, subscriptions, .. } = &mut *state;
         let Some(subscription) = subscriptions.get_mut(&id) else { return false };
-        let removed = subscription.subscribers.swap_remove(&subscriber);
-        if subscription.subscribers.is_empty() {
-            index.remove(&subscription.pattern);
-            subscriptions.remove(&id);
-        }
         // The sink may be the last that knows a queue: it goes after the lock.
-        drop(state);
-        removed.is_some()
+        match subscription.subscribers.remove(subscriber) {
+            Removed::Nothing => false,
+            Removed::Some(sink) => {
+                drop(state);
+                drop(sink);
+                true
+            }
+            Removed::Last => {
+                index.remove(&subscription.pattern);
+                let subscription = subscriptions.remove(&id);
+                drop(state);
+                drop(subscription);
+                true
+            }
+        }
     }
 
     /// Hands a publication to every subscriber whose pattern matches its name, once per subscription:
@@ -105,9 +163,9 @@ impl Topics {
         let mut taken = 0;
         state.index.for_each_match(publication.name.as_str(), |id| {
             let Some(subscription) = state.subscriptions.get(id) else { return };
-            for (subscriber, sink) in &subscription.subscribers {
+            subscription.subscribers.for_each(|subscriber, sink| {
                 if exclude == Some(subscriber.session) {
-                    continue;
+                    return;
                 }
                 let pushed = match sink {
                     Sink::Mailbox(mailbox) => {
@@ -116,7 +174,7 @@ impl Topics {
                     Sink::Queue(queue) => queue.push_bound(publication.clone()),
                 };
                 taken += usize::from(pushed == Pushed::Queued);
-            }
+            });
         });
         metrics::EVENTS.add(taken as i64);
         taken

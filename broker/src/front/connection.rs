@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -67,9 +68,6 @@ const PONGS_MAX: usize = 16;
 /// Rounds of writing and reading before other tasks get their turn.
 const ROUNDS_MAX: usize = 16;
 
-/// What an idle connection may keep of its queues' capacity, in elements.
-const IDLE_CAPACITY: usize = 4;
-
 thread_local! {
     static READING: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
     static COMPOSING: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(COMPOSE_BYTES * 2));
@@ -95,10 +93,26 @@ pub struct Connection<W> {
     inbox: Inbox,
     peer: Peer,
     authenticator: Arc<dyn Authenticator>,
-    authenticating: Option<Authenticating>,
     limits: Arc<PumpLimits>,
-    /// Holds a place among those who were not let in yet.
-    stranger: Option<Permit>,
+    /// Until the peer is let in. Boxed, as an idle connection has long been.
+    stranger: Option<Box<Stranger>>,
+    work: Work,
+    phase: Phase,
+    heard: Instant,
+    pinged: Option<Instant>,
+    incomplete_since: Option<Instant>,
+    slow_since: Option<Instant>,
+    phase_since: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What a connection has under way. It is made when it is first needed in a turn and, when all of it is done,
+/// given back at the end of the turn: an idle connection has none.
+#[derive(Default)]
+struct Work(Option<Box<UnderWay>>);
+
+#[derive(Default)]
+struct UnderWay {
     /// Taken from the inbox, not yet delivered.
     batch: VecDeque<Parcel>,
     /// Said by the session, not yet on the wire.
@@ -110,15 +124,45 @@ pub struct Connection<W> {
     fragments: Bytes,
     /// Pings that were not answered yet, at most [`PONGS_MAX`].
     pings: Vec<Bytes>,
-    phase: Phase,
+}
+
+static NOTHING_UNDER_WAY: UnderWay = UnderWay {
+    batch: VecDeque::new(),
+    owed: VecDeque::new(),
+    owed_bytes: 0,
+    backlog: VecDeque::new(),
+    fragments: Bytes::new(),
+    pings: Vec::new(),
+};
+
+impl Work {
+    fn is_done(&self) -> bool {
+        let UnderWay { batch, owed, owed_bytes: _, backlog, fragments, pings } = &**self;
+        batch.is_empty() && owed.is_empty() && backlog.is_empty() && fragments.is_empty() && pings.is_empty()
+    }
+}
+
+impl Deref for Work {
+    type Target = UnderWay;
+
+    fn deref(&self) -> &UnderWay {
+        self.0.as_deref().unwrap_or(&NOTHING_UNDER_WAY)
+    }
+}
+
+impl DerefMut for Work {
+    fn deref_mut(&mut self) -> &mut UnderWay {
+        self.0.get_or_insert_default()
+    }
+}
+
+/// What matters of a peer until it is let in.
+struct Stranger {
     opened: Instant,
     received_bytes: usize,
-    heard: Instant,
-    pinged: Option<Instant>,
-    incomplete_since: Option<Instant>,
-    slow_since: Option<Instant>,
-    phase_since: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
+    authenticating: Option<Authenticating>,
+    /// A place among those who were not let in yet.
+    _permit: Option<Permit>,
 }
 
 /// What a connection is made of.
@@ -149,7 +193,8 @@ pub fn now() -> Instant {
 }
 
 impl<W: Wire> Connection<W> {
-    /// A connection that was just opened. Awaiting it runs it to its end.
+    /// A connection that was just opened. Awaiting it runs it to its end. It is spawned as it is: an `async`
+    /// function around it would hold it once more for each move, for as long as it lives.
     pub fn new(parts: Parts<W>) -> Connection<W> {
         let now = now();
         metrics::CONNECTIONS.add(1);
@@ -160,33 +205,21 @@ impl<W: Wire> Connection<W> {
             inbox: parts.inbox,
             peer: parts.peer,
             authenticator: parts.authenticator,
-            authenticating: None,
             limits: parts.limits,
-            stranger: parts.stranger,
-            batch: VecDeque::new(),
-            owed: VecDeque::new(),
-            owed_bytes: 0,
-            backlog: VecDeque::new(),
-            fragments: Bytes::new(),
-            pings: Vec::new(),
+            stranger: Some(Box::new(Stranger {
+                opened: parts.opened,
+                received_bytes: 0,
+                authenticating: None,
+                _permit: parts.stranger,
+            })),
+            work: Work::default(),
             phase: Phase::Open,
-            opened: parts.opened,
-            received_bytes: 0,
             heard: now,
             pinged: None,
             incomplete_since: None,
             slow_since: None,
             phase_since: now,
             timer: None,
-        }
-    }
-
-    /// Runs the connection to its end.
-    pub async fn run(self) {
-        let peer = self.peer.clone();
-        match self.await {
-            Ok(()) => tracing::debug!(%peer, "connection ended"),
-            Err(error) => tracing::debug!(%peer, %error, "connection broke"),
         }
     }
 
@@ -225,11 +258,15 @@ impl<W: Wire> Connection<W> {
         while let Some(output) = session.poll() {
             match output {
                 Output::Send(frame) => {
-                    self.owed_bytes += frame.message().len();
-                    self.owed.push_back(frame);
+                    self.work.owed_bytes += frame.message().len();
+                    self.work.owed.push_back(frame);
                 }
                 Output::Authenticate(credentials) => {
-                    self.authenticating = Some(self.authenticator.authenticate(credentials, &self.peer));
+                    // A peer that was let in has been found out already.
+                    if let Some(stranger) = &mut self.stranger {
+                        let authenticating = self.authenticator.authenticate(credentials, &self.peer);
+                        stranger.authenticating = Some(authenticating);
+                    }
                 }
                 Output::Close(close) => return self.end_session(close, now),
             }
@@ -256,8 +293,8 @@ impl<W: Wire> Connection<W> {
             }
         }
         self.session = None;
-        self.authenticating = None;
-        self.batch.clear();
+        self.stranger = None;
+        self.work.batch.clear();
         self.phase = Phase::Closing(close);
         self.phase_since = now;
     }
@@ -268,8 +305,8 @@ impl<W: Wire> Connection<W> {
             session.fail(&close.detail, now);
             while let Some(output) = session.poll() {
                 if let Output::Send(frame) = output {
-                    self.owed_bytes += frame.message().len();
-                    self.owed.push_back(frame);
+                    self.work.owed_bytes += frame.message().len();
+                    self.work.owed.push_back(frame);
                 }
             }
         }
@@ -277,9 +314,11 @@ impl<W: Wire> Connection<W> {
     }
 
     fn poll_authentication(&mut self, cx: &mut Context<'_>, now: Instant) {
-        while let Some(authenticating) = &mut self.authenticating {
+        while let Some(stranger) = &mut self.stranger
+            && let Some(authenticating) = &mut stranger.authenticating
+        {
             let Poll::Ready(result) = authenticating.as_mut().poll(cx) else { return };
-            self.authenticating = None;
+            stranger.authenticating = None;
             if let Some(session) = &mut self.session {
                 session.deliver(Parcel::Authenticated(Box::new(result)), now);
             }
@@ -296,23 +335,23 @@ impl<W: Wire> Connection<W> {
                 ready!(self.poll_backlog(cx))?;
                 buffer.clear();
                 self.compose(cx, buffer, now);
-                if buffer.is_empty() && self.backlog.is_empty() {
+                if buffer.is_empty() && self.work.backlog.is_empty() {
                     return self.poll_finished(cx, now);
                 }
-                if self.backlog.is_empty() {
+                if self.work.backlog.is_empty() {
                     ready!(self.poll_buffer(cx, buffer))?;
                 } else if !buffer.is_empty() {
-                    self.backlog.push_back(Bytes::copy_from_slice(buffer));
+                    self.work.backlog.push_back(Bytes::copy_from_slice(buffer));
                 }
             }
         })
     }
 
     fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.backlog.is_empty() {
+        while !self.work.backlog.is_empty() {
             let mut slices = [IoSlice::new(&[]); 16];
             let mut count = 0;
-            for (slice, bytes) in slices.iter_mut().zip(&self.backlog) {
+            for (slice, bytes) in slices.iter_mut().zip(&self.work.backlog) {
                 *slice = IoSlice::new(bytes);
                 count += 1;
             }
@@ -321,13 +360,13 @@ impl<W: Wire> Connection<W> {
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            while let Some(first) = self.backlog.front_mut() {
+            while let Some(first) = self.work.backlog.front_mut() {
                 if written < first.len() {
                     first.advance(written);
                     break;
                 }
                 written -= first.len();
-                self.backlog.pop_front();
+                self.work.backlog.pop_front();
             }
         }
         Poll::Ready(Ok(()))
@@ -343,7 +382,7 @@ impl<W: Wire> Connection<W> {
             Poll::Pending => 0,
         };
         if written < buffer.len() {
-            self.backlog.push_back(Bytes::copy_from_slice(&buffer[written..]));
+            self.work.backlog.push_back(Bytes::copy_from_slice(&buffer[written..]));
             return self.poll_backlog(cx);
         }
         Poll::Ready(Ok(()))
@@ -351,24 +390,24 @@ impl<W: Wire> Connection<W> {
 
     /// Composes the next write: into the buffer and, for what is large, into the backlog.
     fn compose(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>, now: Instant) {
-        for data in std::mem::take(&mut self.pings) {
+        for data in std::mem::take(&mut self.work.pings) {
             self.transport.pong(&data, buffer);
         }
         let mut settled = 0;
-        while buffer.len() < COMPOSE_BYTES && self.backlog.is_empty() {
-            if !self.fragments.is_empty() {
-                let rest = std::mem::take(&mut self.fragments);
+        while buffer.len() < COMPOSE_BYTES && self.work.backlog.is_empty() {
+            if !self.work.fragments.is_empty() {
+                let rest = std::mem::take(&mut self.work.fragments);
                 let (next, rest) = self.transport.continue_fragments(rest, buffer);
-                self.fragments = rest;
+                self.work.fragments = rest;
                 self.put_aside(buffer, next);
-            } else if let Some(frame) = self.owed.pop_front() {
-                self.owed_bytes -= frame.message().len();
+            } else if let Some(frame) = self.work.owed.pop_front() {
+                self.work.owed_bytes -= frame.message().len();
                 metrics::MESSAGES_OUT.add(1);
                 match self.transport.frame(&frame, buffer) {
                     Piece::Copied => {}
                     Piece::Body(body) => self.put_aside(buffer, body),
                     Piece::Fragmented { first, rest } => {
-                        self.fragments = rest;
+                        self.work.fragments = rest;
                         self.put_aside(buffer, first);
                     }
                 }
@@ -387,18 +426,18 @@ impl<W: Wire> Connection<W> {
 
     fn put_aside(&mut self, buffer: &mut Vec<u8>, body: Bytes) {
         if !buffer.is_empty() {
-            self.backlog.push_back(Bytes::copy_from_slice(buffer));
+            self.work.backlog.push_back(Bytes::copy_from_slice(buffer));
             buffer.clear();
         }
-        self.backlog.push_back(body);
+        self.work.backlog.push_back(body);
     }
 
     fn next_parcel(&mut self, cx: &mut Context<'_>) -> Option<Parcel> {
         self.session.as_ref()?;
-        if self.batch.is_empty() && self.inbox.poll_take(cx, &mut self.batch).is_pending() {
+        if self.work.batch.is_empty() && self.inbox.poll_take(cx, &mut self.work.batch).is_pending() {
             return None;
         }
-        self.batch.pop_front()
+        self.work.batch.pop_front()
     }
 
     /// Everything was written: goes on with closing, if that is under way.
@@ -409,7 +448,7 @@ impl<W: Wire> Connection<W> {
             self.phase = if awaits_answer { Phase::AwaitingClose } else { Phase::Lingering };
             self.phase_since = now;
             if !goodbye.is_empty() {
-                self.backlog.push_back(goodbye.into());
+                self.work.backlog.push_back(goodbye.into());
                 ready!(self.poll_backlog(cx))?;
             }
         }
@@ -453,8 +492,8 @@ impl<W: Wire> Connection<W> {
     fn reading_pauses(&self, cx: &mut Context<'_>) -> bool {
         match &self.session {
             Some(session) => {
-                self.owed_bytes > self.limits.owed_bytes_max
-                    || self.authenticating.is_some()
+                self.work.owed_bytes > self.limits.owed_bytes_max
+                    || self.stranger.as_ref().is_some_and(|stranger| stranger.authenticating.is_some())
                     || session.is_congested(cx.waker())
             }
             None => false,
@@ -466,17 +505,17 @@ impl<W: Wire> Connection<W> {
             return;
         }
         let established = self.session.as_ref().is_some_and(|session| session.is_established());
-        if !established {
-            self.received_bytes += data.len();
-            if self.received_bytes > self.limits.establish_bytes_max && self.session.is_some() {
+        if let Some(stranger) = &mut self.stranger {
+            stranger.received_bytes += data.len();
+            if stranger.received_bytes > self.limits.establish_bytes_max {
                 let detail = "too much was sent before the session was established";
                 return self.fail(Close::new(Reason::TooBig, detail), now);
             }
         }
         let batch = Batch::begin();
         let (result, closed) = {
-            let Connection { transport, session, pings, .. } = self;
-            let mut arrivals = Arrivals { closed: false, pings };
+            let Connection { transport, session, work, .. } = self;
+            let mut arrivals = Arrivals { closed: false, pings: &mut work.pings };
             let result = transport.receive(data, established, &mut |arrival| {
                 arrivals.take(arrival, session.as_deref_mut(), now);
             });
@@ -518,7 +557,7 @@ impl<W: Wire> Connection<W> {
             return;
         }
         if self.inbox.poll_ended(cx) {
-            self.batch.clear();
+            self.work.batch.clear();
             let mut last = VecDeque::new();
             // The farewell that ended it is all that the inbox holds now.
             if self.inbox.poll_take(cx, &mut last).is_ready() {
@@ -572,8 +611,8 @@ impl<W: Wire> Connection<W> {
     }
 
     fn stranger_time_is_up(&self, now: Instant) -> bool {
-        now >= self.opened + self.limits.establish_time_max
-            && self.session.as_ref().is_some_and(|session| !session.is_established())
+        let opened = self.stranger.as_ref().map(|stranger| stranger.opened);
+        opened.is_some_and(|opened| now >= opened + self.limits.establish_time_max)
     }
 
     fn run_pings(&mut self, now: Instant) {
@@ -586,7 +625,7 @@ impl<W: Wire> Connection<W> {
                 if self.transport.ping(&mut ping) {
                     self.pinged = Some(now);
                     // Between messages, or between the fragments of one: both are whole in the backlog.
-                    self.backlog.push_back(ping.into());
+                    self.work.backlog.push_back(ping.into());
                 } else {
                     self.heard = now;
                 }
@@ -606,9 +645,7 @@ impl<W: Wire> Connection<W> {
                 };
                 [
                     session.and_then(|session| session.deadline()),
-                    session
-                        .is_some_and(|session| !session.is_established())
-                        .then(|| self.opened + limits.establish_time_max),
+                    self.stranger.as_ref().map(|stranger| stranger.opened + limits.establish_time_max),
                     self.incomplete_since.map(|since| since + limits.message_time_max),
                     self.slow_since.map(|since| since + limits.slow_time_max),
                 ]
@@ -633,14 +670,8 @@ impl<W: Wire> Connection<W> {
 
     /// Gives back what an idle connection does not need.
     fn shrink(&mut self) {
-        if self.batch.is_empty() && self.batch.capacity() > IDLE_CAPACITY {
-            self.batch = VecDeque::new();
-        }
-        if self.owed.is_empty() && self.owed.capacity() > IDLE_CAPACITY {
-            self.owed = VecDeque::new();
-        }
-        if self.backlog.is_empty() && self.backlog.capacity() > IDLE_CAPACITY {
-            self.backlog = VecDeque::new();
+        if self.work.is_done() {
+            self.work = Work::default();
         }
     }
 }
@@ -680,13 +711,18 @@ impl Arrivals<'_> {
 }
 
 impl<W: Wire> Future for Connection<W> {
-    type Output = io::Result<()>;
+    type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let connection = self.get_mut();
         loop {
             if let Poll::Ready(result) = connection.turn(cx) {
-                return Poll::Ready(result);
+                let peer = &connection.peer;
+                match result {
+                    Ok(()) => tracing::debug!(%peer, "connection ended"),
+                    Err(error) => tracing::debug!(%peer, %error, "connection broke"),
+                }
+                return Poll::Ready(());
             }
             if !connection.poll_timer(cx) {
                 return Poll::Pending;
