@@ -19,6 +19,8 @@ use crate::core::realm::Entropy;
 /// Finds out who somebody is by the configuration.
 pub struct Users {
     anonymous: Anonymous,
+    /// The role of those who do not say who they are, shared by all of them.
+    anonymous_role: Arc<str>,
     by_name: HashMap<String, User>,
     /// Checked in place of a user that does not exist.
     nobody: Arc<str>,
@@ -58,6 +60,7 @@ impl Users {
         let processors = std::thread::available_parallelism().map_or(1, |number| number.get());
         Ok(Users {
             anonymous: config.authentication.anonymous.unwrap_or_default(),
+            anonymous_role: "anonymous".into(),
             nobody: if by_name.is_empty() { "".into() } else { hash_password("nobody")?.into() },
             by_name,
             checks: Arc::new(Semaphore::new(processors)),
@@ -75,7 +78,7 @@ impl Authenticator for Users {
         };
         allowed.then(|| Principal {
             id: format!("anonymous-{:016x}", (self.entropy)()).into(),
-            role: "anonymous".into(),
+            role: self.anonymous_role.clone(),
             method: "anonymous",
         })
     }

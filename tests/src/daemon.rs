@@ -1,10 +1,14 @@
 //! The daemon `tandem` as a process of its own, for what can only be seen from outside: its memory, its log,
 //! its exit.
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// A running daemon, which ends with this.
 #[derive(Debug)]
@@ -30,6 +34,12 @@ impl Daemon {
         Daemon { child, address: address.unwrap_or_else(|| panic!("the daemon says {first:?}")) }
     }
 
+    /// Starts it at a port of its own, with this configuration.
+    pub fn start_with(toml: &str) -> Daemon {
+        let file = ConfigFile::new(toml);
+        Daemon::start(&["--config", file.path()])
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -48,14 +58,44 @@ impl Daemon {
         kib * 1024
     }
 
+    /// What it answers to a request for this path: status line, headers and body.
+    pub fn page(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// One of its counters, such as `tandem_writes_total`.
+    pub fn metric(&self, name: &str) -> i64 {
+        let page = self.page("/metrics");
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = line.unwrap_or_else(|| panic!("no {name} in {page}"));
+        value.trim().parse().unwrap()
+    }
+
     /// Asks it to end, waits, and gives its log and whether it ended well.
-    pub fn terminate(mut self) -> (String, bool) {
-        let id = self.id().to_string();
-        Command::new("kill").args(["-TERM", &id]).status().unwrap();
+    pub fn terminate(self) -> (String, bool) {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    /// Waits until it ends, and gives its log and whether it ended well.
+    pub fn wait(mut self) -> (String, bool) {
+        // Its log is read until it ends, however much it has to say.
         let mut log = String::new();
-        let ended = self.child.wait().unwrap();
         self.child.stderr.take().expect("it is piped").read_to_string(&mut log).unwrap();
+        let ended = self.child.wait().unwrap();
         (log, ended.success())
+    }
+
+    /// Sends it a signal, such as `INT`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
+        assert!(sent.unwrap().success());
     }
 }
 
@@ -66,18 +106,45 @@ impl Drop for Daemon {
     }
 }
 
-/// The daemon of this build, made if it is not there yet.
-fn executable() -> PathBuf {
-    let own = std::env::current_exe().expect("a test has a path");
-    let folder = own.parent().and_then(|deps| deps.parent()).expect("tests lie in target/<profile>/deps");
-    let path = folder.join("tandem");
-    if !path.exists() {
+/// A configuration in a file, which goes with this.
+#[derive(Debug)]
+pub struct ConfigFile(PathBuf);
+
+impl ConfigFile {
+    /// Writes it.
+    pub fn new(toml: &str) -> ConfigFile {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tandem-{}-{number}.toml", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, toml).unwrap();
+        ConfigFile(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &str {
+        self.0.to_str().expect("the path is text")
+    }
+}
+
+impl Drop for ConfigFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// The daemon of this build, made anew where its sources have changed: cargo builds it with no test.
+pub fn executable() -> &'static Path {
+    static EXECUTABLE: OnceLock<PathBuf> = OnceLock::new();
+    EXECUTABLE.get_or_init(|| {
+        let own = std::env::current_exe().expect("a test has a path");
+        let folder = own.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--bin", "tandem", "--package", "tandem-broker"]);
+        build.args(["build", "--quiet", "--bin", "tandem", "--package", "tandem-broker"]);
         if folder.ends_with("release") {
             build.arg("--release");
         }
         assert!(build.status().expect("cargo runs").success(), "the daemon does not build");
-    }
-    path
+        folder.join("tandem")
+    })
 }

@@ -6,3 +6,4 @@
 pub mod attacker;
 pub mod broker;
 pub mod daemon;
+pub mod peers;

@@ -235,9 +235,11 @@ impl Inbox {
         }
     }
 
-    /// True when more is waiting than a session may leave unread for long.
+    /// True when more is waiting than a session may leave unread for long. Where events are dropped instead,
+    /// a full mailbox is no reason to end it.
     pub fn over_soft_limit(&self) -> bool {
-        self.0.state.lock().bytes > self.0.bounds.bytes_soft_max
+        let Bounds { bytes_soft_max, overflow, .. } = self.0.bounds;
+        overflow == Overflow::Disconnect && self.0.state.lock().bytes > bytes_soft_max
     }
 
     /// Ends the session as if an event had found no room.

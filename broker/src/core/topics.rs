@@ -45,7 +45,8 @@ pub struct Topics {
 #[derive(Debug, Default)]
 struct State {
     index: Index<SubscriptionId>,
-    subscriptions: HashMap<SubscriptionId, Subscription>,
+    /// Boxed: the table is up to half empty.
+    subscriptions: HashMap<SubscriptionId, Box<Subscription>>,
     last_id: u64,
     retained: Retained,
 }
@@ -65,7 +66,59 @@ pub enum Retain {
 #[derive(Debug)]
 struct Subscription {
     pattern: Pattern,
-    subscribers: IndexMap<Subscriber, Sink, RandomState>,
+    subscribers: Subscribers,
+}
+
+/// Who subscribed to one pattern. Mostly that is one, and a map would take five times the memory of one.
+#[derive(Debug)]
+enum Subscribers {
+    One(Subscriber, Sink),
+    /// Never empty.
+    Many(Box<IndexMap<Subscriber, Sink, RandomState>>),
+}
+
+/// What is left when a subscriber was taken out.
+enum Removed {
+    /// It was not there.
+    Nothing,
+    /// Others are left.
+    Some(Sink),
+    /// It was the only one.
+    Last,
+}
+
+impl Subscribers {
+    /// Adds one, unless it is there.
+    fn insert(&mut self, subscriber: Subscriber, sink: Sink) {
+        match self {
+            Subscribers::One(known, _) if *known == subscriber => {}
+            Subscribers::One(known, known_sink) => {
+                let mut many = IndexMap::with_capacity_and_hasher(2, RandomState::new());
+                many.insert(*known, known_sink.clone());
+                many.insert(subscriber, sink);
+                *self = Subscribers::Many(Box::new(many));
+            }
+            Subscribers::Many(many) => {
+                many.entry(subscriber).or_insert(sink);
+            }
+        }
+    }
+
+    fn remove(&mut self, subscriber: Subscriber) -> Removed {
+        match self {
+            Subscribers::One(known, _) if *known == subscriber => Removed::Last,
+            Subscribers::One(..) => Removed::Nothing,
+            Subscribers::Many(many) if many.len() == 1 && many.contains_key(&subscriber) => Removed::Last,
+            Subscribers::Many(many) => many.swap_remove(&subscriber).map_or(Removed::Nothing, Removed::Some),
+        }
+    }
+
+    fn for_each(&self, mut visit: impl FnMut(Subscriber, &Sink)) {
+        match self {
+            Subscribers::One(subscriber, sink) => visit(*subscriber, sink),
+            Subscribers::Many(many) => many.iter().for_each(|(subscriber, sink)| visit(*subscriber, sink)),
+        }
+    }
 }
 
 impl Topics {
@@ -103,13 +156,13 @@ impl Topics {
                 let id = SubscriptionId(*last_id + 1);
                 index.insert(pattern, id)?;
                 *last_id += 1;
-                let subscribers = IndexMap::with_hasher(RandomState::new());
-                subscriptions.insert(id, Subscription { pattern: pattern.clone(), subscribers });
+                let subscribers = Subscribers::One(subscriber, sink.clone());
+                subscriptions.insert(id, Box::new(Subscription { pattern: pattern.clone(), subscribers }));
                 id
             }
         };
         if let Some(subscription) = subscriptions.get_mut(&id) {
-            subscription.subscribers.entry(subscriber).or_insert_with(|| sink.clone());
+            subscription.subscribers.insert(subscriber, sink.clone());
         }
         for publication in tag.iter().flat_map(|_| retained.matching(pattern)).cloned() {
             let tag = tag.unwrap_or_default();
@@ -128,14 +181,22 @@ impl Topics {
         let mut state = self.state.write();
         let State { index, subscriptions, .. } = &mut *state;
         let Some(subscription) = subscriptions.get_mut(&id) else { return false };
-        let removed = subscription.subscribers.swap_remove(&subscriber);
-        if subscription.subscribers.is_empty() {
-            index.remove(&subscription.pattern);
-            subscriptions.remove(&id);
-        }
         // The sink may be the last that knows a queue: it goes after the lock.
-        drop(state);
-        removed.is_some()
+        match subscription.subscribers.remove(subscriber) {
+            Removed::Nothing => false,
+            Removed::Some(sink) => {
+                drop(state);
+                drop(sink);
+                true
+            }
+            Removed::Last => {
+                index.remove(&subscription.pattern);
+                let subscription = subscriptions.remove(&id);
+                drop(state);
+                drop(subscription);
+                true
+            }
+        }
     }
 
     /// Hands a publication to every subscriber whose pattern matches its name, once per subscription:
@@ -189,9 +250,9 @@ impl State {
         let mut for_queues = None;
         self.index.for_each_match(publication.name.as_str(), |id| {
             let Some(subscription) = self.subscriptions.get(id) else { return };
-            for (subscriber, sink) in &subscription.subscribers {
+            subscription.subscribers.for_each(|subscriber, sink| {
                 if exclude == Some(subscriber.session) {
-                    continue;
+                    return;
                 }
                 let pushed = match sink {
                     Sink::Mailbox(mailbox) => {
@@ -203,7 +264,7 @@ impl State {
                     }
                 };
                 taken += usize::from(pushed == Pushed::Queued);
-            }
+            });
         });
         metrics::EVENTS.add(taken as i64);
         taken

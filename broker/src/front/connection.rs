@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -75,9 +76,6 @@ const ROUNDS_MAX: usize = 16;
 const WRITES_MAX: usize = 8;
 const PARCELS_MAX: usize = 4096;
 
-/// What an idle connection may keep of its queues' capacity, in elements.
-const IDLE_CAPACITY: usize = 4;
-
 thread_local! {
     static READING: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
     static COMPOSING: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(COMPOSE_BYTES * 2));
@@ -106,10 +104,32 @@ pub struct Connection<W> {
     inbox: Inbox,
     peer: Peer,
     authenticator: Arc<dyn Authenticator>,
-    authenticating: Option<Authenticating>,
     limits: Arc<PumpLimits>,
-    /// Holds a place among those who were not let in yet.
-    stranger: Option<Permit>,
+    /// Until the peer is let in. Boxed, as an idle connection has long been.
+    stranger: Option<Box<Stranger>>,
+    work: Work,
+    phase: Phase,
+    heard: Instant,
+    pinged: Option<Instant>,
+    incomplete_since: Option<Instant>,
+    slow_since: Option<Instant>,
+    /// Since when the wire has taken nothing of what there is for it; none while there is nothing.
+    blocked_since: Option<Instant>,
+    /// The wire took something in this turn.
+    wrote: bool,
+    /// The peer has closed its direction. What is owed may still reach it.
+    ended: bool,
+    phase_since: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What a connection has under way. It is made when it is first needed in a turn and, when all of it is done,
+/// given back at the end of the turn: an idle connection has none.
+#[derive(Default)]
+struct Work(Option<Box<UnderWay>>);
+
+#[derive(Default)]
+struct UnderWay {
     /// Taken from the inbox, not yet delivered.
     batch: VecDeque<Parcel>,
     /// Said by the session, not yet on the wire.
@@ -123,21 +143,47 @@ pub struct Connection<W> {
     pings: Vec<Bytes>,
     /// Read, and not taken in before the peer has read what it was answered. Mostly empty.
     unread: Vec<u8>,
-    phase: Phase,
+}
+
+static NOTHING_UNDER_WAY: UnderWay = UnderWay {
+    batch: VecDeque::new(),
+    owed: VecDeque::new(),
+    owed_bytes: 0,
+    backlog: VecDeque::new(),
+    fragments: Bytes::new(),
+    pings: Vec::new(),
+    unread: Vec::new(),
+};
+
+impl Work {
+    fn is_done(&self) -> bool {
+        let UnderWay { batch, owed, owed_bytes: _, backlog, fragments, pings, unread } = &**self;
+        let nothing_to_write = owed.is_empty() && backlog.is_empty() && fragments.is_empty();
+        nothing_to_write && batch.is_empty() && pings.is_empty() && unread.is_empty()
+    }
+}
+
+impl Deref for Work {
+    type Target = UnderWay;
+
+    fn deref(&self) -> &UnderWay {
+        self.0.as_deref().unwrap_or(&NOTHING_UNDER_WAY)
+    }
+}
+
+impl DerefMut for Work {
+    fn deref_mut(&mut self) -> &mut UnderWay {
+        self.0.get_or_insert_default()
+    }
+}
+
+/// What matters of a peer until it is let in.
+struct Stranger {
     opened: Instant,
     received_bytes: usize,
-    heard: Instant,
-    pinged: Option<Instant>,
-    incomplete_since: Option<Instant>,
-    slow_since: Option<Instant>,
-    /// Since when the wire has taken nothing of what there is for it; none while there is nothing.
-    blocked_since: Option<Instant>,
-    /// The wire took something in this turn.
-    wrote: bool,
-    /// The peer has closed its direction. What is owed may still reach it.
-    ended: bool,
-    phase_since: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
+    authenticating: Option<Authenticating>,
+    /// A place among those who were not let in yet.
+    _permit: Option<Permit>,
 }
 
 /// What a connection is made of.
@@ -168,7 +214,8 @@ pub fn now() -> Instant {
 }
 
 impl<W: Wire> Connection<W> {
-    /// A connection that was just opened. Awaiting it runs it to its end.
+    /// A connection that was just opened. Awaiting it runs it to its end. It is spawned as it is: an `async`
+    /// function around it would hold it once more for each move, for as long as it lives.
     pub fn new(parts: Parts<W>) -> Connection<W> {
         let now = now();
         metrics::CONNECTIONS.add(1);
@@ -179,19 +226,15 @@ impl<W: Wire> Connection<W> {
             inbox: parts.inbox,
             peer: parts.peer,
             authenticator: parts.authenticator,
-            authenticating: None,
             limits: parts.limits,
-            stranger: parts.stranger,
-            batch: VecDeque::new(),
-            owed: VecDeque::new(),
-            owed_bytes: 0,
-            backlog: VecDeque::new(),
-            fragments: Bytes::new(),
-            pings: Vec::new(),
-            unread: Vec::new(),
+            stranger: Some(Box::new(Stranger {
+                opened: parts.opened,
+                received_bytes: 0,
+                authenticating: None,
+                _permit: parts.stranger,
+            })),
+            work: Work::default(),
             phase: Phase::Open,
-            opened: parts.opened,
-            received_bytes: 0,
             heard: now,
             pinged: None,
             incomplete_since: None,
@@ -204,18 +247,10 @@ impl<W: Wire> Connection<W> {
         }
     }
 
-    /// Runs the connection to its end.
-    pub async fn run(self) {
-        let peer = self.peer.clone();
-        match self.await {
-            Ok(()) => tracing::debug!(%peer, "connection ended"),
-            Err(error) => tracing::debug!(%peer, %error, "connection broke"),
-        }
-    }
-
     /// One turn of everything. Ready when the connection is over.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let now = now();
+        self.note_established();
         self.run_timers(now)?;
         self.wrote = false;
         for _ in 0..ROUNDS_MAX {
@@ -269,16 +304,24 @@ impl<W: Wire> Connection<W> {
         while let Some(output) = session.poll() {
             match output {
                 Output::Send(frame) => {
-                    self.owed_bytes += frame.message().len();
-                    self.owed.push_back(frame);
+                    self.work.owed_bytes += frame.message().len();
+                    self.work.owed.push_back(frame);
                 }
                 Output::Authenticate(credentials) => {
-                    self.authenticating = Some(self.authenticator.authenticate(credentials, &self.peer));
+                    // A peer that was let in has been found out already.
+                    if let Some(stranger) = &mut self.stranger {
+                        let authenticating = self.authenticator.authenticate(credentials, &self.peer);
+                        stranger.authenticating = Some(authenticating);
+                    }
                 }
                 Output::Close(close) => return self.end_session(close, now),
             }
         }
-        if self.stranger.is_some() && session.is_established() {
+        self.note_established();
+    }
+
+    fn note_established(&mut self) {
+        if self.stranger.is_some() && self.is_established() {
             self.stranger = None;
         }
     }
@@ -300,8 +343,8 @@ impl<W: Wire> Connection<W> {
             }
         }
         self.session = None;
-        self.authenticating = None;
-        self.batch.clear();
+        self.stranger = None;
+        self.work.batch.clear();
         self.phase = Phase::Closing(close);
         self.phase_since = now;
     }
@@ -312,8 +355,8 @@ impl<W: Wire> Connection<W> {
             session.fail(&close.detail, now);
             while let Some(output) = session.poll() {
                 if let Output::Send(frame) = output {
-                    self.owed_bytes += frame.message().len();
-                    self.owed.push_back(frame);
+                    self.work.owed_bytes += frame.message().len();
+                    self.work.owed.push_back(frame);
                 }
             }
         }
@@ -321,9 +364,11 @@ impl<W: Wire> Connection<W> {
     }
 
     fn poll_authentication(&mut self, cx: &mut Context<'_>, now: Instant) {
-        while let Some(authenticating) = &mut self.authenticating {
+        while let Some(stranger) = &mut self.stranger
+            && let Some(authenticating) = &mut stranger.authenticating
+        {
             let Poll::Ready(result) = authenticating.as_mut().poll(cx) else { return };
-            self.authenticating = None;
+            stranger.authenticating = None;
             if let Some(session) = &mut self.session {
                 session.deliver(Parcel::Authenticated(Box::new(result)), now);
             }
@@ -341,17 +386,17 @@ impl<W: Wire> Connection<W> {
                 buffer.clear();
                 buffer.shrink_to(COMPOSE_BYTES * 2);
                 let composed = self.compose(cx, buffer, now);
-                if buffer.is_empty() && self.backlog.is_empty() {
+                if buffer.is_empty() && self.work.backlog.is_empty() {
                     if composed == Written::Some {
                         continue;
                     }
                     ready!(self.poll_finished(cx, now))?;
                     return Poll::Ready(Ok(Written::All));
                 }
-                if self.backlog.is_empty() {
+                if self.work.backlog.is_empty() {
                     ready!(self.poll_buffer(cx, buffer))?;
                 } else if !buffer.is_empty() {
-                    self.backlog.push_back(Bytes::copy_from_slice(buffer));
+                    self.work.backlog.push_back(Bytes::copy_from_slice(buffer));
                 }
             }
             Poll::Ready(Ok(Written::Some))
@@ -372,10 +417,10 @@ impl<W: Wire> Connection<W> {
     }
 
     fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.backlog.is_empty() {
+        while !self.work.backlog.is_empty() {
             let mut slices = [IoSlice::new(&[]); 16];
             let mut count = 0;
-            for (slice, bytes) in slices.iter_mut().zip(&self.backlog) {
+            for (slice, bytes) in slices.iter_mut().zip(&self.work.backlog) {
                 *slice = IoSlice::new(bytes);
                 count += 1;
             }
@@ -385,13 +430,13 @@ impl<W: Wire> Connection<W> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.wrote = true;
-            while let Some(first) = self.backlog.front_mut() {
+            while let Some(first) = self.work.backlog.front_mut() {
                 if written < first.len() {
                     first.advance(written);
                     break;
                 }
                 written -= first.len();
-                self.backlog.pop_front();
+                self.work.backlog.pop_front();
             }
         }
         Poll::Ready(Ok(()))
@@ -408,7 +453,7 @@ impl<W: Wire> Connection<W> {
             Poll::Pending => 0,
         };
         if written < buffer.len() {
-            self.backlog.push_back(Bytes::copy_from_slice(&buffer[written..]));
+            self.work.backlog.push_back(Bytes::copy_from_slice(&buffer[written..]));
             return self.poll_backlog(cx);
         }
         Poll::Ready(Ok(()))
@@ -417,7 +462,7 @@ impl<W: Wire> Connection<W> {
     /// Composes the next write: into the buffer and, for what is large, into the backlog. Says whether that
     /// is all there is.
     fn compose(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>, now: Instant) -> Written {
-        for data in std::mem::take(&mut self.pings) {
+        for data in std::mem::take(&mut self.work.pings) {
             // Nothing may follow the wire's goodbye (RFC 6455, 5.5.1).
             if matches!(self.phase, Phase::Open | Phase::Closing(_)) {
                 self.transport.pong(&data, buffer);
@@ -425,20 +470,20 @@ impl<W: Wire> Connection<W> {
         }
         let (mut settled, mut parcels) = (0, 0);
         let mut composed = Written::Some;
-        while buffer.len() < COMPOSE_BYTES && self.backlog.is_empty() {
-            if !self.fragments.is_empty() {
-                let rest = std::mem::take(&mut self.fragments);
+        while buffer.len() < COMPOSE_BYTES && self.work.backlog.is_empty() {
+            if !self.work.fragments.is_empty() {
+                let rest = std::mem::take(&mut self.work.fragments);
                 let (next, rest) = self.transport.continue_fragments(rest, buffer);
-                self.fragments = rest;
+                self.work.fragments = rest;
                 self.put_aside(buffer, next);
-            } else if let Some(frame) = self.owed.pop_front() {
-                self.owed_bytes -= frame.message().len();
+            } else if let Some(frame) = self.work.owed.pop_front() {
+                self.work.owed_bytes -= frame.message().len();
                 metrics::MESSAGES_OUT.add(1);
                 match self.transport.frame(&frame, buffer) {
                     Piece::Copied => {}
                     Piece::Body(body) => self.put_aside(buffer, body),
                     Piece::Fragmented { first, rest } => {
-                        self.fragments = rest;
+                        self.work.fragments = rest;
                         self.put_aside(buffer, first);
                     }
                 }
@@ -462,18 +507,18 @@ impl<W: Wire> Connection<W> {
 
     fn put_aside(&mut self, buffer: &mut Vec<u8>, body: Bytes) {
         if !buffer.is_empty() {
-            self.backlog.push_back(Bytes::copy_from_slice(buffer));
+            self.work.backlog.push_back(Bytes::copy_from_slice(buffer));
             buffer.clear();
         }
-        self.backlog.push_back(body);
+        self.work.backlog.push_back(body);
     }
 
     fn next_parcel(&mut self, cx: &mut Context<'_>) -> Option<Parcel> {
         self.session.as_ref()?;
-        if self.batch.is_empty() && self.inbox.poll_take(cx, &mut self.batch).is_pending() {
+        if self.work.batch.is_empty() && self.inbox.poll_take(cx, &mut self.work.batch).is_pending() {
             return None;
         }
-        self.batch.pop_front()
+        self.work.batch.pop_front()
     }
 
     /// Everything was written: goes on with closing, if that is under way.
@@ -487,7 +532,7 @@ impl<W: Wire> Connection<W> {
                 self.linger(now);
             }
             if !goodbye.is_empty() {
-                self.backlog.push_back(goodbye.into());
+                self.work.backlog.push_back(goodbye.into());
                 ready!(self.poll_backlog(cx))?;
             }
         }
@@ -517,8 +562,8 @@ impl<W: Wire> Connection<W> {
             }
             return Ok(Poll::Pending);
         }
-        if !self.unread.is_empty() {
-            let mut unread = std::mem::take(&mut self.unread);
+        if !self.work.unread.is_empty() {
+            let mut unread = std::mem::take(&mut self.work.unread);
             self.take_in(cx, &mut unread, now);
             return Ok(Poll::Ready(Read::Some));
         }
@@ -535,7 +580,7 @@ impl<W: Wire> Connection<W> {
             }
             self.heard = now;
             self.pinged = None;
-            if self.is_still_a_stranger(length) {
+            if self.is_sent_too_much(length) {
                 let detail = "too much was sent before the session was established";
                 self.fail(Close::new(Reason::TooBig, detail), now);
             } else {
@@ -546,13 +591,14 @@ impl<W: Wire> Connection<W> {
     }
 
     fn reading_pauses(&self, cx: &mut Context<'_>) -> bool {
-        self.authenticating.is_some() || self.is_sated(cx)
+        let authenticating = self.stranger.as_ref().is_some_and(|stranger| stranger.authenticating.is_some());
+        authenticating || self.is_sated(cx)
     }
 
     /// Whether the peer, or the realm, has to read before more is asked.
     fn is_sated(&self, cx: &mut Context<'_>) -> bool {
         self.session.as_ref().is_some_and(|session| {
-            self.owed_bytes > self.limits.owed_bytes_max || session.is_congested(cx.waker())
+            self.work.owed_bytes > self.limits.owed_bytes_max || session.is_congested(cx.waker())
         })
     }
 
@@ -561,12 +607,11 @@ impl<W: Wire> Connection<W> {
     }
 
     /// Counts what a stranger sends; true where it has sent too much.
-    fn is_still_a_stranger(&mut self, received_bytes: usize) -> bool {
-        if self.is_established() {
-            return false;
-        }
-        self.received_bytes += received_bytes;
-        self.received_bytes > self.limits.establish_bytes_max && self.session.is_some()
+    fn is_sent_too_much(&mut self, received_bytes: usize) -> bool {
+        self.stranger.as_mut().is_some_and(|stranger| {
+            stranger.received_bytes += received_bytes;
+            stranger.received_bytes > self.limits.establish_bytes_max
+        })
     }
 
     /// Takes in what was read, message by message: compressed, a single read may hold more messages than
@@ -586,7 +631,7 @@ impl<W: Wire> Connection<W> {
                 }
             }
             if !data.is_empty() && self.is_sated(cx) {
-                self.unread = data.to_vec();
+                self.work.unread = data.to_vec();
                 break;
             }
         }
@@ -614,11 +659,11 @@ impl<W: Wire> Connection<W> {
 
     fn keep_ping(&mut self, data: Bytes) {
         // The newest are answered for those before them (RFC 6455, 5.5.3).
-        let mut bytes: usize = self.pings.iter().map(Bytes::len).sum::<usize>() + data.len();
-        while self.pings.len() >= PONGS_MAX || (bytes > PONGS_BYTES_MAX && !self.pings.is_empty()) {
-            bytes -= self.pings.remove(0).len();
+        let mut bytes: usize = self.work.pings.iter().map(Bytes::len).sum::<usize>() + data.len();
+        while self.work.pings.len() >= PONGS_MAX || (bytes > PONGS_BYTES_MAX && !self.work.pings.is_empty()) {
+            bytes -= self.work.pings.remove(0).len();
         }
-        self.pings.push(data);
+        self.work.pings.push(data);
     }
 
     fn peer_closes(&mut self, now: Instant) {
@@ -646,7 +691,7 @@ impl<W: Wire> Connection<W> {
             return;
         }
         if self.inbox.poll_ended(cx) {
-            self.batch.clear();
+            self.work.batch.clear();
             let mut last = VecDeque::new();
             // The farewell that ended it is all that the inbox holds now.
             if self.inbox.poll_take(cx, &mut last).is_ready() {
@@ -702,8 +747,8 @@ impl<W: Wire> Connection<W> {
     }
 
     fn stranger_time_is_up(&self, now: Instant) -> bool {
-        now >= self.opened + self.limits.establish_time_max
-            && self.session.as_ref().is_some_and(|session| !session.is_established())
+        let opened = self.stranger.as_ref().map(|stranger| stranger.opened);
+        opened.is_some_and(|opened| now >= opened + self.limits.establish_time_max)
     }
 
     /// When a peer that takes nothing of what there is for it counts as gone, however much it says.
@@ -723,7 +768,7 @@ impl<W: Wire> Connection<W> {
                 if self.blocked_since.is_none() && self.transport.ping(&mut ping) {
                     self.pinged = Some(now);
                     // Between messages, or between the fragments of one: both are whole in the backlog.
-                    self.backlog.push_back(ping.into());
+                    self.work.backlog.push_back(ping.into());
                 } else {
                     self.heard = now;
                 }
@@ -743,9 +788,7 @@ impl<W: Wire> Connection<W> {
                 };
                 [
                     session.and_then(|session| session.deadline()),
-                    session
-                        .is_some_and(|session| !session.is_established())
-                        .then(|| self.opened + limits.establish_time_max),
+                    self.stranger.as_ref().map(|stranger| stranger.opened + limits.establish_time_max),
                     self.incomplete_since.map(|since| since + limits.message_time_max),
                     self.slow_since.map(|since| since + limits.slow_time_max),
                     self.stall_deadline(),
@@ -771,14 +814,8 @@ impl<W: Wire> Connection<W> {
 
     /// Gives back what an idle connection does not need.
     fn shrink(&mut self) {
-        if self.batch.is_empty() && self.batch.capacity() > IDLE_CAPACITY {
-            self.batch = VecDeque::new();
-        }
-        if self.owed.is_empty() && self.owed.capacity() > IDLE_CAPACITY {
-            self.owed = VecDeque::new();
-        }
-        if self.backlog.is_empty() && self.backlog.capacity() > IDLE_CAPACITY {
-            self.backlog = VecDeque::new();
+        if self.work.is_done() {
+            self.work = Work::default();
         }
     }
 }
@@ -805,6 +842,11 @@ impl<W: Wire> Future for Connection<W> {
         let connection = self.get_mut();
         loop {
             if let Poll::Ready(result) = connection.turn(cx) {
+                let peer = &connection.peer;
+                match &result {
+                    Ok(()) => tracing::debug!(%peer, "connection ended"),
+                    Err(error) => tracing::debug!(%peer, %error, "connection broke"),
+                }
                 return Poll::Ready(result);
             }
             if !connection.poll_timer(cx) {
@@ -925,16 +967,13 @@ mod tests {
         }
         theirs.write_all(&[b'x'; 100]).await.unwrap();
         poll(&mut connection);
-        assert!(!connection.backlog.is_empty(), "there is more than the wire takes");
+        assert!(!connection.work.backlog.is_empty(), "there is more than the wire takes");
         let mut answers = [0; 2 * 100 + 2 * 6 * 100];
         let mut length = 0;
         while length < answers.len() {
             length += theirs.read(&mut answers[length..]).await.unwrap();
             poll(&mut connection);
         }
-        let Connection { batch, owed, backlog, pings, fragments, owed_bytes, .. } = &*connection;
-        let capacities = [batch.capacity(), owed.capacity(), backlog.capacity(), pings.capacity()];
-        assert!(capacities.iter().all(|capacity| *capacity <= IDLE_CAPACITY), "{capacities:?}");
-        assert_eq!((fragments.len(), *owed_bytes), (0, 0));
+        assert!(connection.work.0.is_none(), "nothing is under way");
     }
 }

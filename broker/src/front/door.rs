@@ -108,6 +108,6 @@ impl Door {
             stranger,
             opened,
         });
-        self.tasks.spawn(connection.run());
+        self.tasks.spawn(connection);
     }
 }

@@ -31,7 +31,8 @@ impl Opened {
         if !self.first.is_empty() {
             first = [first, self.first].concat().into();
         }
-        self.first = first;
+        // Even where nothing is in them, bytes hold the buffer that they were cut from.
+        self.first = if first.is_empty() { Bytes::new() } else { first };
         self
     }
 }

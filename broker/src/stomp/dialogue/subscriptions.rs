@@ -104,6 +104,10 @@ impl Dialogue {
             destination::Source::Procedure(pattern) => Feed::Procedure(self.member.register(&pattern)?),
         };
         let destination = (version == Version::V10).then(|| destination.into());
+        if self.subscriptions.len() < 4 {
+            // Most sessions have one or two, and room for four is 350 bytes.
+            self.subscriptions.reserve_exact(1);
+        }
         self.subscriptions.push(Subscription { id, destination, no_local, replay, feed });
         Ok(Receipt::Due)
     }

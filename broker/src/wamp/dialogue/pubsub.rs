@@ -41,6 +41,10 @@ impl Subscriptions {
 
     fn insert(&mut self, id: SubscriptionId, is_pattern: bool) {
         if let Err(place) = self.find(id) {
+            if self.0.len() < 4 {
+                // Most sessions have one or two.
+                self.0.reserve_exact(1);
+            }
             self.0.insert(place, (id, is_pattern));
         }
     }

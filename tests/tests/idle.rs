@@ -1,0 +1,139 @@
+//! What an idle connection costs the daemon: 15,000 of them, each in a session with a subscription to a topic
+//! of its own, every other one also to a shared one.
+//!
+//! Half of them speak WAMP, half STOMP, all over WebSocket. The clients are bare sockets: what matters is at
+//! the other end. The same without debug information in the way:
+//!
+//! ```text
+//! cargo test --release -p tandem-tests --test idle -- --nocapture
+//! ```
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "what fails here fails a test; figures are printed"
+)]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use tandem_tests::daemon::Daemon;
+
+const CONNECTIONS: usize = 15_000;
+
+/// Those that are opened at a time.
+const OPENERS: usize = 50;
+
+/// What each of them may cost the process.
+const BYTES_MAX: usize = 2048;
+
+/// Generous: opening so many takes a while in a debug build.
+const TIME_MAX: Duration = Duration::from_secs(300);
+
+/// Bare clients do not answer pings.
+const CONFIG: &str = "[websocket]\nping_interval_s = 36000\n";
+
+/// A text message, short and whole. It is masked with zeros.
+fn text(payload: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match payload.len() {
+        length @ 0..=125 => frame.push(0x80 | length as u8),
+        length => {
+            frame.push(0x80 | 126);
+            frame.extend((length as u16).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload.as_bytes());
+    frame
+}
+
+/// Reads until this was said.
+async fn hear(stream: &mut TcpStream, what: &str) {
+    let mut heard = Vec::new();
+    let mut buffer = [0; 2048];
+    while !String::from_utf8_lossy(&heard).contains(what) {
+        let count = stream.read(&mut buffer).await.unwrap();
+        assert_ne!(count, 0, "closed before {what}: {}", String::from_utf8_lossy(&heard));
+        heard.extend(&buffer[..count]);
+    }
+}
+
+/// Whether this one subscribes to the shared topic, too. Half of either language do.
+fn shares(place: usize) -> bool {
+    place % 4 < 2
+}
+
+async fn open(address: SocketAddr, place: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let is_wamp = place.is_multiple_of(2);
+    let subprotocol = if is_wamp { "wamp.2.json" } else { "v12.stomp" };
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    hear(&mut stream, "\r\n\r\n").await;
+    let topics = [Some(format!("a.topic.of.its.own.{place}")), shares(place).then(|| "shared".to_owned())];
+    if is_wamp {
+        stream.write_all(&text(r#"[1,"realm1",{"roles":{"subscriber":{}}}]"#)).await.unwrap();
+        hear(&mut stream, "[2,").await;
+        for (request, topic) in (1..).zip(topics.iter().flatten()) {
+            stream.write_all(&text(&format!(r#"[32,{request},{{}},"{topic}"]"#))).await.unwrap();
+            hear(&mut stream, &format!("[33,{request},")).await;
+        }
+    } else {
+        stream.write_all(&text("CONNECT\naccept-version:1.2\nhost:localhost\n\n\0")).await.unwrap();
+        hear(&mut stream, "CONNECTED").await;
+        for (id, topic) in topics.iter().flatten().enumerate() {
+            let frame = format!("SUBSCRIBE\nid:{id}\ndestination:/topic/{topic}\nreceipt:r{id}\n\n\0");
+            stream.write_all(&text(&frame)).await.unwrap();
+            hear(&mut stream, &format!("receipt-id:r{id}")).await;
+        }
+    }
+    stream
+}
+
+/// Opens these, and gives them with their places.
+async fn open_all(address: SocketAddr, places: std::ops::Range<usize>) -> Vec<(usize, TcpStream)> {
+    let mut openers = JoinSet::new();
+    for opener in 0..OPENERS {
+        let places = places.clone();
+        openers.spawn(async move {
+            let mut streams = Vec::new();
+            for place in places.skip(opener).step_by(OPENERS) {
+                streams.push((place, open(address, place).await));
+            }
+            streams
+        });
+    }
+    let streams = timeout(TIME_MAX, openers.join_all()).await.expect("all connections open");
+    streams.into_iter().flatten().collect()
+}
+
+#[tokio::test]
+async fn an_idle_connection_costs_at_most_two_kibibytes() {
+    let daemon = Daemon::start_with(CONFIG);
+    let address = daemon.address();
+    // What the first ones bring into memory is the daemon's, not theirs.
+    let first = open_all(address, 0..OPENERS * 2).await;
+    let before = daemon.resident_bytes();
+    let streams = open_all(address, OPENERS * 2..OPENERS * 2 + CONNECTIONS).await;
+    assert_eq!(daemon.metric("tandem_sessions"), (first.len() + CONNECTIONS) as i64);
+    let after = daemon.resident_bytes();
+    let each = (after - before) / CONNECTIONS;
+    println!("{CONNECTIONS} idle connections: {each} bytes each; {} KiB before", before / 1024);
+    assert!(each <= BYTES_MAX, "an idle connection costs {each} bytes");
+    // They are alive: what is published to the shared topic reaches those who subscribed to it.
+    let (_, mut publisher) = first.into_iter().find(|(place, _)| place % 4 == 3).expect("there is one");
+    publisher.write_all(&text("SEND\ndestination:/topic/shared\n\nfor half of you\0")).await.unwrap();
+    for (_, mut stream) in streams.into_iter().filter(|(place, _)| shares(*place)) {
+        timeout(TIME_MAX, hear(&mut stream, "half of you")).await.expect("the message arrives");
+    }
+}
