@@ -86,7 +86,7 @@ thread_local! {
 enum Phase {
     Open,
     /// The session ended; what it still had to say is being written, then the wire's goodbye.
-    Closing(Close),
+    Closing(Box<Close>),
     /// Everything was written; the peer may answer the wire's goodbye.
     AwaitingClose,
     /// Nothing is expected any more. Our direction is closed, then read on until the peer is done, so that it
@@ -103,7 +103,6 @@ pub struct Connection<W> {
     session: Option<Box<dyn Session>>,
     inbox: Inbox,
     peer: Peer,
-    authenticator: Arc<dyn Authenticator>,
     limits: Arc<PumpLimits>,
     /// Until the peer is let in. Boxed, as an idle connection has long been.
     stranger: Option<Box<Stranger>>,
@@ -111,10 +110,6 @@ pub struct Connection<W> {
     phase: Phase,
     heard: Instant,
     pinged: Option<Instant>,
-    incomplete_since: Option<Instant>,
-    slow_since: Option<Instant>,
-    /// Since when the wire has taken nothing of what there is for it; none while there is nothing.
-    blocked_since: Option<Instant>,
     /// The wire took something in this turn.
     wrote: bool,
     /// The peer has closed its direction. What is owed may still reach it.
@@ -143,6 +138,12 @@ struct UnderWay {
     pings: Vec<Bytes>,
     /// Read, and not taken in before the peer has read what it was answered. Mostly empty.
     unread: Vec<u8>,
+    /// Since when the peer is in the middle of a message.
+    incomplete_since: Option<Instant>,
+    /// Since when the inbox is over its soft limit.
+    slow_since: Option<Instant>,
+    /// Since when the wire has taken nothing of what there is for it; none while there is nothing.
+    blocked_since: Option<Instant>,
 }
 
 static NOTHING_UNDER_WAY: UnderWay = UnderWay {
@@ -153,13 +154,17 @@ static NOTHING_UNDER_WAY: UnderWay = UnderWay {
     fragments: Bytes::new(),
     pings: Vec::new(),
     unread: Vec::new(),
+    incomplete_since: None,
+    slow_since: None,
+    blocked_since: None,
 };
 
 impl Work {
     fn is_done(&self) -> bool {
-        let UnderWay { batch, owed, owed_bytes: _, backlog, fragments, pings, unread } = &**self;
+        let UnderWay { batch, owed, backlog, fragments, pings, unread, .. } = &**self;
         let nothing_to_write = owed.is_empty() && backlog.is_empty() && fragments.is_empty();
-        nothing_to_write && batch.is_empty() && pings.is_empty() && unread.is_empty()
+        let nothing_is_late = self.incomplete_since.or(self.slow_since).or(self.blocked_since).is_none();
+        nothing_to_write && batch.is_empty() && pings.is_empty() && unread.is_empty() && nothing_is_late
     }
 }
 
@@ -179,6 +184,8 @@ impl DerefMut for Work {
 
 /// What matters of a peer until it is let in.
 struct Stranger {
+    /// Finds out who it is.
+    authenticator: Arc<dyn Authenticator>,
     opened: Instant,
     received_bytes: usize,
     authenticating: Option<Authenticating>,
@@ -225,9 +232,9 @@ impl<W: Wire> Connection<W> {
             session: Some(parts.session),
             inbox: parts.inbox,
             peer: parts.peer,
-            authenticator: parts.authenticator,
             limits: parts.limits,
             stranger: Some(Box::new(Stranger {
+                authenticator: parts.authenticator,
                 opened: parts.opened,
                 received_bytes: 0,
                 authenticating: None,
@@ -237,9 +244,6 @@ impl<W: Wire> Connection<W> {
             phase: Phase::Open,
             heard: now,
             pinged: None,
-            incomplete_since: None,
-            slow_since: None,
-            blocked_since: None,
             wrote: false,
             ended: false,
             phase_since: now,
@@ -310,7 +314,7 @@ impl<W: Wire> Connection<W> {
                 Output::Authenticate(credentials) => {
                     // A peer that was let in has been found out already.
                     if let Some(stranger) = &mut self.stranger {
-                        let authenticating = self.authenticator.authenticate(credentials, &self.peer);
+                        let authenticating = stranger.authenticator.authenticate(credentials, &self.peer);
                         stranger.authenticating = Some(authenticating);
                     }
                 }
@@ -345,7 +349,7 @@ impl<W: Wire> Connection<W> {
         self.session = None;
         self.stranger = None;
         self.work.batch.clear();
-        self.phase = Phase::Closing(close);
+        self.phase = Phase::Closing(Box::new(close));
         self.phase_since = now;
     }
 
@@ -401,14 +405,14 @@ impl<W: Wire> Connection<W> {
             }
             Poll::Ready(Ok(Written::Some))
         });
-        if self.wrote && self.blocked_since.take().is_some() {
+        if self.wrote && self.work.blocked_since.take().is_some() {
             // A ping may lie behind what the peer is taking in right now.
             self.pinged = self.pinged.map(|_| now);
         }
         if outcome.is_pending() {
-            self.blocked_since.get_or_insert(now);
+            self.work.blocked_since.get_or_insert(now);
         } else {
-            self.blocked_since = None;
+            self.work.blocked_since = None;
         }
         match outcome {
             Poll::Ready(result) => result.map(Poll::Ready),
@@ -556,7 +560,7 @@ impl<W: Wire> Connection<W> {
             // let arrive.
             self.heard = now;
             self.pinged = None;
-            self.incomplete_since = self.incomplete_since.map(|_| now);
+            self.work.incomplete_since = self.work.incomplete_since.map(|_| now);
             if let Some(session) = &mut self.session {
                 session.pause(now);
             }
@@ -648,7 +652,7 @@ impl<W: Wire> Connection<W> {
             Arrival::Message(kind, bytes) => {
                 metrics::MESSAGES_IN.add(1);
                 // Whatever is incomplete now began after this.
-                self.incomplete_since = None;
+                self.work.incomplete_since = None;
                 if let Some(session) = &mut self.session {
                     session.receive(kind, bytes, now);
                 }
@@ -680,14 +684,14 @@ impl<W: Wire> Connection<W> {
     /// After a read that brought so many messages: the one that is not whole yet began in it, unless it
     /// brought none.
     fn watch_completeness(&mut self, now: Instant) {
-        self.incomplete_since =
-            if self.transport.is_incomplete() { self.incomplete_since.or(Some(now)) } else { None };
+        self.work.incomplete_since =
+            if self.transport.is_incomplete() { self.work.incomplete_since.or(Some(now)) } else { None };
     }
 
     /// While the wire is blocked, looks after the mailbox.
     fn watch_slowness(&mut self, cx: &mut Context<'_>, blocked: bool, now: Instant) {
         if !blocked || self.session.is_none() {
-            self.slow_since = None;
+            self.work.slow_since = None;
             return;
         }
         if self.inbox.poll_ended(cx) {
@@ -703,9 +707,9 @@ impl<W: Wire> Connection<W> {
                 self.drain_session(now);
             }
         } else if self.inbox.over_soft_limit() {
-            self.slow_since = self.slow_since.or(Some(now));
+            self.work.slow_since = self.work.slow_since.or(Some(now));
         } else {
-            self.slow_since = None;
+            self.work.slow_since = None;
         }
     }
 
@@ -724,11 +728,15 @@ impl<W: Wire> Connection<W> {
                 if self.stranger_time_is_up(now) {
                     let detail = "the session was not established in time";
                     self.fail(Close::new(Reason::Silent, detail), now);
-                } else if self.incomplete_since.is_some_and(|since| passed(since, limits.message_time_max)) {
+                } else if self
+                    .work
+                    .incomplete_since
+                    .is_some_and(|since| passed(since, limits.message_time_max))
+                {
                     let detail = "a message did not arrive whole in time";
                     self.fail(Close::new(Reason::Silent, detail), now);
-                } else if self.slow_since.is_some_and(|since| passed(since, limits.slow_time_max)) {
-                    self.slow_since = None;
+                } else if self.work.slow_since.is_some_and(|since| passed(since, limits.slow_time_max)) {
+                    self.work.slow_since = None;
                     self.inbox.overflow();
                 } else if self.stall_deadline().is_some_and(|deadline| deadline <= now) {
                     self.fail(Close::new(Reason::Silent, "the peer took nothing for too long"), now);
@@ -754,7 +762,7 @@ impl<W: Wire> Connection<W> {
     /// When a peer that takes nothing of what there is for it counts as gone, however much it says.
     fn stall_deadline(&self) -> Option<Instant> {
         let PumpLimits { ping_interval, pong_time_max, .. } = *self.limits;
-        self.blocked_since.map(|since| since + ping_interval + pong_time_max)
+        self.work.blocked_since.map(|since| since + ping_interval + pong_time_max)
     }
 
     fn run_pings(&mut self, now: Instant) {
@@ -765,7 +773,7 @@ impl<W: Wire> Connection<W> {
             None if now >= self.heard + self.limits.ping_interval && self.session.is_some() => {
                 let mut ping = Vec::new();
                 // A ping behind what the wire does not take would ask nothing.
-                if self.blocked_since.is_none() && self.transport.ping(&mut ping) {
+                if self.work.blocked_since.is_none() && self.transport.ping(&mut ping) {
                     self.pinged = Some(now);
                     // Between messages, or between the fragments of one: both are whole in the backlog.
                     self.work.backlog.push_back(ping.into());
@@ -789,8 +797,8 @@ impl<W: Wire> Connection<W> {
                 [
                     session.and_then(|session| session.deadline()),
                     self.stranger.as_ref().map(|stranger| stranger.opened + limits.establish_time_max),
-                    self.incomplete_since.map(|since| since + limits.message_time_max),
-                    self.slow_since.map(|since| since + limits.slow_time_max),
+                    self.work.incomplete_since.map(|since| since + limits.message_time_max),
+                    self.work.slow_since.map(|since| since + limits.slow_time_max),
                     self.stall_deadline(),
                 ]
                 .into_iter()

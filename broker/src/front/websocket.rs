@@ -30,7 +30,8 @@ pub struct WebSocket {
     decoder: Decoder,
     /// The window that messages to this peer are compressed with, if compression was agreed on.
     compression: Option<WindowBits>,
-    established: Option<Limits>,
+    /// What it may send once it is let in.
+    established: Option<Box<Limits>>,
     /// The code that the peer closed with, or that its breach is answered with.
     close_code: Option<u16>,
 }
@@ -41,7 +42,7 @@ impl WebSocket {
         WebSocket {
             decoder: Decoder::new(Role::Server, limits.stranger, agreement),
             compression: agreement.map(|agreement| agreement.outgoing(Role::Server).bits),
-            established: Some(limits.established),
+            established: Some(Box::new(limits.established)),
             close_code: None,
         }
     }
@@ -49,7 +50,7 @@ impl WebSocket {
     /// Takes the next thing off what was read.
     pub fn next(&mut self, data: &mut &mut [u8], established: bool) -> Result<Option<Arrival>, Close> {
         if established && let Some(limits) = self.established.take() {
-            self.decoder.set_limits(limits);
+            self.decoder.set_limits(*limits);
         }
         match self.decoder.next(data) {
             Ok(event) => Ok(event.map(|event| self.arrival(event))),

@@ -16,24 +16,24 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Wire for T {}
 /// A TCP stream of which the first bytes were read already, to see what it speaks.
 #[derive(Debug)]
 pub struct Opened {
-    first: Bytes,
+    /// Boxed, as there is mostly nothing, and a connection has it for as long as it lives.
+    first: Option<Box<Bytes>>,
     stream: TcpStream,
 }
 
 impl Opened {
     /// Puts the bytes back in front of the stream.
     pub fn new(first: Bytes, stream: TcpStream) -> Opened {
+        // Even where nothing is in them, bytes hold the buffer that they were cut from.
+        let first = (!first.is_empty()).then(|| Box::new(first));
         Opened { first, stream }
     }
 
     /// The same, with these bytes in front of what is still to be read.
-    pub fn with_first(mut self, mut first: Bytes) -> Opened {
-        if !self.first.is_empty() {
-            first = [first, self.first].concat().into();
-        }
-        // Even where nothing is in them, bytes hold the buffer that they were cut from.
-        self.first = if first.is_empty() { Bytes::new() } else { first };
-        self
+    pub fn with_first(self, first: Bytes) -> Opened {
+        let Opened { first: old, stream } = self;
+        let all = old.map_or(first.clone(), |old| [first, *old].concat().into());
+        Opened::new(all, stream)
     }
 }
 
@@ -43,15 +43,15 @@ impl AsyncRead for Opened {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.first.is_empty() {
+        let Some(first) = &mut self.first else {
             return Pin::new(&mut self.stream).poll_read(cx, buffer);
-        }
-        let length = self.first.len().min(buffer.remaining());
-        buffer.put_slice(&self.first[..length]);
-        self.first.advance(length);
-        if self.first.is_empty() {
+        };
+        let length = first.len().min(buffer.remaining());
+        buffer.put_slice(&first[..length]);
+        first.advance(length);
+        if first.is_empty() {
             // Lets go of the buffer behind it: an idle connection holds none.
-            self.first = Bytes::new();
+            self.first = None;
         }
         Poll::Ready(Ok(()))
     }
