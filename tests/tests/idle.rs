@@ -132,7 +132,10 @@ async fn an_idle_connection_costs_at_most_two_kibibytes() {
     assert!(each <= BYTES_MAX, "an idle connection costs {each} bytes");
     // They are alive: what is published to the shared topic reaches those who subscribed to it.
     let (_, mut publisher) = first.into_iter().find(|(place, _)| place % 4 == 3).expect("there is one");
-    publisher.write_all(&text("SEND\ndestination:/topic/shared\n\nfor half of you\0")).await.unwrap();
+    publisher
+        .write_all(&text("SEND\ndestination:/topic/shared\ncontent-type:text/plain\n\nfor half of you\0"))
+        .await
+        .unwrap();
     for (_, mut stream) in streams.into_iter().filter(|(place, _)| shares(*place)) {
         timeout(TIME_MAX, hear(&mut stream, "half of you")).await.expect("the message arrives");
     }

@@ -35,7 +35,18 @@ const BACKLOG: i32 = 4096;
 const NOTSENT_LOWAT_BYTES: u32 = 64 * 1024;
 
 /// A peer that acknowledges nothing for so long is gone.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Silence after which the kernel asks whether a peer is there. Those of WebSocket are pinged before.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
+
+/// The time between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+const _: () = assert!(
+    KEEPALIVE_TIME.as_secs() + 2 * KEEPALIVE_INTERVAL.as_secs() < TCP_USER_TIMEOUT.as_secs(),
+    "Linux counts the timeout from the last that was heard: of three questions two may get lost"
+);
 
 impl Door {
     /// Accepts connections until the shutdown.
@@ -175,7 +186,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 fn set_options(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
+    socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
     {
         socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
