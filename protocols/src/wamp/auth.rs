@@ -1,4 +1,4 @@
-//! How a client proves who it is: WAMP-CRA, cryptosign and tickets.
+//! How a client proves who it is: WAMP-CRA, SCRAM, cryptosign and tickets.
 //!
 //! Each method has two sides that know nothing of each other. The router makes a CHALLENGE and keeps what is
 //! pending, which judges the AUTHENTICATE that answers it: once, for `verify` consumes it. The client answers
@@ -34,6 +34,7 @@ pub mod cra;
 mod crypto;
 pub mod cryptosign;
 mod error;
+pub mod scram;
 pub mod ticket;
 
 pub use channel::{BindingKind, ChannelBinding};
