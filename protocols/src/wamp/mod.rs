@@ -2,6 +2,7 @@
 //!
 //! [`codec`] turns bytes into a [`message::Message`] and back; [`options`] reads what its dictionaries say.
 
+pub mod auth;
 pub mod batched;
 pub mod codec;
 pub mod dict;
