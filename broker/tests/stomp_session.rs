@@ -1111,6 +1111,25 @@ fn a_call_is_answered_where_its_caller_wants_it() {
 }
 
 #[test]
+fn a_caller_waits_as_long_as_it_says() {
+    let house = House::new();
+    let (mut callee, mut inbox) = house.neighbour();
+    callee.register(&Pattern::exact(name("p"))).expect("it may");
+    let mut caller = house.connect("1.2");
+    for timeout in ["0", "100"] {
+        caller.say(&format!("SEND\ndestination:/call/p\nreply-to:/temp-queue/x\nx-timeout:{timeout}\n\n"));
+    }
+    caller.after(99);
+    assert!(caller.hear().is_empty());
+    caller.after(1);
+    caller.expect(Command::Message, &[("error", "wamp.error.timeout")]);
+    assert_eq!(house.realm.calls().pending(), 1);
+    serve(&callee, &mut inbox, json("[]"));
+    caller.expect(Command::Message, &[("subscription", "/temp-queue/x")]);
+    caller.refused("SEND\ndestination:/call/p\nx-timeout:soon\n\n", "Invalid header");
+}
+
+#[test]
 fn a_call_that_fails_is_a_message_and_not_the_end() {
     let house = House::new();
     let mut caller = house.connect("1.2");

@@ -27,6 +27,9 @@ use tandem_broker::wamp::{Wamp, WampSettings};
 use tandem_protocols::payload::{Body, Content, Encoding, Format, Limits, Payload, Shape, transcode};
 use tandem_protocols::wamp::codec::{decode, subprotocol};
 
+#[path = "wamp_session/rpc.rs"]
+mod rpc;
+
 const FORMATS: [Format; 3] = [Format::Json, Format::MsgPack, Format::Cbor];
 
 const VIOLATION: &str = "wamp.error.protocol_violation";
@@ -266,7 +269,8 @@ fn welcome_says_who_the_client_is_and_what_the_router_can_do() {
                 "authprovider": "static", "agent": "tandem/test",
                 "roles": {
                     "broker": {"features": {"publisher_exclusion": true, "event_retention": true, "pattern_based_subscription": true}},
-                    "dealer": {"features": {"pattern_based_registration": true, "progressive_call_results": true}},
+                    "dealer": {"features": {"pattern_based_registration": true, "progressive_call_results": true,
+                                            "call_canceling": true, "call_timeout": true}},
                 },
             })
         );

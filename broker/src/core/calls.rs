@@ -2,10 +2,12 @@
 //!
 //! A call that is under way belongs to its callee's session, under a number that counts in that session:
 //! nobody else can answer it. It ends exactly once: by an answer, by the end of its callee (the caller
-//! gets an error) or by the end of its caller (the callee is told).
+//! gets an error), or because its caller gave up, had waited long enough or ended (the callee is told, if it
+//! can be). Time is the caller's session's business: it says when a call expires.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -21,6 +23,9 @@ use crate::metrics;
 
 /// The error of a call whose callee left or whose caller gave up.
 pub const CANCELED: &str = "wamp.error.canceled";
+
+/// The error of a call that took longer than its caller would wait.
+pub const TIMEOUT: &str = "wamp.error.timeout";
 
 /// How many calls of one session may be under way. More than that is no dialogue any more.
 pub const CALLS_MAX: usize = 65_536;
@@ -43,6 +48,39 @@ pub struct Caller {
 pub struct CallTerms {
     /// It takes results as they come, before the last one.
     pub takes_progress: bool,
+    /// How long it waits, from one result to the next.
+    pub timeout: Option<Duration>,
+}
+
+/// What a callee offers beside a procedure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// The session can be told that an invocation is not wanted any more.
+    pub takes_interrupts: bool,
+    /// The callee is told how long its callers wait.
+    pub forward_timeout: bool,
+}
+
+/// How a caller gives a call up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelMode {
+    /// The call ends now, and the callee hears nothing of it.
+    Skip,
+    /// The callee is told to stop; its answer ends the call.
+    Kill,
+    /// The callee is told to stop, and the call ends now.
+    KillNoWait,
+}
+
+/// What became of a cancellation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Canceled {
+    /// The call ended; its caller is to be told.
+    Ended,
+    /// The callee was told, now or before, and is waited for.
+    Awaited,
+    /// It was not under way. Its answer may be.
+    NotUnderWay,
 }
 
 /// What became of an answer.
@@ -76,14 +114,24 @@ struct State {
 struct Registration {
     pattern: Pattern,
     callee: SessionId,
+    forward_timeout: bool,
 }
 
 #[derive(Debug)]
 struct Callee {
     mailbox: Mailbox,
     registrations: Vec<RegistrationId>,
+    takes_interrupts: bool,
     last_invocation: u64,
-    pending: HashMap<u64, Caller>,
+    pending: HashMap<u64, Pending>,
+}
+
+/// An invocation that is to be answered.
+#[derive(Debug)]
+struct Pending {
+    caller: Caller,
+    /// The callee was told to stop, and is waited for.
+    is_canceled: bool,
 }
 
 impl Calls {
@@ -93,6 +141,7 @@ impl Calls {
         pattern: &Pattern,
         session: SessionId,
         mailbox: &Mailbox,
+        offer: Offer,
     ) -> Result<RegistrationId, Refusal> {
         let mut state = self.state.lock();
         if state.index.get(pattern).is_some() {
@@ -101,10 +150,16 @@ impl Calls {
         let id = RegistrationId(state.last_registration + 1);
         state.index.insert(pattern, id)?;
         state.last_registration += 1;
-        state.registrations.insert(id, Registration { pattern: pattern.clone(), callee: session });
+        let registration = Registration {
+            pattern: pattern.clone(),
+            callee: session,
+            forward_timeout: offer.forward_timeout,
+        };
+        state.registrations.insert(id, registration);
         let callee = state.callees.entry(session).or_insert_with(|| Callee {
             mailbox: mailbox.clone(),
             registrations: Vec::new(),
+            takes_interrupts: offer.takes_interrupts,
             last_invocation: 0,
             pending: HashMap::new(),
         });
@@ -165,6 +220,7 @@ impl Calls {
             payload,
             attributes,
             takes_progress: caller.terms.takes_progress,
+            timeout: caller.terms.timeout.filter(|_| registration.forward_timeout),
         })));
         if pushed != Pushed::Queued {
             return Err(Refusal::Unavailable(procedure));
@@ -172,7 +228,7 @@ impl Calls {
         metrics::CALLS.add(1);
         callee.last_invocation = invocation;
         callers.entry(caller.session).or_default().insert(caller.call, (registration.callee, invocation));
-        callee.pending.insert(invocation, caller);
+        callee.pending.insert(invocation, Pending { caller, is_canceled: false });
         Ok(())
     }
 
@@ -184,32 +240,47 @@ impl Calls {
     /// Answers an invocation. Progress is passed on to a caller that takes it, and does not end the call.
     pub fn answer(&self, session: SessionId, invocation: u64, result: Result<Answer, Failure>) -> Answered {
         let mut state = self.state.lock();
-        let Some(callee) = state.callees.get_mut(&session) else { return Answered::NeverInvoked };
-        let Some(caller) = callee.pending.get(&invocation).cloned() else {
+        let Some(callee) = state.callees.get(&session) else { return Answered::NeverInvoked };
+        let Some(Pending { caller, .. }) = callee.pending.get(&invocation) else {
             let sent = invocation <= callee.last_invocation;
             return if sent { Answered::Ignored } else { Answered::NeverInvoked };
         };
+        let (call, mailbox) = (caller.call, caller.mailbox.clone());
         if !result.as_ref().is_ok_and(|answer| answer.is_progress) {
-            callee.pending.remove(&invocation);
-            state.forget_call(&caller);
+            state.end(session, invocation);
         } else if !caller.terms.takes_progress {
             return Answered::Ignored;
         }
         drop(state);
-        caller.mailbox.push(Parcel::Outcome(Box::new(Outcome { call: caller.call, result })));
+        mailbox.push(Parcel::Outcome(Box::new(Outcome { call, result })));
         Answered::Delivered
     }
 
-    /// Ends a call whose caller no longer waits for it. True when it was under way.
-    pub fn abandon(&self, session: SessionId, call: u64) -> bool {
+    /// Gives a call up. A callee that cannot be told is not waited for either: then every mode is
+    /// [`CancelMode::Skip`]. What was given up once is not given up in another way.
+    pub fn cancel(&self, session: SessionId, call: u64, mode: CancelMode) -> Canceled {
         let mut state = self.state.lock();
-        let State { callers, callees, .. } = &mut *state;
-        let Some(calls) = callers.get_mut(&session) else { return false };
-        let Some((callee, invocation)) = calls.remove(&call) else { return false };
-        if calls.is_empty() {
-            callers.remove(&session);
+        let Some((callee, invocation)) = state.invocation_of(session, call) else {
+            return Canceled::NotUnderWay;
+        };
+        if state.is_canceled(callee, invocation) {
+            return Canceled::Awaited;
         }
-        interrupt(callees, callee, invocation);
+        match mode {
+            CancelMode::Kill if state.interrupt(callee, invocation, true) => return Canceled::Awaited,
+            CancelMode::Skip | CancelMode::Kill => {}
+            CancelMode::KillNoWait => drop(state.interrupt(callee, invocation, false)),
+        }
+        state.end(callee, invocation);
+        Canceled::Ended
+    }
+
+    /// Ends a call that took too long, also one whose callee was told to stop and is waited for. True when
+    /// it was under way.
+    pub fn expire(&self, session: SessionId, call: u64) -> bool {
+        let mut state = self.state.lock();
+        let Some((callee, invocation)) = state.invocation_of(session, call) else { return false };
+        state.abandon(callee, invocation);
         true
     }
 
@@ -221,15 +292,14 @@ impl Calls {
             None => Default::default(),
         };
         registrations.into_iter().for_each(|id| state.remove(id));
-        for caller in waiting.values() {
-            state.forget_call(caller);
+        for pending in waiting.values() {
+            state.forget_call(&pending.caller);
         }
-        let State { callers, callees, .. } = &mut *state;
-        for (callee, invocation) in callers.remove(&session).unwrap_or_default().into_values() {
-            interrupt(callees, callee, invocation);
+        for (callee, invocation) in state.callers.get(&session).cloned().unwrap_or_default().into_values() {
+            state.abandon(callee, invocation);
         }
         drop(state);
-        for caller in waiting.into_values().filter(|caller| caller.session != session) {
+        for Pending { caller, .. } in waiting.into_values().filter(|known| known.caller.session != session) {
             let result = Err(failure(CANCELED, "the callee left"));
             caller.mailbox.push(Parcel::Outcome(Box::new(Outcome { call: caller.call, result })));
         }
@@ -246,6 +316,43 @@ impl State {
         }
     }
 
+    /// Who is to answer a call, and under which number.
+    fn invocation_of(&self, session: SessionId, call: u64) -> Option<(SessionId, u64)> {
+        self.callers.get(&session)?.get(&call).copied()
+    }
+
+    fn is_canceled(&self, callee: SessionId, invocation: u64) -> bool {
+        let pending = self.callees.get(&callee).and_then(|callee| callee.pending.get(&invocation));
+        pending.is_some_and(|pending| pending.is_canceled)
+    }
+
+    /// Tells a callee to stop, if it can be told.
+    fn interrupt(&mut self, callee: SessionId, invocation: u64, is_awaited: bool) -> bool {
+        let Some(callee) = self.callees.get_mut(&callee).filter(|callee| callee.takes_interrupts) else {
+            return false;
+        };
+        if let Some(pending) = callee.pending.get_mut(&invocation) {
+            pending.is_canceled = true;
+            callee.mailbox.push(Parcel::Interrupt { invocation, is_awaited });
+        }
+        true
+    }
+
+    /// Ends an invocation that nobody waits for any more, and tells its callee, if it does not know.
+    fn abandon(&mut self, callee: SessionId, invocation: u64) {
+        if !self.is_canceled(callee, invocation) {
+            self.interrupt(callee, invocation, false);
+        }
+        self.end(callee, invocation);
+    }
+
+    fn end(&mut self, callee: SessionId, invocation: u64) {
+        let Some(callee) = self.callees.get_mut(&callee) else { return };
+        if let Some(pending) = callee.pending.remove(&invocation) {
+            self.forget_call(&pending.caller);
+        }
+    }
+
     fn forget_call(&mut self, caller: &Caller) {
         if let Some(calls) = self.callers.get_mut(&caller.session) {
             calls.remove(&caller.call);
@@ -253,13 +360,6 @@ impl State {
                 self.callers.remove(&caller.session);
             }
         }
-    }
-}
-
-fn interrupt(callees: &mut HashMap<SessionId, Callee>, callee: SessionId, invocation: u64) {
-    if let Some(callee) = callees.get_mut(&callee) {
-        callee.pending.remove(&invocation);
-        callee.mailbox.push(Parcel::Interrupt { invocation });
     }
 }
 
@@ -276,7 +376,7 @@ pub fn failure(error: &str, sentence: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
@@ -290,11 +390,13 @@ mod tests {
         inbox: Inbox,
     }
 
+    const OFFER: Offer = Offer { takes_interrupts: true, forward_timeout: false };
+
     /// What a peer was told.
     #[derive(Debug, PartialEq, Eq)]
     enum Told {
         Invoked(u64),
-        Interrupted(u64),
+        Interrupted(u64, bool),
         Result(u64),
         Error(u64, String),
     }
@@ -306,11 +408,11 @@ mod tests {
         }
 
         fn register(&self, calls: &Calls, procedure: &str) -> Result<RegistrationId, Refusal> {
-            calls.register(&exact(procedure), self.id, &self.mailbox)
+            calls.register(&exact(procedure), self.id, &self.mailbox, OFFER)
         }
 
         fn call(&self, calls: &Calls, call: u64, procedure: &str) -> Result<(), Refusal> {
-            let terms = CallTerms { takes_progress: call >= TAKES_PROGRESS };
+            let terms = CallTerms { takes_progress: call >= TAKES_PROGRESS, timeout: None };
             let caller = Caller { session: self.id, call, mailbox: self.mailbox.clone(), terms };
             calls.call(caller, name(procedure), payload(), Attributes::default())
         }
@@ -322,7 +424,7 @@ mod tests {
         fn told(&mut self) -> Vec<Told> {
             let told = |parcel| match parcel {
                 Parcel::Invocation(invocation) => Told::Invoked(invocation.id),
-                Parcel::Interrupt { invocation } => Told::Interrupted(invocation),
+                Parcel::Interrupt { invocation, is_awaited } => Told::Interrupted(invocation, is_awaited),
                 Parcel::Outcome(outcome) => match outcome.result {
                     Ok(_) => Told::Result(outcome.call),
                     Err(failure) => Told::Error(outcome.call, failure.error.to_string()),
@@ -408,7 +510,7 @@ mod tests {
         let (calls, callee, caller) = pair();
         assert_eq!(callee.answer(&calls, 1), Answered::NeverInvoked);
         caller.call(&calls, 7, "p").unwrap();
-        assert!(calls.abandon(caller.id, 7));
+        assert!(calls.expire(caller.id, 7));
         assert_eq!(callee.answer(&calls, 1), Answered::Ignored);
         assert_eq!(callee.answer(&calls, 2), Answered::NeverInvoked);
     }
@@ -431,11 +533,12 @@ mod tests {
         let (calls, mut callee, mut caller) = pair();
         caller.call(&calls, 7, "p").unwrap();
         caller.call(&calls, 8, "p").unwrap();
-        assert!(calls.abandon(caller.id, 7));
-        assert!(!calls.abandon(caller.id, 7));
-        assert!(!calls.abandon(callee.id, 8), "not its call");
+        assert!(calls.expire(caller.id, 7));
+        assert!(!calls.expire(caller.id, 7));
+        assert!(!calls.expire(callee.id, 8), "not its call");
         calls.leave(caller.id);
-        let told = [Told::Invoked(1), Told::Invoked(2), Told::Interrupted(1), Told::Interrupted(2)];
+        let told =
+            [Told::Invoked(1), Told::Invoked(2), Told::Interrupted(1, false), Told::Interrupted(2, false)];
         assert_eq!(callee.told(), told);
         assert_eq!(callee.answer(&calls, 2), Answered::Ignored);
         assert_eq!(caller.told(), []);
@@ -465,9 +568,10 @@ mod tests {
         caller.call(&calls, 7, "p").unwrap();
         assert_eq!(caller.call(&calls, 7, "p"), Err(Refusal::RequestInUse(7)));
         Peer::new(3).call(&calls, 7, "p").unwrap();
-        assert!(calls.abandon(caller.id, 7));
+        assert!(calls.expire(caller.id, 7));
         caller.call(&calls, 7, "p").unwrap();
-        let told = [1, 2].map(Told::Invoked).into_iter().chain([Told::Interrupted(1), Told::Invoked(3)]);
+        let told =
+            [1, 2].map(Told::Invoked).into_iter().chain([Told::Interrupted(1, false), Told::Invoked(3)]);
         assert_eq!(callee.told(), told.collect::<Vec<_>>());
         assert_eq!(callee.answer(&calls, 1), Answered::Ignored, "the number is the new call's");
         assert_eq!(callee.answer(&calls, 3), Answered::Delivered);
@@ -489,7 +593,7 @@ mod tests {
     fn the_best_match_is_invoked() {
         let (calls, mut callee, caller) = pair();
         let mut other = Peer::new(3);
-        calls.register(&Pattern::prefix("p").unwrap(), other.id, &other.mailbox).unwrap();
+        calls.register(&Pattern::prefix("p").unwrap(), other.id, &other.mailbox, OFFER).unwrap();
         let again = callee.register(&calls, "p");
         assert_eq!(again, Err(Refusal::ProcedureExists(exact("p").to_string())));
         caller.call(&calls, 1, "p").unwrap();
@@ -502,7 +606,7 @@ mod tests {
         let calls = Calls::default();
         let bounds = Bounds { bytes_soft_max: UNIT, bytes_max: UNIT, overflow: Overflow::Disconnect };
         let (full, inbox) = mailbox(bounds);
-        calls.register(&exact("p"), SessionId(1), &full).unwrap();
+        calls.register(&exact("p"), SessionId(1), &full, OFFER).unwrap();
         let caller = Peer::new(2);
         caller.call(&calls, 1, "p").unwrap();
         assert_eq!(caller.call(&calls, 2, "p"), Err(Refusal::Unavailable(name("p"))));
@@ -529,13 +633,77 @@ mod tests {
         assert_nothing_is_left(&calls);
     }
 
+    #[test]
+    fn a_call_is_given_up_in_three_ways() {
+        use CancelMode::{Kill, KillNoWait, Skip};
+        let (calls, mut callee, mut caller) = pair();
+        for (call, mode, canceled, told) in [
+            (1, Skip, Canceled::Ended, None),
+            (2, Kill, Canceled::Awaited, Some(Told::Interrupted(2, true))),
+            (3, KillNoWait, Canceled::Ended, Some(Told::Interrupted(3, false))),
+        ] {
+            caller.call(&calls, call, "p").unwrap();
+            assert_eq!(calls.cancel(callee.id, call, mode), Canceled::NotUnderWay, "not its call");
+            assert_eq!(calls.cancel(caller.id, call, mode), canceled);
+            let expected: Vec<_> = [Told::Invoked(call)].into_iter().chain(told).collect();
+            assert_eq!(callee.told(), expected);
+        }
+        // Once is enough, and what ended cannot be given up.
+        for mode in [Skip, Kill, KillNoWait] {
+            assert_eq!(calls.cancel(caller.id, 2, mode), Canceled::Awaited);
+            assert_eq!(calls.cancel(caller.id, 1, mode), Canceled::NotUnderWay);
+        }
+        let answered = [1, 2, 3].map(|invocation| callee.answer(&calls, invocation));
+        assert_eq!(answered, [Answered::Ignored, Answered::Delivered, Answered::Ignored]);
+        assert_eq!((caller.told(), callee.told()), (vec![Told::Result(2)], vec![]));
+        calls.leave(callee.id);
+        assert_nothing_is_left(&calls);
+    }
+
+    #[test]
+    fn a_callee_that_cannot_be_told_is_not_waited_for() {
+        let (calls, mut callee, caller) = (Calls::default(), Peer::new(1), Peer::new(2));
+        calls.register(&exact("p"), callee.id, &callee.mailbox, Offer::default()).unwrap();
+        for (call, mode) in [(1, CancelMode::Skip), (2, CancelMode::Kill), (3, CancelMode::KillNoWait)] {
+            caller.call(&calls, call, "p").unwrap();
+            assert_eq!(calls.cancel(caller.id, call, mode), Canceled::Ended);
+            assert_eq!(callee.told(), [Told::Invoked(call)]);
+            assert_eq!(callee.answer(&calls, call), Answered::Ignored);
+        }
+        caller.call(&calls, 4, "p").unwrap();
+        calls.leave(caller.id);
+        assert_eq!(callee.told(), [Told::Invoked(4)]);
+        calls.leave(callee.id);
+        assert_nothing_is_left(&calls);
+    }
+
+    #[test]
+    fn waiting_for_a_callee_that_was_told_ends_by_time_or_with_either_of_the_two() {
+        let (calls, mut callee, mut caller) = pair();
+        for call in [1, 2, 3] {
+            caller.call(&calls, call, "p").unwrap();
+            calls.cancel(caller.id, call, CancelMode::Kill);
+        }
+        let other = Peer::new(3);
+        other.call(&calls, 1, "p").unwrap();
+        calls.cancel(other.id, 1, CancelMode::Kill);
+        callee.told();
+        assert!(calls.expire(caller.id, 1));
+        calls.leave(other.id);
+        assert_eq!((callee.told(), calls.pending()), (vec![], 2), "it was told once");
+        calls.leave(callee.id);
+        assert_eq!(caller.told().len(), 2);
+        assert_nothing_is_left(&calls);
+    }
+
     #[derive(Clone, Debug)]
     enum Action {
         Register,
         Unregister,
         Call,
         Answer,
-        Abandon,
+        Expire,
+        Cancel(CancelMode),
         Leave,
     }
 
@@ -545,6 +713,8 @@ mod tests {
         registrations: Vec<(RegistrationId, String)>,
         /// By number: the caller and its number.
         invoked: BTreeMap<u64, (usize, u64)>,
+        /// Those of them that it was told to stop.
+        stopped: BTreeSet<u64>,
         last_invocation: u64,
         last_call: u64,
         expected: Vec<Told>,
@@ -597,10 +767,14 @@ mod tests {
                     assert_eq!(answered, Answered::NeverInvoked);
                 }
             }
-            Action::Abandon => {
+            Action::Expire => {
                 let call = any as u64 % (peers[who].1.last_call + 1);
                 let under_way = interrupt_in(peers, |caller, number| caller == who && number == call);
-                assert_eq!(calls.abandon(peers[who].0.id, call), under_way);
+                assert_eq!(calls.expire(peers[who].0.id, call), under_way);
+            }
+            Action::Cancel(mode) => {
+                let call = any as u64 % (peers[who].1.last_call + 1);
+                assert_eq!(calls.cancel(peers[who].0.id, call, *mode), cancel_in(peers, (who, call), *mode));
             }
             Action::Leave => {
                 calls.leave(peers[who].0.id);
@@ -614,12 +788,33 @@ mod tests {
         }
     }
 
+    fn cancel_in(peers: &mut [(Peer, Modelled)], call: (usize, u64), mode: CancelMode) -> Canceled {
+        let find = |(_, known): &&mut (Peer, Modelled)| known.invoked.values().any(|known| *known == call);
+        let Some((_, known)) = peers.iter_mut().find(find) else { return Canceled::NotUnderWay };
+        let number = known.invoked.iter().find(|(_, known)| **known == call).map(|(number, _)| *number);
+        let number = number.unwrap();
+        if known.stopped.contains(&number) {
+            return Canceled::Awaited;
+        }
+        if mode != CancelMode::Skip {
+            known.stopped.insert(number);
+            known.expected.push(Told::Interrupted(number, mode == CancelMode::Kill));
+        }
+        if mode == CancelMode::Kill {
+            return Canceled::Awaited;
+        }
+        known.invoked.remove(&number);
+        Canceled::Ended
+    }
+
     fn interrupt_in(peers: &mut [(Peer, Modelled)], is: impl Fn(usize, u64) -> bool) -> bool {
         let mut found = false;
         for (_, known) in peers {
             let gone = known.invoked.extract_if(.., |_, (caller, call)| is(*caller, *call));
             for (number, _) in gone {
-                known.expected.push(Told::Interrupted(number));
+                if !known.stopped.contains(&number) {
+                    known.expected.push(Told::Interrupted(number, false));
+                }
                 found = true;
             }
         }
@@ -643,7 +838,10 @@ mod tests {
             1 => Just(Action::Unregister),
             9 => Just(Action::Call),
             6 => Just(Action::Answer),
-            2 => Just(Action::Abandon),
+            1 => Just(Action::Expire),
+            1 => Just(Action::Cancel(CancelMode::Skip)),
+            2 => Just(Action::Cancel(CancelMode::Kill)),
+            1 => Just(Action::Cancel(CancelMode::KillNoWait)),
             1 => Just(Action::Leave),
         ]
     }

@@ -402,6 +402,7 @@ mod tests {
             payload: payload(),
             attributes: Attributes::default(),
             takes_progress: false,
+            timeout: None,
         }))
     }
 
@@ -527,7 +528,7 @@ mod tests {
         let (mailbox, _inbox) = of_four(Overflow::DropNewest);
         (1..=4).for_each(|id| assert_eq!(mailbox.push(event(id)), Pushed::Queued));
         assert_eq!(mailbox.push(delivery(1)), Pushed::Queued);
-        assert_eq!(mailbox.push(Parcel::Interrupt { invocation: 1 }), Pushed::Queued);
+        assert_eq!(mailbox.push(Parcel::Interrupt { invocation: 1, is_awaited: false }), Pushed::Queued);
         assert_eq!(mailbox.push(Parcel::Farewell(Farewell::Shutdown)), Pushed::Queued);
     }
 

@@ -1,6 +1,7 @@
 //! What a session finds in its mailbox.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tandem_protocols::payload::Payload;
 
@@ -43,10 +44,12 @@ pub enum Parcel {
     Delivery(Delivery),
     /// A call to answer.
     Invocation(Box<Invocation>),
-    /// The caller of this invocation no longer waits for it.
+    /// The caller of this invocation does not want it any more.
     Interrupt {
         /// The invocation.
         invocation: u64,
+        /// How it ends is still waited for.
+        is_awaited: bool,
     },
     /// The answer to a call.
     Outcome(Box<Outcome>),
@@ -88,6 +91,8 @@ pub struct Invocation {
     pub attributes: Attributes,
     /// The caller takes results as they come, before the last one.
     pub takes_progress: bool,
+    /// How long the caller waits, if the callee wanted to know.
+    pub timeout: Option<Duration>,
 }
 
 /// The answer to a call, as its caller sees it.

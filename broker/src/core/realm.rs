@@ -16,7 +16,7 @@ use tandem_protocols::payload::Payload;
 
 use crate::core::access::{self, Action, Principal, REPLY_PREFIX, Refusal};
 use crate::core::budget::Budget;
-use crate::core::calls::{Answered, CallTerms, Caller, Calls};
+use crate::core::calls::{Answered, CallTerms, Caller, Calls, CancelMode, Canceled, Offer};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::{Attributes, Encodings, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
@@ -388,12 +388,17 @@ impl Member {
 
     /// Registers a procedure, or all that match a pattern.
     pub fn register(&mut self, pattern: &Pattern) -> Result<RegistrationId, Refusal> {
+        self.offer(pattern, Offer::default())
+    }
+
+    /// The same, with more to say about it.
+    pub fn offer(&mut self, pattern: &Pattern, offer: Offer) -> Result<RegistrationId, Refusal> {
         access::check(&self.principal, Action::Register, pattern.as_str())?;
         let limit = self.realm.limits.registrations_max;
         if self.registrations.len() >= limit {
             return Err(Refusal::TooMany("registrations of a session", limit));
         }
-        let id = self.realm.calls.register(pattern, self.id, &self.mailbox)?;
+        let id = self.realm.calls.register(pattern, self.id, &self.mailbox, offer)?;
         self.registrations.push(id);
         Ok(id)
     }
@@ -413,9 +418,14 @@ impl Member {
         self.realm.calls.call(caller, name, payload, attributes)
     }
 
-    /// No longer waits for the answer to a call. True when it was under way.
-    pub fn abandon(&self, call: u64) -> bool {
-        self.realm.calls.abandon(self.id, call)
+    /// Gives a call up.
+    pub fn cancel(&self, call: u64, mode: CancelMode) -> Canceled {
+        self.realm.calls.cancel(self.id, call, mode)
+    }
+
+    /// Ends a call that took too long. True when it was under way.
+    pub fn expire(&self, call: u64) -> bool {
+        self.realm.calls.expire(self.id, call)
     }
 
     /// Answers an invocation.
@@ -529,8 +539,9 @@ mod tests {
         member.bind(&Pattern::prefix("t").unwrap(), CREDIT).unwrap();
         member.consume(&name("q"), CREDIT).unwrap();
         let (reply, _) = member.reply_queue(CREDIT).unwrap();
-        member.register(&exact("p")).unwrap();
-        other.register(&exact("p2")).unwrap();
+        let offer = Offer { takes_interrupts: true, ..Offer::default() };
+        member.offer(&exact("p"), offer).unwrap();
+        other.offer(&exact("p2"), offer).unwrap();
         for n in 1..=3 {
             other.publish(to("t"), true).unwrap();
             other.send(to("q")).unwrap();

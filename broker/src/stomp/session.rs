@@ -137,7 +137,7 @@ impl StompSession {
                 self.disconnect(&frame);
                 return Next::Stop;
             }
-            Stage::Open(dialogue, _) => dialogue.take(&frame, &mut self.voice, &self.settings),
+            Stage::Open(dialogue, _) => dialogue.take(&frame, &mut self.voice, &self.settings, now),
         };
         match (result, frame.headers.get("receipt")) {
             (Ok(Receipt::Due), Some(receipt)) => self.voice.receipt(receipt),
@@ -298,7 +298,7 @@ impl Session for StompSession {
     }
 
     fn tick(&mut self, now: Instant) {
-        let Stage::Open(_, pulse) = &mut self.stage else { return };
+        let Stage::Open(dialogue, pulse) = &mut self.stage else { return };
         if pulse.beats.is_peer_dead(now) {
             if !pulse.paused {
                 return self.end(Close::new(protocol::Reason::Silent, "no heart-beat came in time"));
@@ -307,6 +307,7 @@ impl Session for StompSession {
             pulse.paused = false;
             pulse.beats.received(now);
         }
+        dialogue.tick(&mut self.voice, now);
         if pulse.beats.must_send(now) {
             self.voice.beat();
         }
@@ -322,7 +323,9 @@ impl Session for StompSession {
 
     fn deadline(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Open(_, pulse) => pulse.beats.deadline(),
+            Stage::Open(dialogue, pulse) => {
+                [pulse.beats.deadline(), dialogue.deadline()].into_iter().flatten().min()
+            }
             Stage::Stranger(_) | Stage::Over => None,
         }
     }

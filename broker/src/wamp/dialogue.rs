@@ -1,11 +1,13 @@
 //! What the messages of a peer that was let in ask for, and what the house has for it: who deals with what.
 
+mod open_calls;
 mod pubsub;
 mod queue;
 mod rpc;
 
 use std::cell::Cell;
 use std::task::Waker;
+use std::time::Instant;
 
 use tandem_protocols::wamp::error::Violation;
 use tandem_protocols::wamp::message::{Message, MessageType};
@@ -14,6 +16,7 @@ use tandem_protocols::wamp::options::{Feature, Role, Roles};
 use crate::core::calls::failure;
 use crate::core::parcel::{Parcel, RegistrationId};
 use crate::core::realm::Member;
+use crate::wamp::dialogue::open_calls::OpenCalls;
 use crate::wamp::dialogue::pubsub::Subscriptions;
 use crate::wamp::dialogue::queue::Receives;
 use crate::wamp::fault::Fault;
@@ -28,8 +31,8 @@ pub(super) struct Dialogue {
     pub(super) registrations: Vec<RegistrationId>,
     /// Calls of `tandem.queue.receive` that wait, and what they brought until it is settled.
     pub(super) receives: Receives,
-    /// Calls that the house owes an answer.
-    pub(super) calls: u32,
+    /// Calls that the house owes an answer. Most sessions never call.
+    calls: Option<Box<OpenCalls>>,
     /// The peer, as a callee, can be told that nobody waits for its answer.
     pub(super) is_interruptible: bool,
     /// Something was published since the realm was last seen to have room.
@@ -43,7 +46,7 @@ impl Dialogue {
             subscriptions: Subscriptions::default(),
             registrations: Vec::new(),
             receives: Receives::default(),
-            calls: 0,
+            calls: None,
             is_interruptible: roles.announces(Role::Callee, Feature::CallCanceling),
             has_published: Cell::new(false),
         }
@@ -62,9 +65,10 @@ impl Dialogue {
         message: Message,
         received_bytes: usize,
         voice: &mut Voice,
+        now: Instant,
     ) -> Result<(), Violation> {
         let (request_type, request) = (message.message_type(), message.request());
-        match (self.act(message, received_bytes, voice), request) {
+        match (self.act(message, received_bytes, voice, now), request) {
             (Ok(()), _) => Ok(()),
             (Err(Fault::Violation(violation)), _) => Err(violation),
             (Err(Fault::Refused(uri, sentence)), Some(request)) => {
@@ -75,14 +79,20 @@ impl Dialogue {
         }
     }
 
-    fn act(&mut self, message: Message, received_bytes: usize, voice: &mut Voice) -> Result<(), Fault> {
+    fn act(
+        &mut self,
+        message: Message,
+        received_bytes: usize,
+        voice: &mut Voice,
+        now: Instant,
+    ) -> Result<(), Fault> {
         match message {
             Message::Publish(publish) => self.publish(publish, received_bytes, voice),
             Message::Subscribe(subscribe) => self.subscribe(&subscribe, voice),
             Message::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe, voice),
             Message::Register(register) => self.register(&register, voice),
             Message::Unregister(unregister) => self.unregister(&unregister, voice),
-            Message::Call(call) => self.call(call, received_bytes, voice),
+            Message::Call(call) => self.call(call, received_bytes, voice, now),
             Message::Cancel(cancel) => self.cancel(&cancel, voice),
             Message::Yield(result) => self.give_result(result, received_bytes),
             Message::Error(error) => self.give_error(error, received_bytes),
@@ -108,7 +118,7 @@ impl Dialogue {
     }
 
     /// The house has this for the peer.
-    pub(super) fn deliver(&mut self, parcel: Parcel, voice: &mut Voice) {
+    pub(super) fn deliver(&mut self, parcel: Parcel, voice: &mut Voice, now: Instant) {
         match parcel {
             Parcel::Event { publication, subscription } => {
                 self.bring_event(&publication, subscription, voice)
@@ -118,8 +128,10 @@ impl Dialogue {
             }
             Parcel::Delivery(delivery) => self.bring_delivery(&delivery, voice),
             Parcel::Invocation(invocation) => self.bring_invocation(&invocation, voice),
-            Parcel::Interrupt { invocation } => self.bring_interrupt(invocation, voice),
-            Parcel::Outcome(outcome) => self.bring_outcome(&outcome, voice),
+            Parcel::Interrupt { invocation, is_awaited } => {
+                self.bring_interrupt(invocation, is_awaited, voice);
+            }
+            Parcel::Outcome(outcome) => self.bring_outcome(&outcome, voice, now),
             // The session deals with these itself.
             Parcel::Authenticated(_) | Parcel::Farewell(_) => {}
         }

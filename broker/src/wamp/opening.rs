@@ -232,5 +232,13 @@ fn router_roles() -> Roles {
             Role::Broker,
             &[Feature::PublisherExclusion, Feature::PatternBasedSubscription, Feature::EventRetention],
         )
-        .with(Role::Dealer, &[Feature::PatternBasedRegistration, Feature::ProgressiveCallResults])
+        .with(
+            Role::Dealer,
+            &[
+                Feature::PatternBasedRegistration,
+                Feature::ProgressiveCallResults,
+                Feature::CallCanceling,
+                Feature::CallTimeout,
+            ],
+        )
 }

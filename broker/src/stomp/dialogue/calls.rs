@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tandem_protocols::stomp::error::{Reason, Violation};
 use tandem_protocols::stomp::frame::Frame;
 
 use crate::core::access::Refusal;
-use crate::core::calls::{Answered, CANCELED, CallTerms, failure};
+use crate::core::calls::{Answered, CANCELED, CallTerms, TIMEOUT, failure};
+use crate::core::deadlines::Deadlines;
 use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome};
 use crate::core::realm::Outgoing;
@@ -33,6 +35,7 @@ const INVALID_PAYLOAD: &str = "wamp.error.invalid_payload";
 #[derive(Debug, Default)]
 pub(in crate::stomp) struct Calls {
     waiting: HashMap<u64, Waiting>,
+    deadlines: Deadlines,
     last: u64,
 }
 
@@ -78,9 +81,11 @@ impl Dialogue {
         frame: &Frame,
         voice: &mut Voice,
         settings: &Settings,
+        now: Instant,
     ) -> Result<Receipt, Fault> {
         refuse_transaction(frame)?;
         let headers = &frame.headers;
+        let timeout = headers::timeout(headers)?;
         let reply_to = ReplyTo::parse(headers.get("reply-to"))?;
         let waiting = Waiting { reply_to, correlation_id: headers.get("correlation-id").map(Box::from) };
         let attributes = headers::attributes(headers, &CALL_HEADERS);
@@ -89,13 +94,17 @@ impl Dialogue {
         calls.last += 1;
         let call = calls.last;
         let called = if calls.waiting.len() < settings.calls_max {
-            self.member.call(call, outgoing, CallTerms::default())
+            self.member.call(call, outgoing, CallTerms { timeout, ..CallTerms::default() })
         } else {
             Err(Refusal::TooMany("unanswered calls of a session", settings.calls_max))
         };
         match called {
             Ok(()) => {
-                self.rare().calls.waiting.insert(call, waiting);
+                let calls = &mut self.rare().calls;
+                calls.waiting.insert(call, waiting);
+                if let Some(timeout) = timeout {
+                    calls.deadlines.start(call, timeout, now);
+                }
                 Ok(Receipt::Due)
             }
             Err(refusal) => {
@@ -113,8 +122,26 @@ impl Dialogue {
     /// The answer to a call of the peer's.
     pub(in crate::stomp) fn conclude(&mut self, outcome: Outcome, voice: &mut Voice) {
         let Outcome { call, result } = outcome;
-        if let Some(waiting) = self.rare().calls.waiting.remove(&call) {
+        let calls = &mut self.rare().calls;
+        calls.deadlines.stop(call);
+        if let Some(waiting) = calls.waiting.remove(&call) {
             self.reply(call, waiting, result, voice);
+        }
+    }
+
+    /// When the next call has waited long enough.
+    pub(in crate::stomp) fn deadline(&self) -> Option<Instant> {
+        self.rare.as_ref()?.calls.deadlines.earliest()
+    }
+
+    /// Ends calls that waited long enough.
+    pub(in crate::stomp) fn tick(&mut self, voice: &mut Voice, now: Instant) {
+        while let Some(call) = self.rare_if_any().and_then(|rare| rare.calls.deadlines.expired(now)) {
+            // Else the answer lies in the mailbox.
+            if self.member.expire(call) {
+                let late = failure(TIMEOUT, "the answer did not come in time");
+                self.conclude(Outcome { call, result: Err(late) }, voice);
+            }
         }
     }
 

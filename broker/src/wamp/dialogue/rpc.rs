@@ -1,8 +1,9 @@
 //! REGISTER, UNREGISTER, CALL, CANCEL, INVOCATION, YIELD, ERROR, RESULT and INTERRUPT.
 //!
 //! Options of REGISTER that would let others share or lose a procedure are refused as long as they are not
-//! supported, and so is a CALL that announces more of itself. CANCEL is followed, always as `killnowait`,
-//! but not announced: the other modes are missing.
+//! supported, and so is a CALL that announces more of itself.
+
+use std::time::{Duration, Instant};
 
 use tandem_protocols::wamp::codec;
 use tandem_protocols::wamp::dict::Dict;
@@ -14,12 +15,13 @@ use tandem_protocols::wamp::message::{
     Call, Cancel, Error, Interrupt, MessageType, Register, Registered, Unregister, Unregistered, Yield,
 };
 use tandem_protocols::wamp::options::{
-    CallOptions, CancelOptions, ErrorDetails, InvokePolicy, RegisterOptions, WithdrawOptions, YieldOptions,
+    self, CallOptions, CancelOptions, ErrorDetails, InvokePolicy, RegisterOptions, WithdrawOptions,
+    YieldOptions,
 };
 use tandem_protocols::wamp::uri::{Rule, is_uri};
 
 use crate::core::access::Refusal;
-use crate::core::calls::{Answered, CallTerms, failure};
+use crate::core::calls::{Answered, CallTerms, CancelMode, Canceled, Offer, failure};
 use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, RegistrationId};
 use crate::core::realm::Outgoing;
@@ -41,7 +43,9 @@ impl Dialogue {
             return Err(Fault::option(name));
         }
         let pattern = pubsub::pattern(&register.procedure, options.match_policy)?;
-        let registration = self.member.register(&pattern)?;
+        let offer =
+            Offer { takes_interrupts: self.is_interruptible, forward_timeout: options.forward_timeout };
+        let registration = self.member.offer(&pattern, offer)?;
         self.registrations.push(registration);
         voice.say(Registered { request: register.request, registration: id(registration.0) });
         Ok(())
@@ -84,17 +88,18 @@ impl Dialogue {
         if invocation.takes_progress {
             details.insert("receive_progress", true);
         }
+        if let Some(ms) = invocation.timeout.and_then(|timeout| u64::try_from(timeout.as_millis()).ok()) {
+            details.insert("timeout", ms);
+        }
         luggage::unpack(attributes, &mut details);
         let (request, registration) = (id(*request), id(registration.0));
         let bytes = codec::encode_invocation(voice.format, request, registration, &details, &payload);
         voice.say_encoded(bytes.expect("the payload was converted, and is below 4 GiB"));
     }
 
-    pub(in crate::wamp) fn bring_interrupt(&self, invocation: u64, voice: &mut Voice) {
-        if self.is_interruptible {
-            let options = Dict::new().with("mode", "killnowait");
-            voice.say(Interrupt { request: id(invocation), options });
-        }
+    pub(in crate::wamp) fn bring_interrupt(&self, invocation: u64, is_awaited: bool, voice: &mut Voice) {
+        let options = Dict::new().with("mode", if is_awaited { "kill" } else { "killnowait" });
+        voice.say(Interrupt { request: id(invocation), options });
     }
 
     pub(in crate::wamp) fn give_result(&self, result: Yield, received_bytes: usize) -> Result<(), Fault> {
@@ -132,10 +137,11 @@ impl Dialogue {
         call: Call,
         received_bytes: usize,
         voice: &mut Voice,
+        now: Instant,
     ) -> Result<(), Fault> {
         let options = CallOptions::parse(&call.options)?;
         let request = call.request.get();
-        if self.receives.is_waiting(request) {
+        if self.receives.is_waiting(request) || self.is_open(request) {
             return Err(Refusal::RequestInUse(request).into());
         }
         if options.progress || options.runmode.is_some() {
@@ -145,37 +151,51 @@ impl Dialogue {
         let name = Name::parse(&call.procedure)?;
         let payload = luggage::payload(call.payload, received_bytes);
         let outgoing = Outgoing { name, payload, attributes };
+        let timeout = options.timeout_ms.filter(|ms| *ms > 0).map(Duration::from_millis);
         if self.serve(call.request, &outgoing, voice)? {
-            return Ok(());
+            if !self.receives.is_waiting(request) {
+                return Ok(());
+            }
+        } else {
+            if self.open_calls().open.len() >= CALLS_MAX {
+                return Err(Refusal::TooMany("calls of a session under way", CALLS_MAX).into());
+            }
+            let terms = CallTerms { takes_progress: options.receive_progress, timeout };
+            self.member.call(request, outgoing, terms)?;
+            self.open_calls().open.insert(request);
         }
-        if self.calls as usize >= CALLS_MAX {
-            return Err(Refusal::TooMany("calls of a session under way", CALLS_MAX).into());
+        if let Some(timeout) = timeout {
+            self.open_calls().deadlines.start(request, timeout, now);
         }
-        let terms = CallTerms { takes_progress: options.receive_progress };
-        self.member.call(request, outgoing, terms)?;
-        self.calls += 1;
         Ok(())
     }
 
     pub(in crate::wamp) fn cancel(&mut self, cancel: &Cancel, voice: &mut Voice) -> Result<(), Fault> {
-        CancelOptions::parse(&cancel.options)?;
+        let mode = match CancelOptions::parse(&cancel.options)?.mode {
+            Some(options::CancelMode::Skip) => CancelMode::Skip,
+            Some(options::CancelMode::Kill) => CancelMode::Kill,
+            Some(options::CancelMode::KillNoWait) | None => CancelMode::KillNoWait,
+        };
         let request = cancel.request.get();
-        let was_called = self.member.abandon(request);
-        if was_called {
-            self.calls = self.calls.saturating_sub(1);
-        }
-        if was_called || self.stop_receiving(request) {
+        // If it is not under way, the answer is on its way already, or was never owed.
+        if self.member.cancel(request, mode) == Canceled::Ended || self.stop_receiving(request) {
+            self.close_call(request);
             let canceled = failure(CANCELED, "the caller canceled the call");
             voice.say_error(MessageType::Call, cancel.request, &canceled);
         }
-        // Else the answer is on its way already, or was never owed.
         Ok(())
     }
 
-    pub(in crate::wamp) fn bring_outcome(&mut self, outcome: &Outcome, voice: &mut Voice) {
+    pub(in crate::wamp) fn bring_outcome(&mut self, outcome: &Outcome, voice: &mut Voice, now: Instant) {
         let request = id(outcome.call);
-        if !outcome.result.as_ref().is_ok_and(|answer| answer.is_progress) {
-            self.calls = self.calls.saturating_sub(1);
+        if outcome.result.as_ref().is_ok_and(|answer| answer.is_progress) {
+            if !self.is_open(outcome.call) {
+                // It lay in the mailbox when the call was given up.
+                return;
+            }
+            self.open_calls().deadlines.restart(outcome.call, now);
+        } else {
+            self.close_call(outcome.call);
         }
         match &outcome.result {
             Ok(answer) => say_result(request, answer, voice),
