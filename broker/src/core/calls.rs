@@ -5,6 +5,8 @@
 //! gets an error), or because its caller gave up, had waited long enough or ended (the callee is told, if it
 //! can be). Time is the caller's session's business: it says when a call expires.
 
+mod registrations;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +15,15 @@ use parking_lot::Mutex;
 
 use tandem_protocols::payload::{Arguments, Content, Format, Payload};
 
-use crate::core::access::Refusal;
-use crate::core::index::Index;
+use crate::core::access::{Principal, Refusal};
+use crate::core::calls::registrations::{NoSeat, Registrations};
 use crate::core::mailbox::{Mailbox, Pushed};
-use crate::core::message::{Attributes, SessionId};
+use crate::core::message::{Attributes, PUBLICATION_OVERHEAD, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, Parcel, RegistrationId};
 use crate::metrics;
+
+pub use crate::core::calls::registrations::{CALLEES_MAX, Offer, Policy};
 
 /// The error of a call whose callee left or whose caller gave up.
 pub const CANCELED: &str = "wamp.error.canceled";
@@ -27,14 +31,26 @@ pub const CANCELED: &str = "wamp.error.canceled";
 /// The error of a call that took longer than its caller would wait.
 pub const TIMEOUT: &str = "wamp.error.timeout";
 
+/// The error by which a callee says that another one is to be asked.
+pub const UNAVAILABLE: &str = "wamp.error.unavailable";
+
+/// The error of a call that all callees of a shared procedure said that of.
+pub const NO_AVAILABLE_CALLEE: &str = "wamp.error.no_available_callee";
+
 /// How many calls of one session may be under way. More than that is no dialogue any more.
 pub const CALLS_MAX: usize = 65_536;
+
+/// How many bytes of arguments a realm keeps so that calls can go to another callee. Calls beyond that go to
+/// one callee only.
+pub const SPARE_BYTES_MAX: usize = 16 << 20;
 
 /// Who calls.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The session.
     pub session: SessionId,
+    /// Who that is.
+    pub principal: Principal,
     /// The caller's own number for the call.
     pub call: u64,
     /// Where the answer goes.
@@ -50,15 +66,10 @@ pub struct CallTerms {
     pub takes_progress: bool,
     /// How long it waits, from one result to the next.
     pub timeout: Option<Duration>,
-}
-
-/// What a callee offers beside a procedure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Offer {
-    /// The session can be told that an invocation is not wanted any more.
-    pub takes_interrupts: bool,
-    /// The callee is told how long its callers wait.
-    pub forward_timeout: bool,
+    /// The callee may know who calls.
+    pub discloses: bool,
+    /// More arguments follow.
+    pub more_follows: bool,
 }
 
 /// How a caller gives a call up.
@@ -102,19 +113,12 @@ pub struct Calls {
 
 #[derive(Debug, Default)]
 struct State {
-    index: Index<RegistrationId>,
-    registrations: HashMap<RegistrationId, Registration>,
-    last_registration: u64,
+    registrations: Registrations,
     callees: HashMap<SessionId, Callee>,
     /// For each caller, by its own numbers: who is to answer, and under which number.
     callers: HashMap<SessionId, HashMap<u64, (SessionId, u64)>>,
-}
-
-#[derive(Debug)]
-struct Registration {
-    pattern: Pattern,
-    callee: SessionId,
-    forward_timeout: bool,
+    /// What the arguments that are kept for other callees cost.
+    spare_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -130,12 +134,53 @@ struct Callee {
 #[derive(Debug)]
 struct Pending {
     caller: Caller,
+    registration: RegistrationId,
+    seat: u64,
     /// The callee was told to stop, and is waited for.
     is_canceled: bool,
+    /// What the next part of the arguments needs, if one follows.
+    parts: Option<Box<Parts>>,
+    /// The call, as long as it may go to another callee.
+    spare: Option<Box<Spare>>,
+}
+
+#[derive(Clone, Debug)]
+struct Parts {
+    procedure: Name,
+    by_pattern: bool,
+}
+
+/// What another callee needs.
+#[derive(Debug)]
+struct Spare {
+    request: Request,
+    tried: Vec<SessionId>,
+}
+
+/// What is called, and with what.
+#[derive(Clone, Debug)]
+struct Request {
+    registration: RegistrationId,
+    procedure: Name,
+    payload: Payload,
+    attributes: Attributes,
+}
+
+impl Request {
+    fn cost(&self) -> usize {
+        self.payload.len() + self.attributes.bytes() + PUBLICATION_OVERHEAD
+    }
 }
 
 impl Calls {
-    /// Registers a procedure, or all that match a pattern.
+    /// Those of a realm without any. The seed decides whom calls of shared procedures go to at random.
+    pub fn seeded(seed: u64) -> Calls {
+        let registrations = Registrations::seeded(seed);
+        Calls { state: Mutex::new(State { registrations, ..State::default() }) }
+    }
+
+    /// Registers a procedure, or all that match a pattern. A procedure that is taken by force is taken from
+    /// all who serve it: they are told, and still answer what is under way.
     pub fn register(
         &self,
         pattern: &Pattern,
@@ -144,18 +189,10 @@ impl Calls {
         offer: Offer,
     ) -> Result<RegistrationId, Refusal> {
         let mut state = self.state.lock();
-        if state.index.get(pattern).is_some() {
-            return Err(Refusal::ProcedureExists(pattern.to_string()));
+        if offer.force {
+            state.revoke(pattern);
         }
-        let id = RegistrationId(state.last_registration + 1);
-        state.index.insert(pattern, id)?;
-        state.last_registration += 1;
-        let registration = Registration {
-            pattern: pattern.clone(),
-            callee: session,
-            forward_timeout: offer.forward_timeout,
-        };
-        state.registrations.insert(id, registration);
+        let id = state.registrations.add(pattern, session, offer)?;
         let callee = state.callees.entry(session).or_insert_with(|| Callee {
             mailbox: mailbox.clone(),
             registrations: Vec::new(),
@@ -163,18 +200,22 @@ impl Calls {
             last_invocation: 0,
             pending: HashMap::new(),
         });
-        callee.registrations.push(id);
+        if !callee.registrations.contains(&id) {
+            callee.registrations.push(id);
+        }
         Ok(id)
     }
 
-    /// Ends a registration. Calls that are under way are still answered.
+    /// Ends a registration, or a callee's part in it. Calls that are under way are still answered.
     pub fn unregister(&self, id: RegistrationId, session: SessionId) -> Result<(), Refusal> {
         let mut state = self.state.lock();
-        match state.registrations.get(&id) {
-            Some(registration) if registration.callee == session => {}
-            _ => return Err(Refusal::NoSuchRegistration),
+        if !state.registrations.remove(id, session) {
+            return Err(Refusal::NoSuchRegistration);
         }
-        state.remove(id);
+        if let Some(callee) = state.callees.get_mut(&session) {
+            // The callee stays: its numbers go on, and calls may be under way.
+            callee.registrations.retain(|known| *known != id);
+        }
         Ok(())
     }
 
@@ -188,7 +229,8 @@ impl Calls {
         self.state.lock().callees.values().map(|callee| callee.pending.len()).sum()
     }
 
-    /// Calls a procedure. The answer comes as an [`Outcome`] into the caller's mailbox.
+    /// Calls a procedure. The answer comes as an [`Outcome`] into the caller's mailbox. A callee of a shared
+    /// procedure whose mailbox is full is passed over.
     pub fn call(
         &self,
         caller: Caller,
@@ -197,8 +239,7 @@ impl Calls {
         attributes: Attributes,
     ) -> Result<(), Refusal> {
         let mut state = self.state.lock();
-        let State { index, registrations, callees, callers, .. } = &mut *state;
-        if let Some(calls) = callers.get(&caller.session) {
+        if let Some(calls) = state.callers.get(&caller.session) {
             if calls.contains_key(&caller.call) {
                 return Err(Refusal::RequestInUse(caller.call));
             }
@@ -206,50 +247,104 @@ impl Calls {
                 return Err(Refusal::TooMany("calls of a session under way", CALLS_MAX));
             }
         }
-        let no_such = || Refusal::NoSuchProcedure(procedure.clone());
-        let id = *index.best_match(procedure.as_str()).ok_or_else(no_such)?;
-        let registration = registrations.get(&id).ok_or_else(no_such)?;
-        let callee = callees.get_mut(&registration.callee).ok_or_else(no_such)?;
-        let invocation = callee.last_invocation + 1;
-        let pushed = callee.mailbox.push(Parcel::Invocation(Box::new(Invocation {
+        let registration = state.registrations.best_match(procedure.as_str());
+        let Some(registration) = registration else { return Err(Refusal::NoSuchProcedure(procedure)) };
+        state.invoke(caller, Request { registration, procedure, payload, attributes }, Vec::new())?;
+        metrics::CALLS.add(1);
+        Ok(())
+    }
+
+    /// Passes on more arguments of a call that announced them. False when it is not under way any more. When
+    /// the callee does not take them the call has ended.
+    pub fn proceed(
+        &self,
+        session: SessionId,
+        call: u64,
+        (payload, attributes): (Payload, Attributes),
+        more_follows: bool,
+    ) -> Result<bool, Refusal> {
+        let mut state = self.state.lock();
+        let Some((callee, invocation)) = state.invocation_of(session, call) else { return Ok(false) };
+        let Some(known) = state.callees.get_mut(&callee) else { return Ok(false) };
+        let Some(pending) = known.pending.get_mut(&invocation) else { return Ok(false) };
+        let parts = if more_follows { pending.parts.clone() } else { pending.parts.take() };
+        let Some(parts) = parts else { return Err(Refusal::RequestInUse(call)) };
+        let Parts { procedure, by_pattern } = *parts;
+        let pushed = known.mailbox.push(Parcel::Invocation(Box::new(Invocation {
             id: invocation,
-            registration: id,
+            registration: pending.registration,
             procedure: procedure.clone(),
-            by_pattern: registration.pattern.name().is_none(),
-            caller: caller.session,
+            by_pattern,
+            caller: None,
             payload,
             attributes,
-            takes_progress: caller.terms.takes_progress,
-            timeout: caller.terms.timeout.filter(|_| registration.forward_timeout),
+            takes_progress: pending.caller.terms.takes_progress,
+            timeout: None,
+            more_follows,
+            continues: true,
         })));
         if pushed != Pushed::Queued {
+            state.abandon(callee, invocation);
             return Err(Refusal::Unavailable(procedure));
         }
-        metrics::CALLS.add(1);
-        callee.last_invocation = invocation;
-        callers.entry(caller.session).or_default().insert(caller.call, (registration.callee, invocation));
-        callee.pending.insert(invocation, Pending { caller, is_canceled: false });
-        Ok(())
+        Ok(true)
     }
 
     /// Whether a session waits for the answer to a call under that number of its own.
     pub fn is_calling(&self, session: SessionId, call: u64) -> bool {
-        self.state.lock().callers.get(&session).is_some_and(|calls| calls.contains_key(&call))
+        self.state.lock().invocation_of(session, call).is_some()
     }
 
-    /// Answers an invocation. Progress is passed on to a caller that takes it, and does not end the call.
+    /// Whether a session is to answer an invocation.
+    pub fn is_invoked(&self, session: SessionId, invocation: u64) -> bool {
+        let state = self.state.lock();
+        state.callees.get(&session).is_some_and(|callee| callee.pending.contains_key(&invocation))
+    }
+
+    /// Answers an invocation. Progress is passed on to a caller that takes it, and does not end the call. One
+    /// that the callee is unavailable for goes to another callee, if there is one that was not asked yet.
     pub fn answer(&self, session: SessionId, invocation: u64, result: Result<Answer, Failure>) -> Answered {
+        let is_unavailable = result.as_ref().is_err_and(|failure| &*failure.error == UNAVAILABLE);
+        self.conclude(session, invocation, result, is_unavailable)
+    }
+
+    /// Says that an invocation cannot be brought to its callee. It goes to another one, if there is one.
+    pub fn decline(&self, session: SessionId, invocation: u64, failure: Failure) {
+        self.conclude(session, invocation, Err(failure), true);
+    }
+
+    fn conclude(
+        &self,
+        session: SessionId,
+        invocation: u64,
+        mut result: Result<Answer, Failure>,
+        declines: bool,
+    ) -> Answered {
         let mut state = self.state.lock();
-        let Some(callee) = state.callees.get(&session) else { return Answered::NeverInvoked };
-        let Some(Pending { caller, .. }) = callee.pending.get(&invocation) else {
+        let Some(callee) = state.callees.get_mut(&session) else { return Answered::NeverInvoked };
+        let Some(pending) = callee.pending.get_mut(&invocation) else {
             let sent = invocation <= callee.last_invocation;
             return if sent { Answered::Ignored } else { Answered::NeverInvoked };
         };
-        let (call, mailbox) = (caller.call, caller.mailbox.clone());
-        if !result.as_ref().is_ok_and(|answer| answer.is_progress) {
-            state.end(session, invocation);
-        } else if !caller.terms.takes_progress {
-            return Answered::Ignored;
+        let (call, mailbox) = (pending.caller.call, pending.caller.mailbox.clone());
+        if result.as_ref().is_ok_and(|answer| answer.is_progress) {
+            if !pending.caller.terms.takes_progress {
+                return Answered::Ignored;
+            }
+            // Nobody else can go on from here.
+            if let Some(spare) = pending.spare.take() {
+                state.spare_bytes -= spare.request.cost();
+            }
+        } else if let Some(Pending { caller, spare, is_canceled, .. }) = state.end(session, invocation)
+            && let Some(mut spare) = spare.filter(|_| declines && !is_canceled)
+        {
+            spare.tried.push(session);
+            if state.invoke(caller, spare.request, spare.tried).is_ok() {
+                return Answered::Delivered;
+            }
+            if result.as_ref().is_err_and(|failure| &*failure.error == UNAVAILABLE) {
+                result = Err(failure(NO_AVAILABLE_CALLEE, "no callee takes calls at the moment"));
+            }
         }
         drop(state);
         mailbox.push(Parcel::Outcome(Box::new(Outcome { call, result })));
@@ -291,9 +386,11 @@ impl Calls {
             Some(callee) => (callee.registrations, callee.pending),
             None => Default::default(),
         };
-        registrations.into_iter().for_each(|id| state.remove(id));
+        for id in registrations {
+            state.registrations.remove(id, session);
+        }
         for pending in waiting.values() {
-            state.forget_call(&pending.caller);
+            state.forget(pending);
         }
         for (callee, invocation) in state.callers.get(&session).cloned().unwrap_or_default().into_values() {
             state.abandon(callee, invocation);
@@ -307,13 +404,82 @@ impl Calls {
 }
 
 impl State {
-    fn remove(&mut self, id: RegistrationId) {
-        let Some(registration) = self.registrations.remove(&id) else { return };
-        self.index.remove(&registration.pattern);
-        if let Some(callee) = self.callees.get_mut(&registration.callee) {
-            // The callee stays: its numbers go on, and calls may be under way.
-            callee.registrations.retain(|known| *known != id);
+    /// Ends a registration, and tells those who had it.
+    fn revoke(&mut self, pattern: &Pattern) {
+        let Some(id) = self.registrations.of(pattern) else { return };
+        for seat in self.registrations.end(id) {
+            if let Some(callee) = self.callees.get_mut(&seat.session) {
+                callee.registrations.retain(|known| *known != id);
+                callee.mailbox.push(Parcel::Revoked { registration: id });
+            }
         }
+    }
+
+    /// Sends a call to a callee that was not tried yet.
+    fn invoke(&mut self, caller: Caller, request: Request, mut tried: Vec<SessionId>) -> Result<(), Refusal> {
+        let Request { registration, procedure, .. } = &request;
+        let (session, seat, invocation) = loop {
+            let chosen = self.registrations.choose(*registration, &tried, caller.terms.more_follows);
+            let (session, number, offer) = match chosen {
+                Ok(seat) => (seat.session, seat.number, seat.offer),
+                Err(NoSeat::Busy) => return Err(Refusal::Busy(procedure.clone())),
+                Err(NoSeat::Unfit) => return Err(Refusal::NotInParts(procedure.clone())),
+                Err(NoSeat::Tried) => return Err(Refusal::Unavailable(procedure.clone())),
+            };
+            if let Some(invocation) = self.push_invocation(session, offer, &caller, &request) {
+                break (session, number, invocation);
+            }
+            tried.push(session);
+        };
+        let registered = self.registrations.get(*registration);
+        let by_pattern = registered.is_some_and(|registration| registration.is_pattern());
+        let is_shared = registered.is_some_and(|registration| registration.is_shared());
+        let more_follows = caller.terms.more_follows;
+        let parts = more_follows.then(|| Box::new(Parts { procedure: procedure.clone(), by_pattern }));
+        self.registrations.begin(*registration, seat);
+        self.callers.entry(caller.session).or_default().insert(caller.call, (session, invocation));
+        let registration = *registration;
+        let fits = self.spare_bytes + request.cost() <= SPARE_BYTES_MAX;
+        let spare = (is_shared && fits && !more_follows).then(|| Box::new(Spare { request, tried }));
+        self.spare_bytes += spare.as_ref().map_or(0, |spare| spare.request.cost());
+        let pending = Pending { caller, registration, seat, is_canceled: false, parts, spare };
+        if let Some(callee) = self.callees.get_mut(&session) {
+            callee.pending.insert(invocation, pending);
+        }
+        Ok(())
+    }
+
+    /// Puts an invocation into a callee's mailbox, if there is room for it, and gives its number.
+    fn push_invocation(
+        &mut self,
+        session: SessionId,
+        offer: Offer,
+        caller: &Caller,
+        request: &Request,
+    ) -> Option<u64> {
+        let terms = caller.terms;
+        let registration = self.registrations.get(request.registration)?;
+        let callee = self.callees.get_mut(&session)?;
+        let is_known = terms.discloses || offer.wants_caller;
+        let id = callee.last_invocation + 1;
+        let pushed = callee.mailbox.push(Parcel::Invocation(Box::new(Invocation {
+            id,
+            registration: request.registration,
+            procedure: request.procedure.clone(),
+            by_pattern: registration.is_pattern(),
+            caller: is_known.then(|| (caller.session, caller.principal.clone())),
+            payload: request.payload.clone(),
+            attributes: request.attributes.clone(),
+            takes_progress: terms.takes_progress,
+            timeout: terms.timeout.filter(|_| offer.forward_timeout),
+            more_follows: terms.more_follows,
+            continues: false,
+        })));
+        if pushed != Pushed::Queued {
+            return None;
+        }
+        callee.last_invocation = id;
+        Some(id)
     }
 
     /// Who is to answer a call, and under which number.
@@ -346,11 +512,17 @@ impl State {
         self.end(callee, invocation);
     }
 
-    fn end(&mut self, callee: SessionId, invocation: u64) {
-        let Some(callee) = self.callees.get_mut(&callee) else { return };
-        if let Some(pending) = callee.pending.remove(&invocation) {
-            self.forget_call(&pending.caller);
-        }
+    fn end(&mut self, callee: SessionId, invocation: u64) -> Option<Pending> {
+        let pending = self.callees.get_mut(&callee)?.pending.remove(&invocation)?;
+        self.forget(&pending);
+        Some(pending)
+    }
+
+    /// Gives back what an invocation took.
+    fn forget(&mut self, pending: &Pending) {
+        self.forget_call(&pending.caller);
+        self.registrations.finish(pending.registration, pending.seat);
+        self.spare_bytes -= pending.spare.as_ref().map_or(0, |spare| spare.request.cost());
     }
 
     fn forget_call(&mut self, caller: &Caller) {
@@ -390,7 +562,15 @@ mod tests {
         inbox: Inbox,
     }
 
-    const OFFER: Offer = Offer { takes_interrupts: true, forward_timeout: false };
+    const OFFER: Offer = Offer {
+        policy: Policy::Single,
+        concurrency: None,
+        force: false,
+        takes_interrupts: true,
+        takes_parts: false,
+        forward_timeout: false,
+        wants_caller: false,
+    };
 
     /// What a peer was told.
     #[derive(Debug, PartialEq, Eq)]
@@ -412,8 +592,19 @@ mod tests {
         }
 
         fn call(&self, calls: &Calls, call: u64, procedure: &str) -> Result<(), Refusal> {
-            let terms = CallTerms { takes_progress: call >= TAKES_PROGRESS, timeout: None };
-            let caller = Caller { session: self.id, call, mailbox: self.mailbox.clone(), terms };
+            let terms = CallTerms { takes_progress: call >= TAKES_PROGRESS, ..CallTerms::default() };
+            self.call_on(calls, call, procedure, terms)
+        }
+
+        fn call_on(
+            &self,
+            calls: &Calls,
+            call: u64,
+            procedure: &str,
+            terms: CallTerms,
+        ) -> Result<(), Refusal> {
+            let principal = Principal { id: "joe".into(), role: "user".into(), method: "ticket" };
+            let caller = Caller { session: self.id, principal, call, mailbox: self.mailbox.clone(), terms };
             calls.call(caller, name(procedure), payload(), Attributes::default())
         }
 
@@ -468,7 +659,8 @@ mod tests {
 
     fn assert_nothing_is_left(calls: &Calls) {
         let state = calls.state.lock();
-        assert!(state.index.is_empty() && state.registrations.is_empty());
+        assert!(state.registrations.is_empty());
+        assert_eq!(state.spare_bytes, 0);
         assert!(state.callees.is_empty() && state.callers.is_empty());
     }
 

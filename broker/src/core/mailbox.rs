@@ -112,6 +112,7 @@ impl Mailbox {
             | Parcel::Delivery(_)
             | Parcel::Invocation(_)
             | Parcel::Interrupt { .. }
+            | Parcel::Revoked { .. }
             | Parcel::Outcome(_)
             | Parcel::Authenticated(_)
             | Parcel::Farewell(_) => {}
@@ -277,6 +278,7 @@ pub fn cost(parcel: &Parcel) -> usize {
         // The message itself is kept by its topic in any case.
         Parcel::Retained { .. }
         | Parcel::Interrupt { .. }
+        | Parcel::Revoked { .. }
         | Parcel::Authenticated(_)
         | Parcel::Farewell(_) => 64,
     }
@@ -398,11 +400,13 @@ mod tests {
             registration: RegistrationId(1),
             procedure: name(),
             by_pattern: false,
-            caller: SessionId(1),
+            caller: None,
             payload: payload(),
             attributes: Attributes::default(),
             takes_progress: false,
             timeout: None,
+            more_follows: false,
+            continues: false,
         }))
     }
 

@@ -51,6 +51,11 @@ pub enum Parcel {
         /// How it ends is still waited for.
         is_awaited: bool,
     },
+    /// The session's part in a registration was taken away.
+    Revoked {
+        /// The registration.
+        registration: RegistrationId,
+    },
     /// The answer to a call.
     Outcome(Box<Outcome>),
     /// The answer to the session's request to authenticate its peer.
@@ -83,8 +88,8 @@ pub struct Invocation {
     pub procedure: Name,
     /// True when the registration is a pattern, so that the callee cannot know the procedure.
     pub by_pattern: bool,
-    /// Who calls.
-    pub caller: SessionId,
+    /// Who calls, if the callee may know.
+    pub caller: Option<(SessionId, Principal)>,
     /// The arguments.
     pub payload: Payload,
     /// What travels with them.
@@ -93,6 +98,10 @@ pub struct Invocation {
     pub takes_progress: bool,
     /// How long the caller waits, if the callee wanted to know.
     pub timeout: Option<Duration>,
+    /// More arguments follow.
+    pub more_follows: bool,
+    /// These arguments follow others, under the same number.
+    pub continues: bool,
 }
 
 /// The answer to a call, as its caller sees it.

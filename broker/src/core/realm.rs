@@ -74,12 +74,12 @@ impl Realm {
     pub fn new(name: &str, limits: RealmLimits, entropy: Entropy) -> Arc<Realm> {
         Arc::new(Realm {
             name: name.into(),
-            entropy,
             sessions: Mutex::default(),
             topics: Topics::new(limits.retained),
-            calls: Calls::default(),
+            calls: Calls::seeded(entropy()),
             queues: Queues::new(limits.queues),
             budget: Budget::new(limits.in_flight_bytes_max),
+            entropy,
             limits,
         })
     }
@@ -399,8 +399,15 @@ impl Member {
             return Err(Refusal::TooMany("registrations of a session", limit));
         }
         let id = self.realm.calls.register(pattern, self.id, &self.mailbox, offer)?;
-        self.registrations.push(id);
+        if !self.registrations.contains(&id) {
+            self.registrations.push(id);
+        }
         Ok(id)
+    }
+
+    /// Forgets a registration that was taken away.
+    pub fn forget_registration(&mut self, id: RegistrationId) {
+        self.registrations.retain(|known| *known != id);
     }
 
     /// Ends a registration. Calls that are under way are still answered.
@@ -414,8 +421,25 @@ impl Member {
     pub fn call(&self, call: u64, outgoing: Outgoing, terms: CallTerms) -> Result<(), Refusal> {
         let Outgoing { name, payload, attributes } = outgoing;
         access::check(&self.principal, Action::Call, name.as_str())?;
-        let caller = Caller { session: self.id, call, mailbox: self.mailbox.clone(), terms };
+        let (principal, mailbox) = (self.principal.clone(), self.mailbox.clone());
+        let caller = Caller { session: self.id, principal, call, mailbox, terms };
         self.realm.calls.call(caller, name, payload, attributes)
+    }
+
+    /// Sends more arguments of a call that announced them. False when it is not under way any more; when
+    /// they are refused the call has ended.
+    pub fn proceed(
+        &self,
+        call: u64,
+        arguments: (Payload, Attributes),
+        more_follows: bool,
+    ) -> Result<bool, Refusal> {
+        self.realm.calls.proceed(self.id, call, arguments, more_follows)
+    }
+
+    /// Whether an invocation is to be answered.
+    pub fn is_invoked(&self, invocation: u64) -> bool {
+        self.realm.calls.is_invoked(self.id, invocation)
     }
 
     /// Gives a call up.
@@ -431,6 +455,11 @@ impl Member {
     /// Answers an invocation.
     pub fn answer(&self, invocation: u64, result: Result<Answer, Failure>) -> Answered {
         self.realm.calls.answer(self.id, invocation, result)
+    }
+
+    /// Says that an invocation cannot be brought to the peer: another callee may have it.
+    pub fn decline(&self, invocation: u64, failure: Failure) {
+        self.realm.calls.decline(self.id, invocation, failure);
     }
 
     fn publication(&self, outgoing: Outgoing) -> Publication {

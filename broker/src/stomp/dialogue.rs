@@ -119,6 +119,8 @@ impl Dialogue {
             Parcel::Outcome(outcome) => self.conclude(*outcome, voice),
             // There is no word for it in STOMP. An answer that comes all the same is ignored.
             Parcel::Interrupt { .. } => {}
+            // Nor for this. It may unsubscribe from what it lost.
+            Parcel::Revoked { registration } => self.member.forget_registration(registration),
             Parcel::Farewell(farewell) => return Err(farewell.into()),
             // Only a stranger asks for that.
             Parcel::Authenticated(_) => {}

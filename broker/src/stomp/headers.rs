@@ -9,6 +9,7 @@ use tandem_protocols::payload::{Body, Content, Encoding, Payload, Shape};
 use tandem_protocols::stomp::error::{Reason, Violation};
 use tandem_protocols::stomp::frame::{Frame, Headers};
 
+use crate::core::calls::Policy;
 use crate::core::message::Attributes;
 use crate::core::topics::Retain;
 use crate::stomp::fault::Fault;
@@ -124,6 +125,19 @@ pub(super) fn flag(headers: &Headers, name: &str) -> Result<bool, Fault> {
         Some("true") => Ok(true),
         Some(other) => Err(Violation::invalid_header(name, other).into()),
     }
+}
+
+/// How one of several callees is chosen; `None` if the header is not there.
+pub(super) fn invoke(headers: &Headers) -> Result<Option<Policy>, Fault> {
+    let Some(word) = headers.get("x-invoke") else { return Ok(None) };
+    Ok(Some(match word {
+        "single" => Policy::Single,
+        "first" => Policy::First,
+        "last" => Policy::Last,
+        "roundrobin" => Policy::RoundRobin,
+        "random" => Policy::Random,
+        other => return Err(Violation::invalid_header("x-invoke", other).into()),
+    }))
 }
 
 /// How long a caller waits for its answer: milliseconds; 0 is for ever.

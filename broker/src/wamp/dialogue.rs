@@ -33,10 +33,33 @@ pub(super) struct Dialogue {
     pub(super) receives: Receives,
     /// Calls that the house owes an answer. Most sessions never call.
     calls: Option<Box<OpenCalls>>,
-    /// The peer, as a callee, can be told that nobody waits for its answer.
-    pub(super) is_interruptible: bool,
+    abilities: Abilities,
     /// Something was published since the realm was last seen to have room.
     pub(super) has_published: Cell<bool>,
+}
+
+/// What the peer said in its HELLO that it can do.
+#[derive(Clone, Copy, Debug)]
+struct Abilities {
+    /// As a callee, be told that nobody waits for its answer.
+    takes_interrupts: bool,
+    /// As a callee, take arguments as they come.
+    takes_parts: bool,
+    /// As a callee, be told that it lost a registration.
+    hears_of_revocations: bool,
+    /// As a caller, send arguments as they come.
+    calls_in_parts: bool,
+}
+
+impl Abilities {
+    fn new(roles: Roles) -> Abilities {
+        Abilities {
+            takes_interrupts: roles.announces(Role::Callee, Feature::CallCanceling),
+            takes_parts: roles.announces(Role::Callee, Feature::ProgressiveCallInvocations),
+            hears_of_revocations: roles.announces(Role::Callee, Feature::RegistrationRevocation),
+            calls_in_parts: roles.announces(Role::Caller, Feature::ProgressiveCallInvocations),
+        }
+    }
 }
 
 impl Dialogue {
@@ -47,7 +70,7 @@ impl Dialogue {
             registrations: Vec::new(),
             receives: Receives::default(),
             calls: None,
-            is_interruptible: roles.announces(Role::Callee, Feature::CallCanceling),
+            abilities: Abilities::new(roles),
             has_published: Cell::new(false),
         }
     }
@@ -131,6 +154,7 @@ impl Dialogue {
             Parcel::Interrupt { invocation, is_awaited } => {
                 self.bring_interrupt(invocation, is_awaited, voice);
             }
+            Parcel::Revoked { registration } => self.bring_revocation(registration, voice),
             Parcel::Outcome(outcome) => self.bring_outcome(&outcome, voice, now),
             // The session deals with these itself.
             Parcel::Authenticated(_) | Parcel::Farewell(_) => {}

@@ -239,6 +239,10 @@ fn router_roles() -> Roles {
                 Feature::ProgressiveCallResults,
                 Feature::CallCanceling,
                 Feature::CallTimeout,
+                Feature::SharedRegistration,
+                Feature::CallerIdentification,
+                Feature::RegistrationRevocation,
+                Feature::CallReroute,
             ],
         )
 }

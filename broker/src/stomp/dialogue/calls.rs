@@ -27,6 +27,7 @@ use crate::stomp::voice::Voice;
 
 const NO_SUCH_PROCEDURE: &str = "wamp.error.no_such_procedure";
 const UNAVAILABLE: &str = "wamp.error.unavailable";
+const MAX_CONCURRENCY_REACHED: &str = "crossbar.error.max_concurrency_reached";
 const NOT_AUTHORIZED: &str = "wamp.error.not_authorized";
 const INVALID_ARGUMENT: &str = "wamp.error.invalid_argument";
 const INVALID_PAYLOAD: &str = "wamp.error.invalid_payload";
@@ -177,7 +178,7 @@ impl Dialogue {
         let Some(subscription) = subscription else {
             // It lay in the mailbox while the peer unsubscribed.
             let failure = failure(CANCELED, "the callee does not serve the procedure any more");
-            self.member.answer(invocation.id, Err(failure));
+            self.member.decline(invocation.id, failure);
             return;
         };
         let number = invocation.id.to_string();
@@ -278,6 +279,7 @@ fn error_of(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::NoSuchProcedure(_) => NO_SUCH_PROCEDURE,
         Refusal::Unavailable(_) | Refusal::TooMany(..) => UNAVAILABLE,
+        Refusal::Busy(_) => MAX_CONCURRENCY_REACHED,
         _ => NOT_AUTHORIZED,
     }
 }

@@ -1,7 +1,6 @@
 //! REGISTER, UNREGISTER, CALL, CANCEL, INVOCATION, YIELD, ERROR, RESULT and INTERRUPT.
 //!
-//! Options of REGISTER that would let others share or lose a procedure are refused as long as they are not
-//! supported, and so is a CALL that announces more of itself.
+//! A CALL that announces more of itself is refused as long as that is not supported.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use tandem_protocols::wamp::options::{
 use tandem_protocols::wamp::uri::{Rule, is_uri};
 
 use crate::core::access::Refusal;
-use crate::core::calls::{Answered, CallTerms, CancelMode, Canceled, Offer, failure};
+use crate::core::calls::{Answered, CallTerms, CancelMode, Canceled, Offer, Policy, failure};
 use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, RegistrationId};
 use crate::core::realm::Outgoing;
@@ -31,6 +30,9 @@ use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
 use crate::wamp::voice::{Voice, id, note_unconvertible};
 
+/// Why a callee lost its registration: another one took it by `force_reregister`.
+const REREGISTERED: &str = "tandem.reason.reregistered";
+
 /// How many calls of a session may be under way.
 pub(in crate::wamp) const CALLS_MAX: usize = 4096;
 
@@ -39,14 +41,20 @@ impl Dialogue {
 
     pub(in crate::wamp) fn register(&mut self, register: &Register, voice: &mut Voice) -> Result<(), Fault> {
         let options = RegisterOptions::parse(&register.options)?;
-        if let Some(name) = sharing(&options) {
-            return Err(Fault::option(name));
-        }
         let pattern = pubsub::pattern(&register.procedure, options.match_policy)?;
-        let offer =
-            Offer { takes_interrupts: self.is_interruptible, forward_timeout: options.forward_timeout };
+        let offer = Offer {
+            policy: policy(options.invoke),
+            concurrency: options.concurrency.filter(|limit| *limit > 0),
+            force: options.force_reregister,
+            takes_interrupts: self.abilities.takes_interrupts,
+            takes_parts: self.abilities.takes_parts,
+            forward_timeout: options.forward_timeout,
+            wants_caller: options.disclose_caller == Some(true),
+        };
         let registration = self.member.offer(&pattern, offer)?;
-        self.registrations.push(registration);
+        if let Err(place) = self.registrations.binary_search(&registration) {
+            self.registrations.insert(place, registration);
+        }
         voice.say(Registered { request: register.request, registration: id(registration.0) });
         Ok(())
     }
@@ -64,12 +72,27 @@ impl Dialogue {
         Ok(())
     }
 
+    pub(in crate::wamp) fn bring_revocation(&mut self, registration: RegistrationId, voice: &mut Voice) {
+        self.member.forget_registration(registration);
+        let Ok(place) = self.registrations.binary_search(&registration) else { return };
+        self.registrations.remove(place);
+        if self.abilities.hears_of_revocations {
+            let details = Dict::new().with("registration", registration.0).with("reason", REREGISTERED);
+            voice.say(Unregistered { request: None, details: Some(details) });
+        }
+    }
+
     pub(in crate::wamp) fn bring_invocation(&self, invocation: &Invocation, voice: &mut Voice) {
         let Invocation { id: request, registration, payload, attributes, .. } = invocation;
-        if self.registrations.binary_search(registration).is_err() {
+        if invocation.continues {
+            // What came before these may have been refused, or given up.
+            if !self.member.is_invoked(*request) {
+                return;
+            }
+        } else if self.registrations.binary_search(registration).is_err() {
             // It ended while this was on its way, and clients close the session at what they do not know.
             let gone = failure(NO_SUCH_PROCEDURE, "the procedure was unregistered");
-            self.member.answer(*request, Err(gone));
+            self.member.decline(*request, gone);
             return;
         }
         let payload = match luggage::content(payload, voice.format) {
@@ -78,19 +101,13 @@ impl Dialogue {
                 note_unconvertible(why);
                 let sentence = format!("the arguments have no form in the callee's encoding: {why}");
                 self.member.answer(*request, Err(failure(INVALID_ARGUMENT, &sentence)));
+                if invocation.continues {
+                    self.bring_interrupt(*request, false, voice);
+                }
                 return;
             }
         };
-        let mut details = Dict::new();
-        if invocation.by_pattern {
-            details.insert("procedure", invocation.procedure.as_str());
-        }
-        if invocation.takes_progress {
-            details.insert("receive_progress", true);
-        }
-        if let Some(ms) = invocation.timeout.and_then(|timeout| u64::try_from(timeout.as_millis()).ok()) {
-            details.insert("timeout", ms);
-        }
+        let mut details = invocation_details(invocation);
         luggage::unpack(attributes, &mut details);
         let (request, registration) = (id(*request), id(registration.0));
         let bytes = codec::encode_invocation(voice.format, request, registration, &details, &payload);
@@ -160,7 +177,12 @@ impl Dialogue {
             if self.open_calls().open.len() >= CALLS_MAX {
                 return Err(Refusal::TooMany("calls of a session under way", CALLS_MAX).into());
             }
-            let terms = CallTerms { takes_progress: options.receive_progress, timeout };
+            let terms = CallTerms {
+                takes_progress: options.receive_progress,
+                timeout,
+                discloses: options.disclose_me == Some(true),
+                more_follows: false,
+            };
             self.member.call(request, outgoing, terms)?;
             self.open_calls().open.insert(request);
         }
@@ -224,13 +246,35 @@ pub(in crate::wamp) fn say_result(request: Id, answer: &Answer, voice: &mut Voic
     }
 }
 
-/// The first option by which a callee would share its procedure, or take another's.
-fn sharing(options: &RegisterOptions<'_>) -> Option<&'static str> {
-    [
-        ("invoke", options.invoke != InvokePolicy::Single),
-        ("concurrency", options.concurrency.is_some_and(|limit| limit > 0)),
-        ("force_reregister", options.force_reregister),
-    ]
-    .into_iter()
-    .find_map(|(name, shares)| shares.then_some(name))
+fn policy(invoke: InvokePolicy) -> Policy {
+    match invoke {
+        InvokePolicy::Single => Policy::Single,
+        InvokePolicy::First => Policy::First,
+        InvokePolicy::Last => Policy::Last,
+        InvokePolicy::RoundRobin => Policy::RoundRobin,
+        InvokePolicy::Random => Policy::Random,
+    }
+}
+
+/// What the callee is told beside the arguments.
+fn invocation_details(invocation: &Invocation) -> Dict {
+    let mut details = Dict::new();
+    if invocation.by_pattern {
+        details.insert("procedure", invocation.procedure.as_str());
+    }
+    if invocation.takes_progress {
+        details.insert("receive_progress", true);
+    }
+    if invocation.more_follows {
+        details.insert("progress", true);
+    }
+    if let Some(ms) = invocation.timeout.and_then(|timeout| u64::try_from(timeout.as_millis()).ok()) {
+        details.insert("timeout", ms);
+    }
+    if let Some((session, principal)) = &invocation.caller {
+        details.insert("caller", session.0);
+        details.insert("caller_authid", &*principal.id);
+        details.insert("caller_authrole", &*principal.role);
+    }
+    details
 }
