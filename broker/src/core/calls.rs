@@ -579,6 +579,7 @@ mod tests {
         Interrupted(u64, bool),
         Result(u64),
         Error(u64, String),
+        Revoked(RegistrationId),
     }
 
     impl Peer {
@@ -616,6 +617,7 @@ mod tests {
             let told = |parcel| match parcel {
                 Parcel::Invocation(invocation) => Told::Invoked(invocation.id),
                 Parcel::Interrupt { invocation, is_awaited } => Told::Interrupted(invocation, is_awaited),
+                Parcel::Revoked { registration } => Told::Revoked(registration),
                 Parcel::Outcome(outcome) => match outcome.result {
                     Ok(_) => Told::Result(outcome.call),
                     Err(failure) => Told::Error(outcome.call, failure.error.to_string()),
@@ -1058,6 +1060,159 @@ mod tests {
                 compare(&mut peers);
             }
             assert_nothing_is_left(&calls);
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Deed {
+        Offer(Offer),
+        Unregister,
+        Call { more_follows: bool },
+        Proceed { more_follows: bool },
+        Answer(Option<&'static str>),
+        Cancel(CancelMode),
+        Expire,
+        Leave,
+    }
+
+    fn deed() -> impl Strategy<Value = Deed> {
+        let modes = prop_oneof![Just(CancelMode::Skip), Just(CancelMode::Kill), Just(CancelMode::KillNoWait)];
+        let policies = prop_oneof![
+            1 => Just(Policy::Single),
+            3 => Just(Policy::First),
+            3 => Just(Policy::RoundRobin),
+            3 => Just(Policy::Random),
+        ];
+        let offer = (policies, 0..8_u8, any::<bool>()).prop_map(|(policy, dice, takes_parts)| Offer {
+            policy,
+            concurrency: Some(BUSY),
+            force: dice == 0,
+            takes_parts,
+            ..OFFER
+        });
+        prop_oneof![
+            5 => offer.prop_map(Deed::Offer),
+            1 => Just(Deed::Unregister),
+            9 => any::<bool>().prop_map(|more_follows| Deed::Call { more_follows }),
+            3 => any::<bool>().prop_map(|more_follows| Deed::Proceed { more_follows }),
+            4 => Just(Deed::Answer(None)),
+            4 => Just(Deed::Answer(Some(UNAVAILABLE))),
+            1 => Just(Deed::Answer(Some("x.error"))),
+            2 => modes.prop_map(Deed::Cancel),
+            1 => Just(Deed::Expire),
+            1 => Just(Deed::Leave),
+        ]
+    }
+
+    /// How many invocations a callee takes, in the tests of shared procedures.
+    const BUSY: u64 = 2;
+
+    /// Peers, the registrations and invocations that each was told of, and the calls that await their end.
+    struct Crowd {
+        calls: Calls,
+        peers: Vec<(Peer, Vec<RegistrationId>, Vec<u64>)>,
+        owed: BTreeSet<(usize, u64)>,
+        last_call: u64,
+    }
+
+    impl Crowd {
+        fn new() -> Crowd {
+            let peers = (1..=5).map(|number| (Peer::new(number), Vec::new(), Vec::new())).collect();
+            Crowd { calls: Calls::default(), peers, owed: BTreeSet::new(), last_call: 0 }
+        }
+
+        fn act(&mut self, deed: &Deed, who: usize, any: usize) {
+            let procedure = format!("p{}", any % 3);
+            let recent = self.last_call.saturating_sub(any as u64 % 16);
+            let (peer, registrations, invoked) = &mut self.peers[who];
+            match deed {
+                Deed::Offer(offer) => {
+                    let pattern = exact(&procedure);
+                    let registered = self.calls.register(&pattern, peer.id, &peer.mailbox, *offer);
+                    assert!(registered.is_ok() || !offer.force);
+                    registrations.extend(registered);
+                }
+                Deed::Unregister => {
+                    if let Some(id) = registrations.pop() {
+                        let _known = self.calls.unregister(id, peer.id);
+                    }
+                }
+                Deed::Call { more_follows } => {
+                    self.last_call += 1;
+                    let terms = CallTerms { more_follows: *more_follows, ..CallTerms::default() };
+                    if peer.call_on(&self.calls, self.last_call, &procedure, terms).is_ok() {
+                        self.owed.insert((who, self.last_call));
+                    }
+                }
+                Deed::Proceed { more_follows } => {
+                    let arguments = (payload(), Attributes::default());
+                    let proceeded = self.calls.proceed(peer.id, recent, arguments, *more_follows);
+                    assert_eq!(proceeded == Ok(false), !self.owed.contains(&(who, recent)));
+                }
+                Deed::Answer(error) => {
+                    let Some(number) = invoked.get(any % invoked.len().max(1)) else { return };
+                    let result = error.map_or(Ok(answer()), |error| Err(failure(error, "")));
+                    assert_ne!(self.calls.answer(peer.id, *number, result), Answered::NeverInvoked);
+                }
+                Deed::Cancel(mode) => {
+                    let canceled = self.calls.cancel(peer.id, recent, *mode);
+                    let was_owed = match canceled {
+                        Canceled::Ended => self.owed.remove(&(who, recent)),
+                        Canceled::Awaited | Canceled::NotUnderWay => self.owed.contains(&(who, recent)),
+                    };
+                    assert_eq!(was_owed, canceled != Canceled::NotUnderWay);
+                }
+                Deed::Expire => {
+                    assert_eq!(self.calls.expire(peer.id, recent), self.owed.remove(&(who, recent)));
+                }
+                Deed::Leave => {
+                    self.calls.leave(peer.id);
+                    take(&mut peer.inbox);
+                    registrations.clear();
+                    invoked.clear();
+                    self.owed.retain(|(caller, _)| *caller != who);
+                }
+            }
+        }
+
+        fn check(&mut self) {
+            for (who, (peer, _, invoked)) in self.peers.iter_mut().enumerate() {
+                for told in peer.told() {
+                    match told {
+                        Told::Invoked(number) if invoked.contains(&number) => {}
+                        Told::Invoked(number) => invoked.push(number),
+                        Told::Result(call) | Told::Error(call, _) => assert!(self.owed.remove(&(who, call))),
+                        Told::Interrupted(..) | Told::Revoked(_) => {}
+                    }
+                }
+            }
+            assert_eq!(self.calls.pending(), self.owed.len());
+            let state = self.calls.state.lock();
+            let mut seats: BTreeMap<u64, u64> = BTreeMap::new();
+            for pending in state.callees.values().flat_map(|callee| callee.pending.values()) {
+                *seats.entry(pending.seat).or_default() += 1;
+            }
+            assert!(seats.values().all(|under_way| *under_way <= BUSY));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4, max_shrink_iters: 1000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_call_of_a_shared_procedure_ends_once(
+            deeds in proptest::collection::vec((deed(), 0..5_usize, any::<usize>()), 5_000)
+        ) {
+            let mut crowd = Crowd::new();
+            for (deed, who, any) in &deeds {
+                crowd.act(deed, *who, *any);
+                crowd.check();
+            }
+            for who in 0..5 {
+                crowd.act(&Deed::Leave, who, 0);
+                crowd.check();
+            }
+            assert_nothing_is_left(&crowd.calls);
         }
     }
 }

@@ -237,6 +237,7 @@ fn router_roles() -> Roles {
             &[
                 Feature::PatternBasedRegistration,
                 Feature::ProgressiveCallResults,
+                Feature::ProgressiveCallInvocations,
                 Feature::CallCanceling,
                 Feature::CallTimeout,
                 Feature::SharedRegistration,

@@ -388,3 +388,118 @@ fn a_callee_that_does_not_read_is_passed_over() {
         assert_eq!([callee.is_invoked(), callee.is_invoked()], [1, 2]);
     }
 }
+
+// ---- arguments in parts ----------------------------------------------------------------------------------
+
+impl House {
+    /// A client that calls in parts, and can be called so.
+    fn join_for_parts(&self) -> Client {
+        let mut client = self.connect(Format::Json);
+        let features = json!({"progressive_call_invocations": true, "call_canceling": true});
+        let role = json!({"features": features});
+        client.say(hello(json!({"roles": {"caller": role, "callee": role}})));
+        assert_eq!(client.hear()[0], json!(2));
+        client
+    }
+}
+
+#[test]
+fn arguments_come_in_parts_under_one_number() {
+    let house = House::new();
+    let (mut caller, mut callee) = (house.join_for_parts(), house.join_for_parts());
+    let id = callee.register("a", "prefix");
+    let options = json!({"progress": true, "receive_progress": true, "timeout": 100});
+    caller.say(json!([48, 1, options, "a.b", [1]]));
+    caller.say(json!([48, 1, {"progress": true}, "a.b", [2]]));
+    let details = json!({"procedure": "a.b", "receive_progress": true, "progress": true});
+    assert_eq!(callee.hear(), json!([68, 1, id, details, [1]]));
+    assert_eq!(callee.hear(), json!([68, 1, id, details, [2]]));
+    callee.say(json!([70, 1, {"progress": true}, ["got 2"]]));
+    assert_eq!(caller.hear(), json!([50, 1, {"progress": true}, ["got 2"]]));
+    // It goes on after the registration ended.
+    assert_eq!(callee.ask(json!([66, 9, id])), json!([67, 9]));
+    caller.say(json!([48, 1, {}, "a.b", [3]]));
+    let details = json!({"procedure": "a.b", "receive_progress": true});
+    assert_eq!(callee.hear(), json!([68, 1, id, details, [3]]));
+    callee.say(json!([70, 1, {}, ["all"]]));
+    assert_eq!(caller.hear(), json!([50, 1, {}, ["all"]]));
+    // The number is free again.
+    caller.say(json!([48, 1, {}, "a.b"]));
+    caller.fails(1, "wamp.error.no_such_procedure");
+}
+
+#[test]
+fn parts_that_come_after_the_end_are_for_nobody() {
+    let house = House::new();
+    let (mut caller, mut callee) = (house.join_for_parts(), house.join_for_parts());
+    callee.register("a", "exact");
+    caller.say(json!([48, 1, {"progress": true}, "a"]));
+    callee.is_invoked();
+    callee.say(json!([70, 1, {}, ["enough"]]));
+    // The answer lies in the mailbox, and then it does not.
+    caller.say(json!([48, 1, {"progress": true}, "a"]));
+    assert_eq!(caller.hear(), json!([50, 1, {}, ["enough"]]));
+    caller.say(json!([48, 1, {"progress": true}, "a"]));
+    caller.say(json!([48, 1, {}, "a"]));
+    callee.hears_nothing();
+    caller.hears_nothing();
+    // What the callee has not seen when the call is given up it never sees.
+    caller.say(json!([48, 2, {"progress": true}, "a"]));
+    callee.is_invoked();
+    caller.say(json!([48, 2, {"progress": true}, "a"]));
+    caller.say(json!([49, 2, {}]));
+    caller.fails(2, CANCELED);
+    assert_eq!(callee.hear(), json!([69, 2, {"mode": "killnowait"}]));
+    caller.say(json!([48, 2, {}, "a"]));
+    callee.hears_nothing();
+    // Only so many numbers are remembered.
+    for request in 10..=10 + 64 {
+        caller.say(json!([48, request, {"progress": true}, "a"]));
+        caller.say(json!([49, request, {"mode": "skip"}]));
+        caller.fails(request, CANCELED);
+    }
+    caller.say(json!([48, 11, {}, "a"]));
+    caller.say(json!([48, 10, {}, "a"]));
+    assert_eq!(house.realm.calls().pending(), 1);
+}
+
+#[test]
+fn who_cannot_send_or_take_parts_is_not_made_to() {
+    let house = House::new();
+    let (mut caller, mut simple) = (house.join_for_parts(), house.join(Format::Json));
+    simple.offer("a", json!({"invoke": "first"}));
+    caller.say(json!([48, 1, {"progress": true}, "a"]));
+    caller.fails(1, "wamp.error.feature_not_supported");
+    // It may have sent the rest before it heard that.
+    caller.say(json!([48, 1, {"progress": true}, "a"]));
+    caller.say(json!([48, 1, {}, "a"]));
+    caller.hears_nothing();
+    let mut able = house.join_for_parts();
+    able.offer("a", json!({"invoke": "first"}));
+    caller.say(json!([48, 2, {"progress": true}, "a"]));
+    able.is_invoked();
+    simple.hears_nothing();
+    simple.say(json!([48, 3, {"progress": true}, "a"]));
+    simple.is_aborted();
+    // What was not announced to go on does not.
+    caller.say(json!([48, 4, {}, "a"]));
+    caller.say(json!([48, 4, {}, "a"]));
+    caller.is_aborted();
+}
+
+#[test]
+fn a_callee_that_does_not_read_the_parts_ends_the_call() {
+    let mut house = House::new();
+    house.bounds = Bounds { bytes_soft_max: 600, bytes_max: 1 << 20, overflow: Overflow::Disconnect };
+    let (mut caller, mut callee) = (house.join_for_parts(), house.join_for_parts());
+    callee.register("a", "exact");
+    for _ in 0..3 {
+        caller.say(json!([48, 1, {"progress": true}, "a"]));
+    }
+    caller.fails(1, "wamp.error.unavailable");
+    caller.say(json!([48, 1, {}, "a"]));
+    caller.hears_nothing();
+    assert_eq!(callee.is_invoked(), 1);
+    assert_eq!(callee.hear(), json!([69, 1, {"mode": "killnowait"}]));
+    assert_eq!(house.realm.calls().pending(), 0);
+}

@@ -1,6 +1,8 @@
 //! REGISTER, UNREGISTER, CALL, CANCEL, INVOCATION, YIELD, ERROR, RESULT and INTERRUPT.
 //!
-//! A CALL that announces more of itself is refused as long as that is not supported.
+//! A CALL under the number of one that announced more continues that one, and whatever else it says is not
+//! read. The specification tells late parts from new calls by the order of their numbers; clients that
+//! number their calls at random exist, so the numbers of calls that ended early are remembered instead.
 
 use std::time::{Duration, Instant};
 
@@ -158,18 +160,26 @@ impl Dialogue {
     ) -> Result<(), Fault> {
         let options = CallOptions::parse(&call.options)?;
         let request = call.request.get();
+        if self.expects_part(request) {
+            let more_follows = options.progress;
+            return self.proceed(call, received_bytes, more_follows);
+        }
         if self.receives.is_waiting(request) || self.is_open(request) {
             return Err(Refusal::RequestInUse(request).into());
         }
-        if options.progress || options.runmode.is_some() {
-            return Err(Fault::option(if options.progress { "progress" } else { "runmode" }));
+        if options.runmode.is_some() {
+            return Err(Fault::option("runmode"));
+        }
+        if options.progress && !self.abilities.calls_in_parts {
+            let sentence = "a progressive call of a caller that did not announce the feature";
+            return Err(Violation::new(sentence).into());
         }
         let attributes = luggage::attributes(&call.options)?;
         let name = Name::parse(&call.procedure)?;
         let payload = luggage::payload(call.payload, received_bytes);
         let outgoing = Outgoing { name, payload, attributes };
         let timeout = options.timeout_ms.filter(|ms| *ms > 0).map(Duration::from_millis);
-        if self.serve(call.request, &outgoing, voice)? {
+        if !options.progress && self.serve(call.request, &outgoing, voice)? {
             if !self.receives.is_waiting(request) {
                 return Ok(());
             }
@@ -181,13 +191,41 @@ impl Dialogue {
                 takes_progress: options.receive_progress,
                 timeout,
                 discloses: options.disclose_me == Some(true),
-                more_follows: false,
+                more_follows: options.progress,
             };
-            self.member.call(request, outgoing, terms)?;
-            self.open_calls().open.insert(request);
+            if let Err(refusal) = self.member.call(request, outgoing, terms) {
+                if options.progress {
+                    self.open_calls().remember_late(request);
+                }
+                return Err(refusal.into());
+            }
+            let calls = self.open_calls();
+            calls.open.insert(request);
+            if options.progress {
+                calls.in_parts.insert(request);
+            }
         }
         if let Some(timeout) = timeout {
             self.open_calls().deadlines.start(request, timeout, now);
+        }
+        Ok(())
+    }
+
+    /// More arguments of a call, or the last. What comes after its end is for nobody.
+    fn proceed(&mut self, call: Call, received_bytes: usize, more_follows: bool) -> Result<(), Fault> {
+        let request = call.request.get();
+        let attributes = luggage::attributes(&call.options)?;
+        let payload = luggage::payload(call.payload, received_bytes);
+        let is_open = self.is_open(request);
+        if !more_follows {
+            self.expect_no_part(request);
+        }
+        if is_open {
+            let proceeded = self.member.proceed(request, (payload, attributes), more_follows);
+            if let Err(refusal) = proceeded {
+                self.close_call(request);
+                return Err(refusal.into());
+            }
         }
         Ok(())
     }
