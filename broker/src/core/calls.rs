@@ -890,6 +890,49 @@ mod tests {
         assert_nothing_is_left(&calls);
     }
 
+    const SHARED: Offer = Offer { policy: Policy::First, ..OFFER };
+
+    #[test]
+    fn no_more_callees_share_a_procedure_than_may() {
+        let calls = Calls::default();
+        let (mailbox, _inbox) = large_mailbox();
+        let register = |number| calls.register(&exact("p"), SessionId(number), &mailbox, SHARED);
+        for number in 1..=CALLEES_MAX as u64 {
+            assert_eq!(register(number), Ok(RegistrationId(1)));
+        }
+        let refused = Err(Refusal::TooMany("callees of a procedure", CALLEES_MAX));
+        assert_eq!(register(0), refused);
+        assert_eq!(register(1), Ok(RegistrationId(1)), "it has its place");
+        calls.leave(SessionId(7));
+        assert_eq!(register(0), Ok(RegistrationId(1)));
+        (0..=CALLEES_MAX as u64).for_each(|number| calls.leave(SessionId(number)));
+        assert_nothing_is_left(&calls);
+    }
+
+    #[test]
+    fn what_is_too_large_to_be_kept_goes_to_one_callee_only() {
+        let (calls, mut caller) = (Calls::default(), Peer::new(1));
+        let mut callees = [2, 3].map(Peer::new);
+        for callee in &callees {
+            calls.register(&exact("p"), callee.id, &callee.mailbox, SHARED).unwrap();
+        }
+        let large = Payload::new(Content::Opaque(vec![0; SPARE_BYTES_MAX].into()));
+        let unavailable = || Err(failure(UNAVAILABLE, ""));
+        for (call, payload) in [(1, large), (2, payload())] {
+            let principal = Principal { id: "joe".into(), role: "user".into(), method: "ticket" };
+            let (session, mailbox) = (caller.id, caller.mailbox.clone());
+            let caller = Caller { session, principal, call, mailbox, terms: CallTerms::default() };
+            calls.call(caller, name("p"), payload, Attributes::default()).unwrap();
+            calls.answer(callees[0].id, call, unavailable());
+        }
+        assert_eq!(caller.told(), [Told::Error(1, UNAVAILABLE.into())]);
+        assert_eq!(callees[1].told(), [Told::Invoked(1)]);
+        calls.answer(callees[1].id, 1, unavailable());
+        assert_eq!(caller.told(), [Told::Error(2, NO_AVAILABLE_CALLEE.into())]);
+        callees.iter_mut().for_each(|callee| calls.leave(callee.id));
+        assert_nothing_is_left(&calls);
+    }
+
     #[derive(Clone, Debug)]
     enum Action {
         Register,
