@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use tandem_broker::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal, Refusal};
+use tandem_broker::core::calls::Offer;
 use tandem_broker::core::mailbox::{self, Bounds, Inbox, Overflow};
 use tandem_broker::core::message::{Attributes, Kind};
 use tandem_broker::core::name::{Name, Pattern};
@@ -1108,6 +1109,63 @@ fn a_call_is_answered_where_its_caller_wants_it() {
     serve(&callee, &mut inbox, json("[]"));
     assert!(caller.hear().is_empty(), "nobody asked for it");
     assert_eq!(house.realm.calls().pending(), 0);
+}
+
+#[test]
+fn several_serve_one_procedure_in_turns() {
+    let house = House::new();
+    let (mut one, mut other) = (house.connect("1.2"), house.connect("1.2"));
+    let mut caller = house.connect("1.2");
+    // Twice in a session is once, until both are unsubscribed.
+    for (of_one, id) in [(true, "0"), (true, "1"), (false, "0")] {
+        let callee = if of_one { &mut one } else { &mut other };
+        let subscribe = format!("SUBSCRIBE\nid:{id}\ndestination:/procedure/p\nx-invoke:roundrobin");
+        callee.say(&format!("{subscribe}\nreceipt:r\n\n"));
+        callee.receipt("r");
+    }
+    one.say("UNSUBSCRIBE\nid:0\n\n");
+    for callee in [&mut one, &mut other] {
+        caller.say("SEND\ndestination:/call/p\n\n");
+        callee.expect(Command::Message, &[("destination", "/procedure/p")]);
+    }
+    let x_invoke = |destination: &str, word: &str| {
+        format!("SUBSCRIBE\nid:9\ndestination:{destination}\nx-invoke:{word}\n\n")
+    };
+    house.connect("1.2").refused(&x_invoke("/procedure/p", "first"), "Access refused");
+    house.connect("1.2").refused(&x_invoke("/procedure/q", "any"), "Invalid header");
+    house.connect("1.2").refused(&x_invoke("/topic/t", "first"), "Invalid header");
+}
+
+#[test]
+fn what_was_taken_away_can_still_be_unsubscribed_from() {
+    let house = House::new();
+    let mut callee = house.connect("1.2");
+    callee.say("SUBSCRIBE\nid:0\ndestination:/procedure/p\n\n");
+    let (mut rival, _inbox) = house.neighbour();
+    let offer = Offer { force: true, ..Offer::default() };
+    rival.offer(&Pattern::exact(name("p")), offer).expect("force is force");
+    assert!(callee.hear().is_empty());
+    callee.say("UNSUBSCRIBE\nid:0\nreceipt:r\n\n");
+    callee.receipt("r");
+}
+
+#[test]
+fn a_caller_waits_as_long_as_it_says() {
+    let house = House::new();
+    let (mut callee, mut inbox) = house.neighbour();
+    callee.register(&Pattern::exact(name("p"))).expect("it may");
+    let mut caller = house.connect("1.2");
+    for timeout in ["0", "100"] {
+        caller.say(&format!("SEND\ndestination:/call/p\nreply-to:/temp-queue/x\nx-timeout:{timeout}\n\n"));
+    }
+    caller.after(99);
+    assert!(caller.hear().is_empty());
+    caller.after(1);
+    caller.expect(Command::Message, &[("error", "wamp.error.timeout")]);
+    assert_eq!(house.realm.calls().pending(), 1);
+    serve(&callee, &mut inbox, json("[]"));
+    caller.expect(Command::Message, &[("subscription", "/temp-queue/x")]);
+    caller.refused("SEND\ndestination:/call/p\nx-timeout:soon\n\n", "Invalid header");
 }
 
 #[test]

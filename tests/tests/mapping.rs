@@ -664,6 +664,33 @@ async fn m9_arguments_are_those_of_a_body() {
 }
 
 #[tokio::test]
+async fn m9_a_caller_waits_as_long_as_its_header_says() {
+    let (_broker, mut caller, mut callee) = house().await;
+    register(&mut callee, "p").await;
+    let headers = [("reply-to", "/temp-queue/x"), ("x-timeout", "20")];
+    send(&mut caller, "/call/p", &headers, b"").await;
+    let late = message(&mut caller).await;
+    assert_eq!(header(&late, "error"), Some("wamp.error.timeout"));
+}
+
+#[tokio::test]
+async fn m10_both_languages_share_a_procedure() {
+    let (broker, mut stomp, mut wamp) = house().await;
+    soon("RECEIPT", stomp.subscribe("/procedure/p", "1", AckMode::Auto, &[("x-invoke", "roundrobin")]))
+        .await
+        .unwrap();
+    let options = Dict::new().with("invoke", "roundrobin");
+    soon("REGISTERED", wamp.register("p", options)).await.unwrap();
+    let mut caller = wamp_in(&broker, Json).await;
+    for _ in 0..2 {
+        begin_call(&mut caller, "p", &Said::default()).await;
+        begin_call(&mut caller, "p", &Said::default()).await;
+        message(&mut stomp).await;
+        invocation(&mut wamp).await;
+    }
+}
+
+#[tokio::test]
 async fn m10_a_subscription_to_procedure_serves_it() {
     let broker = Broker::start().await;
     for (format, version) in FORMATS.into_iter().zip(VERSIONS) {

@@ -107,6 +107,15 @@ pub enum Refusal {
     /// Somebody registered the procedure before.
     #[error("procedure {0:?} is registered already")]
     ProcedureExists(String),
+    /// Those who registered the procedure choose among them otherwise.
+    #[error("procedure {0:?} is registered with another policy")]
+    OtherPolicy(String),
+    /// All callees have as much to do as they may.
+    #[error("the callees of {0:?} take no more calls at a time")]
+    Busy(Name),
+    /// No callee takes arguments in parts.
+    #[error("no callee of {0:?} takes progressive calls")]
+    NotInParts(Name),
     /// The callee cannot take a call now.
     #[error("the callee of {0:?} takes no calls at the moment")]
     Unavailable(Name),

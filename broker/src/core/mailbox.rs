@@ -112,6 +112,7 @@ impl Mailbox {
             | Parcel::Delivery(_)
             | Parcel::Invocation(_)
             | Parcel::Interrupt { .. }
+            | Parcel::Revoked { .. }
             | Parcel::Outcome(_)
             | Parcel::Authenticated(_)
             | Parcel::Farewell(_) => {}
@@ -279,6 +280,7 @@ pub fn cost(parcel: &Parcel) -> usize {
         // The message itself is kept by its topic in any case.
         Parcel::Retained { .. }
         | Parcel::Interrupt { .. }
+        | Parcel::Revoked { .. }
         | Parcel::Authenticated(_)
         | Parcel::Farewell(_) => 64,
     }
@@ -400,10 +402,13 @@ mod tests {
             registration: RegistrationId(1),
             procedure: name(),
             by_pattern: false,
-            caller: SessionId(1),
+            caller: None,
             payload: payload(),
             attributes: Attributes::default(),
             takes_progress: false,
+            timeout: None,
+            more_follows: false,
+            continues: false,
         }))
     }
 
@@ -529,7 +534,7 @@ mod tests {
         let (mailbox, _inbox) = of_four(Overflow::DropNewest);
         (1..=4).for_each(|id| assert_eq!(mailbox.push(event(id)), Pushed::Queued));
         assert_eq!(mailbox.push(delivery(1)), Pushed::Queued);
-        assert_eq!(mailbox.push(Parcel::Interrupt { invocation: 1 }), Pushed::Queued);
+        assert_eq!(mailbox.push(Parcel::Interrupt { invocation: 1, is_awaited: false }), Pushed::Queued);
         assert_eq!(mailbox.push(Parcel::Farewell(Farewell::Shutdown)), Pushed::Queued);
     }
 

@@ -1,6 +1,7 @@
 //! What a session finds in its mailbox.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tandem_protocols::payload::Payload;
 
@@ -43,10 +44,17 @@ pub enum Parcel {
     Delivery(Delivery),
     /// A call to answer.
     Invocation(Box<Invocation>),
-    /// The caller of this invocation no longer waits for it.
+    /// The caller of this invocation does not want it any more.
     Interrupt {
         /// The invocation.
         invocation: u64,
+        /// How it ends is still waited for.
+        is_awaited: bool,
+    },
+    /// The session's part in a registration was taken away.
+    Revoked {
+        /// The registration.
+        registration: RegistrationId,
     },
     /// The answer to a call.
     Outcome(Box<Outcome>),
@@ -80,14 +88,20 @@ pub struct Invocation {
     pub procedure: Name,
     /// True when the registration is a pattern, so that the callee cannot know the procedure.
     pub by_pattern: bool,
-    /// Who calls.
-    pub caller: SessionId,
+    /// Who calls, if the callee may know.
+    pub caller: Option<(SessionId, Principal)>,
     /// The arguments.
     pub payload: Payload,
     /// What travels with them.
     pub attributes: Attributes,
     /// The caller takes results as they come, before the last one.
     pub takes_progress: bool,
+    /// How long the caller waits, if the callee wanted to know.
+    pub timeout: Option<Duration>,
+    /// More arguments follow.
+    pub more_follows: bool,
+    /// These arguments follow others, under the same number.
+    pub continues: bool,
 }
 
 /// The answer to a call, as its caller sees it.

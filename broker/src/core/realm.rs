@@ -16,7 +16,7 @@ use tandem_protocols::payload::Payload;
 
 use crate::core::access::{self, Action, Principal, REPLY_PREFIX, Refusal};
 use crate::core::budget::Budget;
-use crate::core::calls::{Answered, CallTerms, Caller, Calls};
+use crate::core::calls::{Answered, CallTerms, Caller, Calls, CancelMode, Canceled, Offer};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::{Attributes, Encodings, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
@@ -74,12 +74,12 @@ impl Realm {
     pub fn new(name: &str, limits: RealmLimits, entropy: Entropy) -> Arc<Realm> {
         Arc::new(Realm {
             name: name.into(),
-            entropy,
             sessions: Mutex::default(),
             topics: Topics::new(limits.retained),
-            calls: Calls::default(),
+            calls: Calls::seeded(entropy()),
             queues: Queues::new(limits.queues),
             budget: Budget::new(limits.in_flight_bytes_max),
+            entropy,
             limits,
         })
     }
@@ -388,14 +388,26 @@ impl Member {
 
     /// Registers a procedure, or all that match a pattern.
     pub fn register(&mut self, pattern: &Pattern) -> Result<RegistrationId, Refusal> {
+        self.offer(pattern, Offer::default())
+    }
+
+    /// The same, with more to say about it.
+    pub fn offer(&mut self, pattern: &Pattern, offer: Offer) -> Result<RegistrationId, Refusal> {
         access::check(&self.principal, Action::Register, pattern.as_str())?;
         let limit = self.realm.limits.registrations_max;
         if self.registrations.len() >= limit {
             return Err(Refusal::TooMany("registrations of a session", limit));
         }
-        let id = self.realm.calls.register(pattern, self.id, &self.mailbox)?;
-        self.registrations.push(id);
+        let id = self.realm.calls.register(pattern, self.id, &self.mailbox, offer)?;
+        if !self.registrations.contains(&id) {
+            self.registrations.push(id);
+        }
         Ok(id)
+    }
+
+    /// Forgets a registration that was taken away.
+    pub fn forget_registration(&mut self, id: RegistrationId) {
+        self.registrations.retain(|known| *known != id);
     }
 
     /// Ends a registration. Calls that are under way are still answered.
@@ -409,18 +421,45 @@ impl Member {
     pub fn call(&self, call: u64, outgoing: Outgoing, terms: CallTerms) -> Result<(), Refusal> {
         let Outgoing { name, payload, attributes } = outgoing;
         access::check(&self.principal, Action::Call, name.as_str())?;
-        let caller = Caller { session: self.id, call, mailbox: self.mailbox.clone(), terms };
+        let (principal, mailbox) = (self.principal.clone(), self.mailbox.clone());
+        let caller = Caller { session: self.id, principal, call, mailbox, terms };
         self.realm.calls.call(caller, name, payload, attributes)
     }
 
-    /// No longer waits for the answer to a call. True when it was under way.
-    pub fn abandon(&self, call: u64) -> bool {
-        self.realm.calls.abandon(self.id, call)
+    /// Sends more arguments of a call that announced them. False when it is not under way any more; when
+    /// they are refused the call has ended.
+    pub fn proceed(
+        &self,
+        call: u64,
+        arguments: (Payload, Attributes),
+        more_follows: bool,
+    ) -> Result<bool, Refusal> {
+        self.realm.calls.proceed(self.id, call, arguments, more_follows)
+    }
+
+    /// Whether an invocation is to be answered.
+    pub fn is_invoked(&self, invocation: u64) -> bool {
+        self.realm.calls.is_invoked(self.id, invocation)
+    }
+
+    /// Gives a call up.
+    pub fn cancel(&self, call: u64, mode: CancelMode) -> Canceled {
+        self.realm.calls.cancel(self.id, call, mode)
+    }
+
+    /// Ends a call that took too long. True when it was under way.
+    pub fn expire(&self, call: u64) -> bool {
+        self.realm.calls.expire(self.id, call)
     }
 
     /// Answers an invocation.
     pub fn answer(&self, invocation: u64, result: Result<Answer, Failure>) -> Answered {
         self.realm.calls.answer(self.id, invocation, result)
+    }
+
+    /// Says that an invocation cannot be brought to the peer: another callee may have it.
+    pub fn decline(&self, invocation: u64, failure: Failure) {
+        self.realm.calls.decline(self.id, invocation, failure);
     }
 
     fn publication(&self, outgoing: Outgoing) -> Publication {
@@ -529,8 +568,9 @@ mod tests {
         member.bind(&Pattern::prefix("t").unwrap(), CREDIT).unwrap();
         member.consume(&name("q"), CREDIT).unwrap();
         let (reply, _) = member.reply_queue(CREDIT).unwrap();
-        member.register(&exact("p")).unwrap();
-        other.register(&exact("p2")).unwrap();
+        let offer = Offer { takes_interrupts: true, ..Offer::default() };
+        member.offer(&exact("p"), offer).unwrap();
+        other.offer(&exact("p2"), offer).unwrap();
         for n in 1..=3 {
             other.publish(to("t"), true).unwrap();
             other.send(to("q")).unwrap();

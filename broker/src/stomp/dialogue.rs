@@ -8,6 +8,7 @@ mod transactions;
 
 use std::cell::Cell;
 use std::task::Waker;
+use std::time::Instant;
 
 use tandem_protocols::stomp::error::{Reason, Violation};
 use tandem_protocols::stomp::frame::{Command, Frame};
@@ -83,9 +84,10 @@ impl Dialogue {
         frame: &Frame,
         voice: &mut Voice,
         settings: &Settings,
+        now: Instant,
     ) -> Result<Receipt, Fault> {
         match frame.command {
-            Command::Send => self.send(frame, voice, settings),
+            Command::Send => self.send(frame, voice, settings, now),
             Command::Subscribe => self.subscribe(frame, voice.version, settings),
             Command::Unsubscribe => self.unsubscribe(frame, voice.version),
             Command::Ack | Command::Nack => self.acknowledge(frame, voice.version, settings),
@@ -117,6 +119,8 @@ impl Dialogue {
             Parcel::Outcome(outcome) => self.conclude(*outcome, voice),
             // There is no word for it in STOMP. An answer that comes all the same is ignored.
             Parcel::Interrupt { .. } => {}
+            // Nor for this. It may unsubscribe from what it lost.
+            Parcel::Revoked { registration } => self.member.forget_registration(registration),
             Parcel::Farewell(farewell) => return Err(farewell.into()),
             // Only a stranger asks for that.
             Parcel::Authenticated(_) => {}
@@ -124,14 +128,20 @@ impl Dialogue {
         Ok(())
     }
 
-    fn send(&mut self, frame: &Frame, voice: &mut Voice, settings: &Settings) -> Result<Receipt, Fault> {
+    fn send(
+        &mut self,
+        frame: &Frame,
+        voice: &mut Voice,
+        settings: &Settings,
+        now: Instant,
+    ) -> Result<Receipt, Fault> {
         headers::check_send(&frame.headers)?;
         let operation = match destination::target(frame.headers.require("destination")?)? {
             Target::Topic(name) => Operation::Publish(self.outgoing(name, frame, settings)?),
             Target::Queue(name) | Target::Reply(name) => {
                 Operation::Send(self.outgoing(name, frame, settings)?)
             }
-            Target::Call(procedure) => return self.call(procedure, frame, voice, settings),
+            Target::Call(procedure) => return self.call(procedure, frame, voice, settings, now),
             Target::Invocation(number) => return self.answer(number, frame),
         };
         let retain = headers::retain(&frame.headers)?;

@@ -110,9 +110,12 @@ impl From<Refusal> for Fault {
             | Refusal::AuthenticationFailed
             | Refusal::Reserved(_)
             | Refusal::NotOwner(_)
-            | Refusal::ProcedureExists(_) => Reason::AccessRefused.as_str(),
+            | Refusal::ProcedureExists(_)
+            | Refusal::OtherPolicy(_) => Reason::AccessRefused.as_str(),
             Refusal::NoSuchRealm(_)
             | Refusal::NoSuchProcedure(_)
+            | Refusal::Busy(_)
+            | Refusal::NotInParts(_)
             | Refusal::Unavailable(_)
             | Refusal::NoSuchSubscription
             | Refusal::NoSuchRegistration

@@ -1,6 +1,7 @@
 //! Which headers are the peer's own, which are the broker's, and which ask for something that it cannot do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -8,6 +9,7 @@ use tandem_protocols::payload::{Body, Content, Encoding, Payload, Shape};
 use tandem_protocols::stomp::error::{Reason, Violation};
 use tandem_protocols::stomp::frame::{Frame, Headers};
 
+use crate::core::calls::Policy;
 use crate::core::message::Attributes;
 use crate::core::topics::Retain;
 use crate::stomp::fault::Fault;
@@ -34,7 +36,7 @@ const OURS: [&str; 17] = [
 ];
 
 /// What belongs to a call or to its answer, and not to the arguments or the result.
-pub(super) const CALL_HEADERS: [&str; 3] = ["correlation-id", "error", "reply-to"];
+pub(super) const CALL_HEADERS: [&str; 4] = ["correlation-id", "error", "reply-to", "x-timeout"];
 
 /// The payload option by which WAMP marks bytes that stand in the place of all arguments.
 const TRANSPARENT: &str = "enc_algo";
@@ -123,6 +125,27 @@ pub(super) fn flag(headers: &Headers, name: &str) -> Result<bool, Fault> {
         Some("true") => Ok(true),
         Some(other) => Err(Violation::invalid_header(name, other).into()),
     }
+}
+
+/// How one of several callees is chosen; `None` if the header is not there.
+pub(super) fn invoke(headers: &Headers) -> Result<Option<Policy>, Fault> {
+    let Some(word) = headers.get("x-invoke") else { return Ok(None) };
+    Ok(Some(match word {
+        "single" => Policy::Single,
+        "first" => Policy::First,
+        "last" => Policy::Last,
+        "roundrobin" => Policy::RoundRobin,
+        "random" => Policy::Random,
+        other => return Err(Violation::invalid_header("x-invoke", other).into()),
+    }))
+}
+
+/// How long a caller waits for its answer: milliseconds; 0 is for ever.
+pub(super) fn timeout(headers: &Headers) -> Result<Option<Duration>, Fault> {
+    let Some(text) = headers.get("x-timeout") else { return Ok(None) };
+    let number = text.parse::<u64>().ok().filter(|_| text.bytes().all(|octet| octet.is_ascii_digit()));
+    let ms = number.ok_or_else(|| Violation::invalid_header("x-timeout", text))?;
+    Ok(Some(Duration::from_millis(ms)).filter(|timeout| !timeout.is_zero()))
 }
 
 /// What a SEND means for what its topic keeps.

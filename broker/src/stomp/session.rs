@@ -142,7 +142,7 @@ impl StompSession {
                 self.disconnect(&frame);
                 return Next::Stop;
             }
-            Stage::Open(dialogue, _) => dialogue.take(&frame, &mut self.voice, &self.settings),
+            Stage::Open(dialogue, _) => dialogue.take(&frame, &mut self.voice, &self.settings, now),
         };
         match (result, frame.headers.get("receipt")) {
             (Ok(Receipt::Due), Some(receipt)) => self.voice.receipt(receipt),
@@ -315,7 +315,7 @@ impl Session for StompSession {
     }
 
     fn tick(&mut self, now: Instant) {
-        let Stage::Open(_, pulse) = &mut self.stage else { return };
+        let Stage::Open(dialogue, pulse) = &mut self.stage else { return };
         if pulse.incomplete_since.is_some_and(|since| now >= since + self.settings.frame_time_max) {
             return self.give_up(Fault::too_slow(), None);
         }
@@ -327,6 +327,7 @@ impl Session for StompSession {
             pulse.paused = false;
             pulse.beats.received(now);
         }
+        dialogue.tick(&mut self.voice, now);
         if pulse.beats.must_send(now) {
             self.voice.beat();
         }
@@ -343,9 +344,9 @@ impl Session for StompSession {
 
     fn deadline(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Open(_, pulse) => {
+            Stage::Open(dialogue, pulse) => {
                 let whole_at = pulse.incomplete_since.map(|since| since + self.settings.frame_time_max);
-                [pulse.beats.deadline(), whole_at].into_iter().flatten().min()
+                [pulse.beats.deadline(), dialogue.deadline(), whole_at].into_iter().flatten().min()
             }
             Stage::Stranger(_) | Stage::Over => None,
         }

@@ -1,12 +1,13 @@
 //! What the messages of a peer that was let in ask for, and what the house has for it: who deals with what.
 
+mod open_calls;
 mod pubsub;
 mod queue;
 mod rpc;
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::task::Waker;
+use std::time::Instant;
 
 use tandem_protocols::wamp::error::Violation;
 use tandem_protocols::wamp::message::{Message, MessageType};
@@ -15,6 +16,7 @@ use tandem_protocols::wamp::options::{Feature, Role, Roles};
 use crate::core::calls::failure;
 use crate::core::parcel::{Parcel, RegistrationId};
 use crate::core::realm::Member;
+use crate::wamp::dialogue::open_calls::OpenCalls;
 use crate::wamp::dialogue::pubsub::Subscriptions;
 use crate::wamp::dialogue::queue::Receives;
 use crate::wamp::fault::Fault;
@@ -29,13 +31,35 @@ pub(super) struct Dialogue {
     pub(super) registrations: Vec<RegistrationId>,
     /// Calls of `tandem.queue.receive` that wait, and what they brought until it is settled.
     pub(super) receives: Receives,
-    /// Calls that the peer is owed an answer to. What comes for any other lay in the mailbox when the call
-    /// was ended here, and clients close the session at what they do not know.
-    pub(super) calls: BTreeSet<u64>,
-    /// The peer, as a callee, can be told that nobody waits for its answer.
-    pub(super) is_interruptible: bool,
+    /// Calls that the house owes an answer. Most sessions never call.
+    calls: Option<Box<OpenCalls>>,
+    abilities: Abilities,
     /// Something was published since the realm was last seen to have room.
     pub(super) has_published: Cell<bool>,
+}
+
+/// What the peer said in its HELLO that it can do.
+#[derive(Clone, Copy, Debug)]
+struct Abilities {
+    /// As a callee, be told that nobody waits for its answer.
+    takes_interrupts: bool,
+    /// As a callee, take arguments as they come.
+    takes_parts: bool,
+    /// As a callee, be told that it lost a registration.
+    hears_of_revocations: bool,
+    /// As a caller, send arguments as they come.
+    calls_in_parts: bool,
+}
+
+impl Abilities {
+    fn new(roles: Roles) -> Abilities {
+        Abilities {
+            takes_interrupts: roles.announces(Role::Callee, Feature::CallCanceling),
+            takes_parts: roles.announces(Role::Callee, Feature::ProgressiveCallInvocations),
+            hears_of_revocations: roles.announces(Role::Callee, Feature::RegistrationRevocation),
+            calls_in_parts: roles.announces(Role::Caller, Feature::ProgressiveCallInvocations),
+        }
+    }
 }
 
 impl Dialogue {
@@ -45,8 +69,8 @@ impl Dialogue {
             subscriptions: Subscriptions::default(),
             registrations: Vec::new(),
             receives: Receives::default(),
-            calls: BTreeSet::new(),
-            is_interruptible: roles.announces(Role::Callee, Feature::CallCanceling),
+            calls: None,
+            abilities: Abilities::new(roles),
             has_published: Cell::new(false),
         }
     }
@@ -64,9 +88,10 @@ impl Dialogue {
         message: Message,
         received_bytes: usize,
         voice: &mut Voice,
+        now: Instant,
     ) -> Result<(), Violation> {
         let (request_type, request) = (message.message_type(), message.request());
-        match (self.act(message, received_bytes, voice), request) {
+        match (self.act(message, received_bytes, voice, now), request) {
             (Ok(()), _) => Ok(()),
             (Err(Fault::Violation(violation)), _) => Err(violation),
             (Err(Fault::Refused(uri, sentence)), Some(request)) => {
@@ -77,14 +102,20 @@ impl Dialogue {
         }
     }
 
-    fn act(&mut self, message: Message, received_bytes: usize, voice: &mut Voice) -> Result<(), Fault> {
+    fn act(
+        &mut self,
+        message: Message,
+        received_bytes: usize,
+        voice: &mut Voice,
+        now: Instant,
+    ) -> Result<(), Fault> {
         match message {
             Message::Publish(publish) => self.publish(publish, received_bytes, voice),
             Message::Subscribe(subscribe) => self.subscribe(&subscribe, voice),
             Message::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe, voice),
             Message::Register(register) => self.register(&register, voice),
             Message::Unregister(unregister) => self.unregister(&unregister, voice),
-            Message::Call(call) => self.call(call, received_bytes, voice),
+            Message::Call(call) => self.call(call, received_bytes, voice, now),
             Message::Cancel(cancel) => self.cancel(&cancel, voice),
             Message::Yield(result) => self.give_result(result, received_bytes),
             Message::Error(error) => self.give_error(error, received_bytes),
@@ -110,7 +141,7 @@ impl Dialogue {
     }
 
     /// The house has this for the peer.
-    pub(super) fn deliver(&mut self, parcel: Parcel, voice: &mut Voice) {
+    pub(super) fn deliver(&mut self, parcel: Parcel, voice: &mut Voice, now: Instant) {
         match parcel {
             Parcel::Event { publication, subscription } => {
                 self.bring_event(&publication, subscription, voice)
@@ -120,8 +151,11 @@ impl Dialogue {
             }
             Parcel::Delivery(delivery) => self.bring_delivery(&delivery, voice),
             Parcel::Invocation(invocation) => self.bring_invocation(&invocation, voice),
-            Parcel::Interrupt { invocation } => self.bring_interrupt(invocation, voice),
-            Parcel::Outcome(outcome) => self.bring_outcome(&outcome, voice),
+            Parcel::Interrupt { invocation, is_awaited } => {
+                self.bring_interrupt(invocation, is_awaited, voice);
+            }
+            Parcel::Revoked { registration } => self.bring_revocation(registration, voice),
+            Parcel::Outcome(outcome) => self.bring_outcome(&outcome, voice, now),
             // The session deals with these itself.
             Parcel::Authenticated(_) | Parcel::Farewell(_) => {}
         }

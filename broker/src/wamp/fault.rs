@@ -16,6 +16,11 @@ pub(super) const NO_SUCH_DELIVERY: &str = "tandem.error.no_such_delivery";
 /// The peer does not read what it asked for.
 pub(super) const SLOW_CONSUMER: &str = "tandem.close.slow_consumer";
 
+/// The callees of a procedure are chosen otherwise. The specification has no word; clients know Crossbar's.
+pub(super) const OTHER_POLICY: &str = "wamp.error.procedure_exists_with_different_invocation_policy";
+/// All callees are busy. `concurrency` is an option of Crossbar's, and so is what clients expect of it.
+pub(super) const MAX_CONCURRENCY_REACHED: &str = "crossbar.error.max_concurrency_reached";
+
 /// A message could not be followed.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -74,6 +79,9 @@ pub(super) fn uri(refusal: &Refusal) -> &'static str {
         Refusal::NotOwner(_) => error::NOT_AUTHORIZED,
         Refusal::NoSuchProcedure(_) => error::NO_SUCH_PROCEDURE,
         Refusal::ProcedureExists(_) => error::PROCEDURE_ALREADY_EXISTS,
+        Refusal::OtherPolicy(_) => OTHER_POLICY,
+        Refusal::Busy(_) => MAX_CONCURRENCY_REACHED,
+        Refusal::NotInParts(_) => error::FEATURE_NOT_SUPPORTED,
         Refusal::Unavailable(_) => error::UNAVAILABLE,
         Refusal::NoSuchSubscription => error::NO_SUCH_SUBSCRIPTION,
         Refusal::NoSuchRegistration => error::NO_SUCH_REGISTRATION,

@@ -232,5 +232,18 @@ fn router_roles() -> Roles {
             Role::Broker,
             &[Feature::PublisherExclusion, Feature::PatternBasedSubscription, Feature::EventRetention],
         )
-        .with(Role::Dealer, &[Feature::PatternBasedRegistration, Feature::ProgressiveCallResults])
+        .with(
+            Role::Dealer,
+            &[
+                Feature::PatternBasedRegistration,
+                Feature::ProgressiveCallResults,
+                Feature::ProgressiveCallInvocations,
+                Feature::CallCanceling,
+                Feature::CallTimeout,
+                Feature::SharedRegistration,
+                Feature::CallerIdentification,
+                Feature::RegistrationRevocation,
+                Feature::CallReroute,
+            ],
+        )
 }

@@ -93,7 +93,7 @@ impl WampSession {
                 self.end(Close::new(Reason::Done, ""));
                 Ok(())
             }
-            (Stage::Open(dialogue), message) => dialogue.take(message, received_bytes, &mut self.voice),
+            (Stage::Open(dialogue), message) => dialogue.take(message, received_bytes, &mut self.voice, now),
         }
     }
 
@@ -172,7 +172,7 @@ impl Session for WampSession {
                 let step = opening.authenticated(*result, &self.settings, &mut self.voice);
                 self.step(step);
             }
-            (Stage::Open(dialogue), parcel) => dialogue.deliver(parcel, &mut self.voice),
+            (Stage::Open(dialogue), parcel) => dialogue.deliver(parcel, &mut self.voice, now),
             // A session that is not in the realm gets nothing from it; one that left wants nothing.
             (Stage::Opening(_) | Stage::Leaving(_) | Stage::Over, _) => {}
         }
@@ -182,13 +182,14 @@ impl Session for WampSession {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return;
         }
-        match &self.stage {
+        match &mut self.stage {
             Stage::Opening(_) => {
                 let sentence = "the challenge was not answered in time";
                 self.abort(CLOSE_TIMEOUT, sentence, Reason::Silent);
             }
             Stage::Leaving(_) => self.end(Close::new(Reason::Shutdown, "GOODBYE was not answered")),
-            Stage::Open(_) | Stage::Over => {}
+            Stage::Open(dialogue) => dialogue.tick(&mut self.voice, now),
+            Stage::Over => {}
         }
     }
 
@@ -198,7 +199,8 @@ impl Session for WampSession {
         match &self.stage {
             Stage::Opening(opening) => opening.deadline(),
             Stage::Leaving(deadline) => Some(*deadline),
-            Stage::Open(_) | Stage::Over => None,
+            Stage::Open(dialogue) => dialogue.deadline(),
+            Stage::Over => None,
         }
     }
 

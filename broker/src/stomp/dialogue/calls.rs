@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tandem_protocols::stomp::error::{Reason, Violation};
 use tandem_protocols::stomp::frame::Frame;
 
 use crate::core::access::Refusal;
-use crate::core::calls::{Answered, CANCELED, CallTerms, failure};
+use crate::core::calls::{Answered, CANCELED, CallTerms, TIMEOUT, failure};
+use crate::core::deadlines::Deadlines;
 use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome};
 use crate::core::realm::Outgoing;
@@ -25,6 +27,7 @@ use crate::stomp::voice::Voice;
 
 const NO_SUCH_PROCEDURE: &str = "wamp.error.no_such_procedure";
 const UNAVAILABLE: &str = "wamp.error.unavailable";
+const MAX_CONCURRENCY_REACHED: &str = "crossbar.error.max_concurrency_reached";
 const NOT_AUTHORIZED: &str = "wamp.error.not_authorized";
 const INVALID_ARGUMENT: &str = "wamp.error.invalid_argument";
 const INVALID_PAYLOAD: &str = "wamp.error.invalid_payload";
@@ -33,6 +36,7 @@ const INVALID_PAYLOAD: &str = "wamp.error.invalid_payload";
 #[derive(Debug, Default)]
 pub(in crate::stomp) struct Calls {
     waiting: HashMap<u64, Waiting>,
+    deadlines: Deadlines,
     last: u64,
 }
 
@@ -78,9 +82,11 @@ impl Dialogue {
         frame: &Frame,
         voice: &mut Voice,
         settings: &Settings,
+        now: Instant,
     ) -> Result<Receipt, Fault> {
         refuse_transaction(frame)?;
         let headers = &frame.headers;
+        let timeout = headers::timeout(headers)?;
         let reply_to = ReplyTo::parse(headers.get("reply-to"))?;
         let waiting = Waiting { reply_to, correlation_id: headers.get("correlation-id").map(Box::from) };
         let attributes = headers::attributes(headers, &CALL_HEADERS);
@@ -89,13 +95,17 @@ impl Dialogue {
         calls.last += 1;
         let call = calls.last;
         let called = if calls.waiting.len() < settings.calls_max {
-            self.member.call(call, outgoing, CallTerms::default())
+            self.member.call(call, outgoing, CallTerms { timeout, ..CallTerms::default() })
         } else {
             Err(Refusal::TooMany("unanswered calls of a session", settings.calls_max))
         };
         match called {
             Ok(()) => {
-                self.rare().calls.waiting.insert(call, waiting);
+                let calls = &mut self.rare().calls;
+                calls.waiting.insert(call, waiting);
+                if let Some(timeout) = timeout {
+                    calls.deadlines.start(call, timeout, now);
+                }
                 Ok(Receipt::Due)
             }
             Err(refusal) => {
@@ -113,8 +123,26 @@ impl Dialogue {
     /// The answer to a call of the peer's.
     pub(in crate::stomp) fn conclude(&mut self, outcome: Outcome, voice: &mut Voice) {
         let Outcome { call, result } = outcome;
-        if let Some(waiting) = self.rare().calls.waiting.remove(&call) {
+        let calls = &mut self.rare().calls;
+        calls.deadlines.stop(call);
+        if let Some(waiting) = calls.waiting.remove(&call) {
             self.reply(call, waiting, result, voice);
+        }
+    }
+
+    /// When the next call has waited long enough.
+    pub(in crate::stomp) fn deadline(&self) -> Option<Instant> {
+        self.rare.as_ref()?.calls.deadlines.earliest()
+    }
+
+    /// Ends calls that waited long enough.
+    pub(in crate::stomp) fn tick(&mut self, voice: &mut Voice, now: Instant) {
+        while let Some(call) = self.rare_if_any().and_then(|rare| rare.calls.deadlines.expired(now)) {
+            // Else the answer lies in the mailbox.
+            if self.member.expire(call) {
+                let late = failure(TIMEOUT, "the answer did not come in time");
+                self.conclude(Outcome { call, result: Err(late) }, voice);
+            }
         }
     }
 
@@ -150,7 +178,7 @@ impl Dialogue {
         let Some(subscription) = subscription else {
             // It lay in the mailbox while the peer unsubscribed.
             let failure = failure(CANCELED, "the callee does not serve the procedure any more");
-            self.member.answer(invocation.id, Err(failure));
+            self.member.decline(invocation.id, failure);
             return;
         };
         let number = invocation.id.to_string();
@@ -251,6 +279,7 @@ fn error_of(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::NoSuchProcedure(_) => NO_SUCH_PROCEDURE,
         Refusal::Unavailable(_) | Refusal::TooMany(..) => UNAVAILABLE,
+        Refusal::Busy(_) => MAX_CONCURRENCY_REACHED,
         _ => NOT_AUTHORIZED,
     }
 }

@@ -10,6 +10,8 @@ use tandem_protocols::stomp::error::{Reason, Violation};
 use tandem_protocols::stomp::frame::{Frame, Headers, Version};
 use tandem_protocols::stomp::state::AckMode;
 
+use crate::core::access::Refusal;
+use crate::core::calls::Offer;
 use crate::core::message::Publication;
 use crate::core::name::Name;
 use crate::core::parcel::{ConsumerId, Delivery, RegistrationId, SubscriptionId};
@@ -84,6 +86,10 @@ impl Dialogue {
         let credit = credit(headers, settings)?;
         let replay = self.replay(headers)?;
         let tag = Some(replay).filter(|tag| *tag > 0);
+        let invoke = headers::invoke(headers)?;
+        if invoke.is_some() && !matches!(source, destination::Source::Procedure(_)) {
+            return Err(Violation::invalid_header("x-invoke", destination).into());
+        }
         let feed = match source {
             destination::Source::Topic(pattern) if mode == AckMode::Auto => {
                 Feed::Topics(self.member.subscribe_and_replay(&pattern, tag)?)
@@ -101,7 +107,10 @@ impl Dialogue {
             destination::Source::Procedure(_) if mode != AckMode::Auto => {
                 return Err(Violation::invalid_header("ack", mode.as_str()).into());
             }
-            destination::Source::Procedure(pattern) => Feed::Procedure(self.member.register(&pattern)?),
+            destination::Source::Procedure(pattern) => {
+                let offer = Offer { policy: invoke.unwrap_or_default(), ..Offer::default() };
+                Feed::Procedure(self.member.offer(&pattern, offer)?)
+            }
         };
         let destination = (version == Version::V10).then(|| destination.into());
         if self.subscriptions.len() < 4 {
@@ -181,7 +190,17 @@ impl Dialogue {
                     self.rare().closed.push(Closed { id, consumer });
                 }
             }
-            Feed::Procedure(registration) => self.member.unregister(registration)?,
+            Feed::Procedure(house) => {
+                let shares =
+                    |other: &Subscription| matches!(&other.feed, Feed::Procedure(id) if *id == house);
+                if !self.subscriptions.iter().any(shares) {
+                    match self.member.unregister(house) {
+                        // It was taken away before.
+                        Ok(()) | Err(Refusal::NoSuchRegistration) => {}
+                        Err(refusal) => return Err(refusal.into()),
+                    }
+                }
+            }
         }
         Ok(Receipt::Due)
     }

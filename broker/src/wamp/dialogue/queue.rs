@@ -167,6 +167,9 @@ impl Dialogue {
     pub(in crate::wamp) fn bring_delivery(&mut self, delivery: &Delivery, voice: &mut Voice) {
         let consumer = delivery.consumer;
         let call = self.receives.answered(delivery);
+        if let Some(call) = call {
+            self.close_call(call);
+        }
         // It has its one message. If the call was canceled it is closed already, and that is no harm.
         let closed = self.member.close_consumer(consumer);
         debug_assert!(closed.is_ok(), "what was delivered has a consumer");

@@ -1,8 +1,10 @@
 //! REGISTER, UNREGISTER, CALL, CANCEL, INVOCATION, YIELD, ERROR, RESULT and INTERRUPT.
 //!
-//! Options of REGISTER that would let others share or lose a procedure are refused as long as they are not
-//! supported, and so is a CALL that announces more of itself. CANCEL is followed, always as `killnowait`,
-//! but not announced: the other modes are missing.
+//! A CALL under the number of one that announced more continues that one, and whatever else it says is not
+//! read. The specification tells late parts from new calls by the order of their numbers; clients that
+//! number their calls at random exist, so the numbers of calls that ended early are remembered instead.
+
+use std::time::{Duration, Instant};
 
 use tandem_protocols::wamp::codec;
 use tandem_protocols::wamp::dict::Dict;
@@ -14,12 +16,13 @@ use tandem_protocols::wamp::message::{
     Call, Cancel, Error, Interrupt, MessageType, Register, Registered, Unregister, Unregistered, Yield,
 };
 use tandem_protocols::wamp::options::{
-    CallOptions, CancelOptions, ErrorDetails, InvokePolicy, RegisterOptions, WithdrawOptions, YieldOptions,
+    self, CallOptions, CancelOptions, ErrorDetails, InvokePolicy, RegisterOptions, WithdrawOptions,
+    YieldOptions,
 };
 use tandem_protocols::wamp::uri::{Rule, is_uri};
 
 use crate::core::access::Refusal;
-use crate::core::calls::{Answered, CallTerms, failure};
+use crate::core::calls::{Answered, CallTerms, CancelMode, Canceled, Offer, Policy, failure};
 use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, RegistrationId};
 use crate::core::realm::Outgoing;
@@ -29,6 +32,9 @@ use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
 use crate::wamp::voice::{Voice, id, note_unconvertible};
 
+/// Why a callee lost its registration: another one took it by `force_reregister`.
+const REREGISTERED: &str = "tandem.reason.reregistered";
+
 /// How many calls of a session may be under way.
 pub(in crate::wamp) const CALLS_MAX: usize = 4096;
 
@@ -37,12 +43,20 @@ impl Dialogue {
 
     pub(in crate::wamp) fn register(&mut self, register: &Register, voice: &mut Voice) -> Result<(), Fault> {
         let options = RegisterOptions::parse(&register.options)?;
-        if let Some(name) = sharing(&options) {
-            return Err(Fault::option(name));
-        }
         let pattern = pubsub::pattern(&register.procedure, options.match_policy)?;
-        let registration = self.member.register(&pattern)?;
-        self.registrations.push(registration);
+        let offer = Offer {
+            policy: policy(options.invoke),
+            concurrency: options.concurrency.filter(|limit| *limit > 0),
+            force: options.force_reregister,
+            takes_interrupts: self.abilities.takes_interrupts,
+            takes_parts: self.abilities.takes_parts,
+            forward_timeout: options.forward_timeout,
+            wants_caller: options.disclose_caller == Some(true),
+        };
+        let registration = self.member.offer(&pattern, offer)?;
+        if let Err(place) = self.registrations.binary_search(&registration) {
+            self.registrations.insert(place, registration);
+        }
         voice.say(Registered { request: register.request, registration: id(registration.0) });
         Ok(())
     }
@@ -60,12 +74,27 @@ impl Dialogue {
         Ok(())
     }
 
+    pub(in crate::wamp) fn bring_revocation(&mut self, registration: RegistrationId, voice: &mut Voice) {
+        self.member.forget_registration(registration);
+        let Ok(place) = self.registrations.binary_search(&registration) else { return };
+        self.registrations.remove(place);
+        if self.abilities.hears_of_revocations {
+            let details = Dict::new().with("registration", registration.0).with("reason", REREGISTERED);
+            voice.say(Unregistered { request: None, details: Some(details) });
+        }
+    }
+
     pub(in crate::wamp) fn bring_invocation(&self, invocation: &Invocation, voice: &mut Voice) {
         let Invocation { id: request, registration, payload, attributes, .. } = invocation;
-        if self.registrations.binary_search(registration).is_err() {
+        if invocation.continues {
+            // What came before these may have been refused, or given up.
+            if !self.member.is_invoked(*request) {
+                return;
+            }
+        } else if self.registrations.binary_search(registration).is_err() {
             // It ended while this was on its way, and clients close the session at what they do not know.
             let gone = failure(NO_SUCH_PROCEDURE, "the procedure was unregistered");
-            self.member.answer(*request, Err(gone));
+            self.member.decline(*request, gone);
             return;
         }
         let payload = match luggage::content(payload, voice.format) {
@@ -74,27 +103,22 @@ impl Dialogue {
                 note_unconvertible(why);
                 let sentence = format!("the arguments have no form in the callee's encoding: {why}");
                 self.member.answer(*request, Err(failure(INVALID_ARGUMENT, &sentence)));
+                if invocation.continues {
+                    self.bring_interrupt(*request, false, voice);
+                }
                 return;
             }
         };
-        let mut details = Dict::new();
-        if invocation.by_pattern {
-            details.insert("procedure", invocation.procedure.as_str());
-        }
-        if invocation.takes_progress {
-            details.insert("receive_progress", true);
-        }
+        let mut details = invocation_details(invocation);
         luggage::unpack(attributes, &mut details);
         let (request, registration) = (id(*request), id(registration.0));
         let bytes = codec::encode_invocation(voice.format, request, registration, &details, &payload);
         voice.say_encoded(bytes.expect("the payload was converted, and is below 4 GiB"));
     }
 
-    pub(in crate::wamp) fn bring_interrupt(&self, invocation: u64, voice: &mut Voice) {
-        if self.is_interruptible {
-            let options = Dict::new().with("mode", "killnowait");
-            voice.say(Interrupt { request: id(invocation), options });
-        }
+    pub(in crate::wamp) fn bring_interrupt(&self, invocation: u64, is_awaited: bool, voice: &mut Voice) {
+        let options = Dict::new().with("mode", if is_awaited { "kill" } else { "killnowait" });
+        voice.say(Interrupt { request: id(invocation), options });
     }
 
     pub(in crate::wamp) fn give_result(&self, result: Yield, received_bytes: usize) -> Result<(), Fault> {
@@ -146,63 +170,117 @@ impl Dialogue {
         call: Call,
         received_bytes: usize,
         voice: &mut Voice,
+        now: Instant,
     ) -> Result<(), Fault> {
         let options = CallOptions::parse(&call.options)?;
         let request = call.request.get();
-        if self.receives.is_waiting(request) {
+        if self.expects_part(request) {
+            let more_follows = options.progress;
+            return self.proceed(call, received_bytes, more_follows);
+        }
+        if self.receives.is_waiting(request) || self.is_open(request) {
             return Err(Refusal::RequestInUse(request).into());
         }
-        if options.progress || options.runmode.is_some() {
-            return Err(Fault::option(if options.progress { "progress" } else { "runmode" }));
+        if options.runmode.is_some() {
+            return Err(Fault::option("runmode"));
+        }
+        if options.progress && !self.abilities.calls_in_parts {
+            let sentence = "a progressive call of a caller that did not announce the feature";
+            return Err(Violation::new(sentence).into());
         }
         let attributes = luggage::attributes(&call.options)?;
         let name = Name::parse(&call.procedure)?;
         let payload = luggage::payload(call.payload, received_bytes);
         let outgoing = Outgoing { name, payload, attributes };
-        if self.serve(call.request, &outgoing, voice)? {
-            return Ok(());
+        let timeout = options.timeout_ms.filter(|ms| *ms > 0).map(Duration::from_millis);
+        if !options.progress && self.serve(call.request, &outgoing, voice)? {
+            if !self.receives.is_waiting(request) {
+                return Ok(());
+            }
+        } else {
+            if self.open_calls().open.len() >= CALLS_MAX {
+                return Err(Refusal::TooMany("calls of a session under way", CALLS_MAX).into());
+            }
+            let terms = CallTerms {
+                takes_progress: options.receive_progress,
+                timeout,
+                discloses: options.disclose_me == Some(true),
+                more_follows: options.progress,
+            };
+            if let Err(refusal) = self.member.call(request, outgoing, terms) {
+                if options.progress {
+                    self.open_calls().remember_late(request);
+                }
+                return Err(refusal.into());
+            }
+            let calls = self.open_calls();
+            calls.open.insert(request);
+            if options.progress {
+                calls.in_parts.insert(request);
+            }
         }
-        if self.calls.len() >= CALLS_MAX {
-            return Err(Refusal::TooMany("calls of a session under way", CALLS_MAX).into());
+        if let Some(timeout) = timeout {
+            self.open_calls().deadlines.start(request, timeout, now);
         }
-        let terms = CallTerms { takes_progress: options.receive_progress };
-        self.member.call(request, outgoing, terms)?;
-        self.calls.insert(request);
+        Ok(())
+    }
+
+    /// More arguments of a call, or the last. What comes after its end is for nobody.
+    fn proceed(&mut self, call: Call, received_bytes: usize, more_follows: bool) -> Result<(), Fault> {
+        let request = call.request.get();
+        let attributes = luggage::attributes(&call.options)?;
+        let payload = luggage::payload(call.payload, received_bytes);
+        let is_open = self.is_open(request);
+        if !more_follows {
+            self.expect_no_part(request);
+        }
+        if is_open {
+            let proceeded = self.member.proceed(request, (payload, attributes), more_follows);
+            if let Err(refusal) = proceeded {
+                self.close_call(request);
+                return Err(refusal.into());
+            }
+        }
         Ok(())
     }
 
     pub(in crate::wamp) fn cancel(&mut self, cancel: &Cancel, voice: &mut Voice) -> Result<(), Fault> {
-        CancelOptions::parse(&cancel.options)?;
+        let mode = match CancelOptions::parse(&cancel.options)?.mode {
+            Some(options::CancelMode::Skip) => CancelMode::Skip,
+            Some(options::CancelMode::Kill) => CancelMode::Kill,
+            Some(options::CancelMode::KillNoWait) | None => CancelMode::KillNoWait,
+        };
         let request = cancel.request.get();
-        let was_called = self.member.abandon(request);
-        if was_called {
-            self.calls.remove(&request);
-        }
-        if was_called || self.stop_receiving(request) {
+        // If it is not under way, the answer is on its way already, or was never owed.
+        if self.member.cancel(request, mode) == Canceled::Ended || self.stop_receiving(request) {
+            self.close_call(request);
             let canceled = failure(CANCELED, "the caller canceled the call");
             voice.say_error(MessageType::Call, cancel.request, &canceled);
         }
-        // Else the answer is on its way already, or was never owed.
         Ok(())
     }
 
-    pub(in crate::wamp) fn bring_outcome(&mut self, outcome: &Outcome, voice: &mut Voice) {
-        if !self.calls.contains(&outcome.call) {
+    pub(in crate::wamp) fn bring_outcome(&mut self, outcome: &Outcome, voice: &mut Voice, now: Instant) {
+        if !self.is_open(outcome.call) {
+            // It lay in the mailbox when the call was ended here.
             return;
         }
         let request = id(outcome.call);
-        match &outcome.result {
-            Ok(answer) => match (say_result(request, answer, voice), answer.is_progress) {
-                (true, true) => return,
-                // An ERROR is the end of the call, though its callee does not know yet.
-                (false, true) => {
-                    self.member.abandon(outcome.call);
-                }
-                (true | false, false) => {}
-            },
-            Err(failure) => voice.say_error(MessageType::Call, request, failure),
+        let (said, is_progress) = match &outcome.result {
+            Ok(answer) => (say_result(request, answer, voice), answer.is_progress),
+            Err(failure) => {
+                voice.say_error(MessageType::Call, request, failure);
+                (true, false)
+            }
+        };
+        if said && is_progress {
+            return self.open_calls().deadlines.restart(outcome.call, now);
         }
-        self.calls.remove(&outcome.call);
+        if is_progress {
+            // An ERROR is the end of the call, though its callee does not know yet.
+            self.member.cancel(outcome.call, CancelMode::KillNoWait);
+        }
+        self.close_call(outcome.call);
     }
 }
 
@@ -228,13 +306,35 @@ fn say_result(request: Id, answer: &Answer, voice: &mut Voice) -> bool {
     }
 }
 
-/// The first option by which a callee would share its procedure, or take another's.
-fn sharing(options: &RegisterOptions<'_>) -> Option<&'static str> {
-    [
-        ("invoke", options.invoke != InvokePolicy::Single),
-        ("concurrency", options.concurrency.is_some_and(|limit| limit > 0)),
-        ("force_reregister", options.force_reregister),
-    ]
-    .into_iter()
-    .find_map(|(name, shares)| shares.then_some(name))
+fn policy(invoke: InvokePolicy) -> Policy {
+    match invoke {
+        InvokePolicy::Single => Policy::Single,
+        InvokePolicy::First => Policy::First,
+        InvokePolicy::Last => Policy::Last,
+        InvokePolicy::RoundRobin => Policy::RoundRobin,
+        InvokePolicy::Random => Policy::Random,
+    }
+}
+
+/// What the callee is told beside the arguments.
+fn invocation_details(invocation: &Invocation) -> Dict {
+    let mut details = Dict::new();
+    if invocation.by_pattern {
+        details.insert("procedure", invocation.procedure.as_str());
+    }
+    if invocation.takes_progress {
+        details.insert("receive_progress", true);
+    }
+    if invocation.more_follows {
+        details.insert("progress", true);
+    }
+    if let Some(ms) = invocation.timeout.and_then(|timeout| u64::try_from(timeout.as_millis()).ok()) {
+        details.insert("timeout", ms);
+    }
+    if let Some((session, principal)) = &invocation.caller {
+        details.insert("caller", session.0);
+        details.insert("caller_authid", &*principal.id);
+        details.insert("caller_authrole", &*principal.role);
+    }
+    details
 }

@@ -1,0 +1,269 @@
+//! Who serves which procedure, and who of several callees is the next to be invoked.
+//!
+//! Callees that register under one policy share a registration. A callee that may have no more invocations
+//! under way is passed over; so is one that was tried before for the same call.
+
+use std::collections::HashMap;
+
+use crate::core::access::Refusal;
+use crate::core::index::Index;
+use crate::core::message::SessionId;
+use crate::core::name::Pattern;
+use crate::core::parcel::RegistrationId;
+
+/// How many callees may share a procedure. A call passes over all of them when all are busy.
+pub const CALLEES_MAX: usize = 4096;
+
+/// How one of the callees of a procedure is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// There is but one.
+    #[default]
+    Single,
+    /// Who registered first.
+    First,
+    /// Who registered last.
+    Last,
+    /// One after the other.
+    RoundRobin,
+    /// Any.
+    Random,
+}
+
+/// What a callee offers beside a procedure, and how it wants to be called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// Whether others may serve the procedure too.
+    pub policy: Policy,
+    /// How many invocations of the procedure it takes at a time. One counts until it is answered, or until
+    /// its caller does not wait any more.
+    pub concurrency: Option<u64>,
+    /// It takes the procedure away from whoever serves it.
+    pub force: bool,
+    /// The session can be told that an invocation is not wanted any more.
+    pub takes_interrupts: bool,
+    /// The session takes arguments as they come, before the last ones.
+    pub takes_parts: bool,
+    /// The callee is told how long its callers wait.
+    pub forward_timeout: bool,
+    /// The callee is told who calls, whether callers like it or not.
+    pub wants_caller: bool,
+}
+
+/// A callee's place in a registration.
+#[derive(Debug)]
+pub(super) struct Seat {
+    /// Tells it apart from all others that ever were.
+    pub(super) number: u64,
+    pub(super) session: SessionId,
+    pub(super) offer: Offer,
+    under_way: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Registration {
+    pub(super) pattern: Pattern,
+    policy: Policy,
+    /// In the order of their registration; at least one.
+    pub(super) seats: Vec<Seat>,
+    /// Whose turn it is, under the policy of turns.
+    next: usize,
+}
+
+/// Why nobody can be invoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoSeat {
+    /// All were tried.
+    Tried,
+    /// All that were not tried have as much to do as they may.
+    Busy,
+    /// None takes arguments in parts.
+    Unfit,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Registrations {
+    index: Index<RegistrationId>,
+    by_id: HashMap<RegistrationId, Registration>,
+    last: u64,
+    last_seat: u64,
+    /// The state of the dice.
+    chance: u64,
+}
+
+impl Registrations {
+    pub(super) fn seeded(seed: u64) -> Registrations {
+        Registrations { chance: seed, ..Registrations::default() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.index.is_empty() && self.by_id.is_empty()
+    }
+
+    pub(super) fn of(&self, pattern: &Pattern) -> Option<RegistrationId> {
+        self.index.get(pattern).copied()
+    }
+
+    pub(super) fn best_match(&self, procedure: &str) -> Option<RegistrationId> {
+        self.index.best_match(procedure).copied()
+    }
+
+    pub(super) fn get(&self, id: RegistrationId) -> Option<&Registration> {
+        self.by_id.get(&id)
+    }
+
+    /// Gives a callee a seat. Where it has one already, nothing changes.
+    pub(super) fn add(
+        &mut self,
+        pattern: &Pattern,
+        session: SessionId,
+        offer: Offer,
+    ) -> Result<RegistrationId, Refusal> {
+        let seat = Seat { number: self.last_seat + 1, session, offer, under_way: 0 };
+        let Some(id) = self.of(pattern) else {
+            let id = RegistrationId(self.last + 1);
+            self.index.insert(pattern, id)?;
+            self.last += 1;
+            self.last_seat += 1;
+            let policy = offer.policy;
+            let registration = Registration { pattern: pattern.clone(), policy, seats: vec![seat], next: 0 };
+            self.by_id.insert(id, registration);
+            return Ok(id);
+        };
+        let registration = self.by_id.get_mut(&id).expect("what the index has is registered");
+        if registration.policy == Policy::Single {
+            return Err(Refusal::ProcedureExists(pattern.to_string()));
+        }
+        if registration.policy != offer.policy {
+            return Err(Refusal::OtherPolicy(pattern.to_string()));
+        }
+        if registration.seats.iter().any(|seat| seat.session == session) {
+            return Ok(id);
+        }
+        if registration.seats.len() >= CALLEES_MAX {
+            return Err(Refusal::TooMany("callees of a procedure", CALLEES_MAX));
+        }
+        registration.seats.push(seat);
+        self.last_seat += 1;
+        Ok(id)
+    }
+
+    /// Takes a callee's seat away; with the last one the registration ends. False if it had none.
+    pub(super) fn remove(&mut self, id: RegistrationId, session: SessionId) -> bool {
+        let Some(registration) = self.by_id.get_mut(&id) else { return false };
+        let Some(place) = registration.seats.iter().position(|seat| seat.session == session) else {
+            return false;
+        };
+        registration.seats.remove(place);
+        if place < registration.next {
+            registration.next -= 1;
+        }
+        if registration.seats.is_empty() {
+            self.end(id);
+        }
+        true
+    }
+
+    /// Ends a registration, and gives those who had it.
+    pub(super) fn end(&mut self, id: RegistrationId) -> Vec<Seat> {
+        let Some(registration) = self.by_id.remove(&id) else { return Vec::new() };
+        self.index.remove(&registration.pattern);
+        registration.seats
+    }
+
+    /// The seat of the callee that is to be invoked next.
+    pub(super) fn choose(
+        &mut self,
+        id: RegistrationId,
+        tried: &[SessionId],
+        in_parts: bool,
+    ) -> Result<&Seat, NoSeat> {
+        let dice = &mut self.chance;
+        let registration = self.by_id.get_mut(&id).ok_or(NoSeat::Tried)?;
+        let count = registration.seats.len();
+        let judge = |place: usize| registration.seats[place].judge(tried, in_parts);
+        let place = match registration.policy {
+            Policy::Single | Policy::First => (0..count).find(|place| judge(*place).is_ok()),
+            Policy::Last => (0..count).rev().find(|place| judge(*place).is_ok()),
+            Policy::RoundRobin => {
+                let turns = (0..count).map(|step| (registration.next + step) % count);
+                turns.into_iter().find(|place| judge(*place).is_ok())
+            }
+            Policy::Random => {
+                let free = (0..count).filter(|place| judge(*place).is_ok()).count();
+                let nth = throw(dice, free);
+                (0..count).filter(|place| judge(*place).is_ok()).nth(nth)
+            }
+        };
+        let Some(place) = place else {
+            let reasons = (0..count).filter_map(|place| judge(place).err());
+            // The one that may pass says the most.
+            let worst = |reason: &NoSeat| {
+                [NoSeat::Tried, NoSeat::Unfit, NoSeat::Busy].iter().position(|r| r == reason)
+            };
+            return Err(reasons.max_by_key(worst).unwrap_or(NoSeat::Tried));
+        };
+        registration.next = (place + 1) % count;
+        Ok(&registration.seats[place])
+    }
+
+    /// An invocation begins.
+    pub(super) fn begin(&mut self, id: RegistrationId, seat: u64) {
+        if let Some(seat) = self.seat_mut(id, seat) {
+            seat.under_way += 1;
+        }
+    }
+
+    /// An invocation ended. Its seat may be gone.
+    pub(super) fn finish(&mut self, id: RegistrationId, seat: u64) {
+        if let Some(seat) = self.seat_mut(id, seat) {
+            seat.under_way -= 1;
+        }
+    }
+
+    fn seat_mut(&mut self, id: RegistrationId, number: u64) -> Option<&mut Seat> {
+        self.by_id.get_mut(&id)?.seats.iter_mut().find(|seat| seat.number == number)
+    }
+}
+
+impl Registration {
+    pub(super) fn is_pattern(&self) -> bool {
+        self.pattern.name().is_none()
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.seats.len() > 1
+    }
+}
+
+impl Seat {
+    fn judge(&self, tried: &[SessionId], in_parts: bool) -> Result<(), NoSeat> {
+        if tried.contains(&self.session) {
+            return Err(NoSeat::Tried);
+        }
+        // Who sends in parts must be able to end it.
+        if in_parts && !(self.offer.takes_parts && self.offer.takes_interrupts) {
+            return Err(NoSeat::Unfit);
+        }
+        if self.offer.concurrency.is_some_and(|limit| self.under_way >= limit) {
+            return Err(NoSeat::Busy);
+        }
+        Ok(())
+    }
+}
+
+/// A number below `bound`; 0 if there is none. The steps of `SplitMix64`: fair, and nobody has to be unable
+/// to guess it.
+fn throw(dice: &mut u64, bound: usize) -> usize {
+    *dice = dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut number = *dice;
+    number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^= number >> 31;
+    usize::try_from(number % (bound.max(1) as u64)).unwrap_or(0)
+}
