@@ -39,7 +39,7 @@ fn welcome_says_who_the_client_is_and_what_the_router_can_do() {
                 "realm": "realm1", "authid": "guest", "authrole": "anonymous", "authmethod": "anonymous",
                 "authprovider": "static", "agent": "tandem/test",
                 "roles": {
-                    "broker": {"features": {"publisher_exclusion": true, "event_retention": true, "pattern_based_subscription": true}},
+                    "broker": {"features": {"subscriber_blackwhite_listing": true, "publisher_exclusion": true, "event_retention": true, "pattern_based_subscription": true}},
                     "dealer": {"features": {"pattern_based_registration": true, "progressive_call_results": true}},
                 },
             })
@@ -461,23 +461,6 @@ fn only_who_asks_is_told_what_became_of_a_publication() {
     }
     all.hears_nothing();
     assert_eq!(client.ask(json!([16, 3, {"acknowledge": true}, "A-b.*"]))[0], json!(17));
-}
-
-#[test]
-fn an_event_that_not_everybody_may_have_is_not_sent_to_everybody() {
-    let house = House::new();
-    let (mut client, mut subscriber) = (house.join(Format::Json), house.join(Format::Json));
-    subscriber.subscribe("a", "exact");
-    for (key, value) in
-        [("exclude", json!([5])), ("eligible", json!([])), ("eligible_authrole", json!(["x"]))]
-    {
-        client.say(json!([16, 1, {key: value}, "a"]));
-        let error = client.ask(json!([16, 2, {key: value, "acknowledge": true}, "a"]));
-        assert_eq!(error_of(&error), (16, 2, "wamp.error.option_not_allowed"), "{key}");
-    }
-    subscriber.hears_nothing();
-    // Nobody is excluded.
-    assert_eq!(client.ask(json!([16, 3, {"exclude": [], "acknowledge": true}, "a"]))[0], json!(17));
 }
 
 #[test]

@@ -18,6 +18,10 @@ pub const HOUSE_PREFIX: &str = "tandem.";
 /// What the names of queues for answers begin with. Whoever was told such a name may send to it.
 pub const REPLY_PREFIX: &str = "tandem.reply.";
 
+/// Identifies a session in its realm: 1 to 2^53, random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
 /// Where a peer connects from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {

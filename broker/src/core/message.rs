@@ -11,13 +11,11 @@ use parking_lot::Mutex;
 
 use tandem_protocols::payload::Payload;
 
+pub use crate::core::access::SessionId;
 use crate::core::budget::Charge;
+use crate::core::eligibility::Eligibility;
 use crate::core::name::Name;
 use crate::metrics;
-
-/// Identifies a session in its realm: 1 to 2^53, random.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId(pub u64);
 
 /// Named text that travels with a payload, in the order in which it was given.
 ///
@@ -225,6 +223,8 @@ pub struct Publication {
     pub payload: Payload,
     /// What travels with it.
     pub attributes: Attributes,
+    /// Who may get it, if not everybody who subscribed.
+    pub eligibility: Option<Arc<Eligibility>>,
     /// What the dialects made of it.
     pub encodings: Encodings,
     /// Its share of the memory that the realm allows for messages on their way.
@@ -237,7 +237,8 @@ pub const PUBLICATION_OVERHEAD: usize = 256;
 impl Publication {
     /// What it costs a queue or mailbox that holds it, in bytes.
     pub fn cost(&self) -> usize {
-        self.payload.len() + self.attributes.bytes() + PUBLICATION_OVERHEAD
+        let eligibility = self.eligibility.as_ref().map_or(0, |eligibility| eligibility.bytes());
+        self.payload.len() + self.attributes.bytes() + eligibility + PUBLICATION_OVERHEAD
     }
 
     /// The same for queues, whose bytes are bounded otherwise: a consumer that does not acknowledge is no
@@ -249,6 +250,7 @@ impl Publication {
             publisher: self.publisher,
             payload: self.payload.clone(),
             attributes: self.attributes.clone(),
+            eligibility: self.eligibility.clone(),
             encodings: Encodings::default(),
             charge: None,
         }

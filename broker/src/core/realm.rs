@@ -23,7 +23,7 @@ use crate::core::name::{Name, Pattern};
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
 use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, Settlement, Step};
 use crate::core::retained::RetainedLimits;
-use crate::core::topics::{Retain, Sink, Subscriber, Topics};
+use crate::core::topics::{PublishTerms, Receiver, Retain, Sink, Subscriber, Topics};
 use crate::metrics;
 
 /// The source of chance: numbers that nobody can guess, or, in a simulation, those of a seed.
@@ -126,7 +126,7 @@ impl Realm {
         Ok(Member {
             id,
             realm: self.clone(),
-            principal,
+            principal: Arc::new(principal),
             mailbox,
             subscriptions: Vec::new(),
             registrations: Vec::new(),
@@ -176,7 +176,7 @@ pub enum Operation {
 pub struct Member {
     id: SessionId,
     realm: Arc<Realm>,
-    principal: Principal,
+    principal: Arc<Principal>,
     mailbox: Mailbox,
     subscriptions: Vec<SubscriptionId>,
     registrations: Vec<RegistrationId>,
@@ -229,8 +229,8 @@ impl Member {
             let known = self.realm.topics.get(pattern).filter(|id| self.subscriptions.contains(id));
             known.ok_or(Refusal::TooMany("subscriptions of a session", limit))?;
         }
-        let sink = Sink::Mailbox(self.mailbox.clone());
-        let id = self.realm.topics.subscribe_and_replay(pattern, self.subscriber(0), sink, tag)?;
+        let receiver = self.receiver(Sink::Mailbox(self.mailbox.clone()));
+        let id = self.realm.topics.subscribe_and_replay(pattern, self.subscriber(0), receiver, tag)?;
         if !self.subscriptions.contains(&id) {
             self.subscriptions.push(id);
         }
@@ -252,46 +252,38 @@ impl Member {
         let key = self.next_consumer()?;
         let name = self.private_name("bound");
         let queue = self.realm.queues.unnamed(&name, key, self.mailbox.clone(), credit);
-        let sink = Sink::Queue(queue.clone());
-        let binding = self.realm.topics.subscribe(pattern, self.subscriber(key.consumer.0), sink)?;
+        let receiver = self.receiver(Sink::Queue(queue.clone()));
+        let binding = self.realm.topics.subscribe(pattern, self.subscriber(key.consumer.0), receiver)?;
         self.consumers.insert(key.consumer, Consumption { queue, binding: Some(binding) });
         Ok(key.consumer)
     }
 
     /// Publishes to a topic, and gives the number of the publication.
     pub fn publish(&self, outgoing: Outgoing, exclude_me: bool) -> Result<u64, Refusal> {
+        self.publish_under(outgoing, PublishTerms { exclude_me, ..PublishTerms::default() })
+    }
+
+    /// The same, on terms.
+    pub fn publish_under(&self, outgoing: Outgoing, terms: PublishTerms) -> Result<u64, Refusal> {
         access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
-        Ok(self.publish_unchecked(outgoing, exclude_me))
+        self.publish_unchecked(outgoing, terms)
     }
 
-    /// The same, and keeps it for those who subscribe later, or nothing for them any more.
-    pub fn publish_and_retain(
-        &self,
-        outgoing: Outgoing,
-        exclude_me: bool,
-        retain: Retain,
-    ) -> Result<u64, Refusal> {
-        if retain == Retain::No {
-            return self.publish(outgoing, exclude_me);
-        }
-        access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
-        let publication = self.charged(outgoing);
-        self.realm.topics.publish_and_retain(&publication, exclude_me.then_some(self.id), retain)?;
-        Ok(publication.id)
-    }
-
-    fn publish_unchecked(&self, outgoing: Outgoing, exclude_me: bool) -> u64 {
-        let publication = self.charged(outgoing);
-        self.realm.topics.publish(&publication, exclude_me.then_some(self.id));
-        publication.id
-    }
-
-    /// A publication to a topic, charged to the realm's budget until nobody holds it any more.
-    fn charged(&self, outgoing: Outgoing) -> Arc<Publication> {
+    fn publish_unchecked(&self, outgoing: Outgoing, terms: PublishTerms) -> Result<u64, Refusal> {
+        let PublishTerms { exclude_me, retain, eligibility } = terms;
         metrics::PUBLICATIONS.add(1);
         let mut publication = self.publication(outgoing);
+        publication.eligibility = eligibility;
+        // Until nobody holds it any more.
         publication.charge = Some(self.realm.budget.charge(publication.cost()));
-        Arc::new(publication)
+        let (publication, exclude) = (Arc::new(publication), exclude_me.then_some(self.id));
+        match retain {
+            Retain::No => self.realm.topics.publish(&publication, exclude),
+            Retain::Set | Retain::Remove => {
+                self.realm.topics.publish_and_retain(&publication, exclude, retain)?
+            }
+        };
+        Ok(publication.id)
     }
 
     /// Puts a message into a queue, and gives its number.
@@ -381,7 +373,7 @@ impl Member {
         }
         self.realm.queues.commit(steps)?;
         for outgoing in publications {
-            self.publish_unchecked(outgoing, false);
+            self.publish_unchecked(outgoing, PublishTerms::default())?;
         }
         Ok(())
     }
@@ -430,9 +422,14 @@ impl Member {
             publisher: self.id,
             payload: outgoing.payload,
             attributes: outgoing.attributes,
+            eligibility: None,
             encodings: Encodings::default(),
             charge: None,
         }
+    }
+
+    fn receiver(&self, sink: Sink) -> Receiver {
+        Receiver { principal: self.principal.clone(), sink }
     }
 
     fn subscriber(&self, binding: u64) -> Subscriber {

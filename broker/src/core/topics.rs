@@ -7,7 +7,8 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use parking_lot::{RwLock, RwLockWriteGuard};
 
-use crate::core::access::Refusal;
+use crate::core::access::{Principal, Refusal};
+use crate::core::eligibility::Eligibility;
 use crate::core::index::Index;
 use crate::core::mailbox::{Mailbox, Pushed};
 use crate::core::message::{Publication, SessionId};
@@ -24,6 +25,15 @@ pub enum Sink {
     Mailbox(Mailbox),
     /// To a queue that is bound to the topic.
     Queue(Arc<Queue>),
+}
+
+/// What takes the events of a subscription for somebody.
+#[derive(Clone, Debug)]
+pub struct Receiver {
+    /// Whose session it is: a publisher may keep its events from some.
+    pub principal: Arc<Principal>,
+    /// Where the events go.
+    pub sink: Sink,
 }
 
 /// Who takes the events of a subscription: a session has one plain subscription to a pattern, and may have
@@ -62,10 +72,21 @@ pub enum Retain {
     Remove,
 }
 
+/// How something is to be published, beyond what it is.
+#[derive(Clone, Debug, Default)]
+pub struct PublishTerms {
+    /// The publisher itself gets nothing.
+    pub exclude_me: bool,
+    /// What it means for what is kept of its topic.
+    pub retain: Retain,
+    /// Who may get it, if not everybody who subscribed.
+    pub eligibility: Option<Arc<Eligibility>>,
+}
+
 #[derive(Debug)]
 struct Subscription {
     pattern: Pattern,
-    subscribers: IndexMap<Subscriber, Sink, RandomState>,
+    subscribers: IndexMap<Subscriber, Receiver, RandomState>,
 }
 
 impl Topics {
@@ -80,19 +101,19 @@ impl Topics {
         &self,
         pattern: &Pattern,
         subscriber: Subscriber,
-        sink: Sink,
+        receiver: Receiver,
     ) -> Result<SubscriptionId, Refusal> {
-        self.subscribe_and_replay(pattern, subscriber, sink, None)
+        self.subscribe_and_replay(pattern, subscriber, receiver, None)
     }
 
     /// Adds a subscriber. All subscribers of one pattern share its subscription's number; subscribing
-    /// again changes nothing and gives the same number. With a tag the sink gets what is kept of the topics that
-    /// match, under that tag, before anything that is published after.
+    /// again changes nothing and gives the same number. With a tag the receiver gets what is kept of the topics
+    /// that match and is not kept from it, under that tag, before anything that is published after.
     pub fn subscribe_and_replay(
         &self,
         pattern: &Pattern,
         subscriber: Subscriber,
-        sink: Sink,
+        receiver: Receiver,
         tag: Option<u64>,
     ) -> Result<SubscriptionId, Refusal> {
         let mut state = self.state.write();
@@ -109,16 +130,21 @@ impl Topics {
             }
         };
         if let Some(subscription) = subscriptions.get_mut(&id) {
-            subscription.subscribers.entry(subscriber).or_insert_with(|| sink.clone());
+            subscription.subscribers.entry(subscriber).or_insert_with(|| receiver.clone());
         }
-        for publication in tag.iter().flat_map(|_| retained.matching(pattern)).cloned() {
-            let tag = tag.unwrap_or_default();
-            match &sink {
-                Sink::Mailbox(mailbox) => {
-                    mailbox.push(Parcel::Retained { publication, subscription: id, tag })
-                }
-                Sink::Queue(queue) => queue.push_bound(publication),
+        if let Some(tag) = tag {
+            let may_have = |publication: &&Arc<Publication>| {
+                let eligibility = publication.eligibility.as_ref();
+                eligibility.is_none_or(|list| list.admits(subscriber.session, &receiver.principal))
             };
+            for publication in retained.matching(pattern).filter(may_have).cloned() {
+                match &receiver.sink {
+                    Sink::Mailbox(mailbox) => {
+                        mailbox.push(Parcel::Retained { publication, subscription: id, tag })
+                    }
+                    Sink::Queue(queue) => queue.push_bound(publication),
+                };
+            }
         }
         Ok(id)
     }
@@ -139,8 +165,8 @@ impl Topics {
     }
 
     /// Hands a publication to every subscriber whose pattern matches its name, once per subscription:
-    /// exact patterns first, then prefixes from short to long, then wildcards. Never waits. Says how many
-    /// took it.
+    /// exact patterns first, then prefixes from short to long, then wildcards; not to who is excluded and
+    /// not to whom its lists keep it from. Never waits. Says how many took it.
     pub fn publish(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
         self.state.read().publish(publication, exclude)
     }
@@ -187,10 +213,14 @@ impl State {
     fn publish(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
         let mut taken = 0;
         let mut for_queues = None;
+        let eligibility = publication.eligibility.as_deref();
         self.index.for_each_match(publication.name.as_str(), |id| {
             let Some(subscription) = self.subscriptions.get(id) else { return };
-            for (subscriber, sink) in &subscription.subscribers {
-                if exclude == Some(subscriber.session) {
+            for (subscriber, Receiver { principal, sink }) in &subscription.subscribers {
+                let Subscriber { session, .. } = *subscriber;
+                if exclude == Some(session)
+                    || eligibility.is_some_and(|list| !list.admits(session, principal))
+                {
                     continue;
                 }
                 let pushed = match sink {
@@ -217,15 +247,19 @@ mod tests {
     use crate::core::mailbox::Inbox;
     use crate::core::parcel::ConsumerId;
     use crate::core::queues::{ConsumerKey, Credit, QueueLimits, Queues};
-    use crate::core::testing::{UNIT, exact, large_mailbox, name, publication, take};
+    use crate::core::testing::{UNIT, exact, large_mailbox, name, principal, publication, take};
 
     fn session(number: u64) -> Subscriber {
         Subscriber { session: SessionId(number), binding: 0 }
     }
 
+    fn receiver(sink: Sink) -> Receiver {
+        Receiver { principal: Arc::new(principal("joe", "user")), sink }
+    }
+
     fn subscribe(topics: &Topics, pattern: &Pattern, number: u64) -> (SubscriptionId, Inbox) {
         let (mailbox, inbox) = large_mailbox();
-        (topics.subscribe(pattern, session(number), Sink::Mailbox(mailbox)).unwrap(), inbox)
+        (topics.subscribe(pattern, session(number), receiver(Sink::Mailbox(mailbox))).unwrap(), inbox)
     }
 
     /// By the subscription that it came for, and the publication.
@@ -274,6 +308,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_from_somebody_does_not_reach_a_session_nor_a_queue_nor_who_comes_later() {
+        use crate::core::eligibility::Lists;
+        let topics = Topics::default();
+        let limits =
+            QueueLimits { queues_max: 1, messages_max: 10, bytes_max: 1 << 20, total_bytes_max: 1 << 20 };
+        let queues = Queues::new(limits);
+        let (mailbox, mut plain) = large_mailbox();
+        let key = ConsumerKey { session: SessionId(1), consumer: ConsumerId(1) };
+        let credit = Credit { messages: 10, bytes: 1 << 20 };
+        let queue = queues.unnamed(&name("tandem.bound.1"), key, mailbox.clone(), credit);
+        let bound = Subscriber { session: SessionId(1), binding: 1 };
+        topics.subscribe(&exact("a.b"), session(1), receiver(Sink::Mailbox(mailbox))).unwrap();
+        topics.subscribe(&exact("a.b"), bound, receiver(Sink::Queue(queue))).unwrap();
+        let only = |sessions: Lists<SessionId>, roles: Lists<Box<str>>, number| {
+            let eligibility = Eligibility { sessions, roles, ..Eligibility::default() };
+            let mut narrow = Arc::into_inner(publication("a.b", number)).unwrap();
+            narrow.eligibility = Some(Arc::new(eligibility));
+            topics.publish_and_retain(&Arc::new(narrow), None, Retain::Set).unwrap()
+        };
+        let replayed = |number| {
+            let (mailbox, mut late) = large_mailbox();
+            let receiver = receiver(Sink::Mailbox(mailbox));
+            topics.subscribe_and_replay(&exact("a.b"), session(number), receiver, Some(0)).unwrap();
+            take(&mut late).len()
+        };
+        let guests = || Lists::new(Vec::new(), Some(vec!["guest".into()]));
+        assert_eq!(only(Lists::default(), guests(), 1), 0);
+        assert_eq!((take(&mut plain).len(), replayed(2)), (0, 0));
+        assert_eq!(
+            only(Lists::new(vec![SessionId(1)], None), Lists::default(), 2),
+            0,
+            "not the queue either"
+        );
+        assert_eq!((take(&mut plain).len(), replayed(3)), (0, 1));
+        assert_eq!(only(Lists::new(Vec::new(), Some(vec![SessionId(1)])), Lists::default(), 3), 2);
+        assert_eq!((take(&mut plain).len(), replayed(4)), (2, 0));
+    }
+
+    #[test]
     fn events_come_for_exact_patterns_first_then_prefixes_from_short_to_long_then_wildcards() {
         let topics = Topics::default();
         let (mailbox, mut inbox) = large_mailbox();
@@ -284,7 +357,8 @@ mod tests {
             Pattern::prefix("").unwrap(),
         ];
         let ids = patterns
-            .map(|pattern| topics.subscribe(&pattern, session(1), Sink::Mailbox(mailbox.clone())).unwrap());
+            .map(|pattern| (pattern, receiver(Sink::Mailbox(mailbox.clone()))))
+            .map(|(pattern, receiver)| topics.subscribe(&pattern, session(1), receiver).unwrap());
         assert_eq!(topics.publish(&publication("a.b.c", 1), None), 4);
         let order: Vec<_> = events(&mut inbox).into_iter().map(|(id, _)| id).collect();
         assert_eq!(order, [ids[2], ids[3], ids[1], ids[0]]);
@@ -312,7 +386,7 @@ mod tests {
         let topics = Topics::default();
         let bounds = Bounds { bytes_soft_max: UNIT, bytes_max: UNIT, overflow: Overflow::DropNewest };
         let (slow, mut slow_inbox) = mailbox(bounds);
-        let id = topics.subscribe(&exact("a.b"), session(1), Sink::Mailbox(slow)).unwrap();
+        let id = topics.subscribe(&exact("a.b"), session(1), receiver(Sink::Mailbox(slow))).unwrap();
         let (_, mut inbox) = subscribe(&topics, &exact("a.b"), 2);
         let taken: Vec<_> = (1..=3).map(|n| topics.publish(&publication("a.b", n), None)).collect();
         assert_eq!(taken, [2, 1, 1]);
@@ -331,7 +405,7 @@ mod tests {
         let credit = Credit { messages: 1, bytes: 1 << 20 };
         let queue = queues.unnamed(&name("tandem.bound.1"), key, mailbox, credit);
         let subscriber = Subscriber { session: SessionId(1), binding: 1 };
-        let id = topics.subscribe(&exact("a.b"), subscriber, Sink::Queue(queue.clone())).unwrap();
+        let id = topics.subscribe(&exact("a.b"), subscriber, receiver(Sink::Queue(queue.clone()))).unwrap();
         let (_, mut plain) = subscribe(&topics, &exact("a.b"), 2);
         let budget = Budget::new(1 << 20);
         for number in 1..=2 {

@@ -15,7 +15,7 @@ use tandem_protocols::stomp::frame::{Command, Frame};
 use crate::core::name::Name;
 use crate::core::parcel::Parcel;
 use crate::core::realm::{Member, Operation, Outgoing};
-use crate::core::topics::Retain;
+use crate::core::topics::{PublishTerms, Retain};
 use crate::stomp::destination::{self, Place, TEMP_QUEUE, Target};
 use crate::stomp::dialogue::calls::Calls;
 use crate::stomp::dialogue::consumer::Closed;
@@ -170,7 +170,7 @@ impl Dialogue {
         let in_transaction = frame.headers.get("transaction").is_some();
         match operation {
             Operation::Publish(outgoing) if !in_transaction => {
-                self.member.publish_and_retain(outgoing, false, retain)?;
+                self.member.publish_under(outgoing, PublishTerms { retain, ..PublishTerms::default() })?;
                 self.published.set(true);
                 Ok(Receipt::Due)
             }

@@ -230,7 +230,12 @@ fn router_roles() -> Roles {
     Roles::default()
         .with(
             Role::Broker,
-            &[Feature::PublisherExclusion, Feature::PatternBasedSubscription, Feature::EventRetention],
+            &[
+                Feature::SubscriberBlackwhiteListing,
+                Feature::PublisherExclusion,
+                Feature::PatternBasedSubscription,
+                Feature::EventRetention,
+            ],
         )
         .with(Role::Dealer, &[Feature::PatternBasedRegistration, Feature::ProgressiveCallResults])
 }

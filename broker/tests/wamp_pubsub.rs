@@ -1,0 +1,100 @@
+//! What WAMP's advanced profile adds to publishing and subscribing, face to face.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of a test are its test")]
+
+mod wamp_harness;
+
+use serde_json::{Value, json};
+
+use tandem_protocols::payload::Format;
+
+use wamp_harness::*;
+
+// ---- who gets an event -----------------------------------------------------------------------------------
+
+/// Who of these hears of a publication to `a` with such options.
+fn hearers(publisher: &mut Client, options: Value, clients: &mut [&mut Client]) -> Vec<usize> {
+    publisher.say(json!([16, 1, options, "a"]));
+    let hears =
+        |client: &mut &mut Client| client.try_hear().inspect(|event| assert_eq!(event[0], 36)).is_some();
+    let heard = clients.iter_mut().map(hears).enumerate();
+    heard.filter_map(|(place, heard)| heard.then_some(place)).collect()
+}
+
+#[test]
+fn a_publisher_says_who_gets_an_event_and_who_does_not() {
+    for format in FORMATS {
+        let house = House::new();
+        let (mut joe, mut ann, mut root) =
+            (house.login(format, "joe"), house.login(format, "ann"), house.login(format, "root"));
+        let (joe_id, root_id) = (joe.id, root.id);
+        let mut clients = [&mut joe, &mut ann, &mut root];
+        for client in &mut clients {
+            client.subscribe("a", "exact");
+        }
+        let mut publisher = house.join(format);
+        for (options, expected) in [
+            (json!({}), &[0, 1, 2][..]),
+            (json!({"exclude": [joe_id, 77]}), &[1, 2]),
+            (json!({"eligible": [joe_id, root_id]}), &[0, 2]),
+            (json!({"exclude_authid": ["ann"]}), &[0, 2]),
+            (json!({"eligible_authid": ["ann", "bob"]}), &[1]),
+            (json!({"exclude_authrole": ["user"]}), &[2]),
+            (json!({"eligible_authrole": ["user"]}), &[0, 1]),
+            (json!({"eligible": []}), &[]),
+            (json!({"eligible_authid": []}), &[]),
+            (json!({"eligible_authrole": []}), &[]),
+            (json!({"exclude": [], "exclude_authid": [], "exclude_authrole": []}), &[0, 1, 2]),
+            (json!({"eligible_authrole": ["user"], "exclude_authid": ["ann"]}), &[0]),
+            (json!({"eligible": [joe_id], "eligible_authrole": ["admin"]}), &[]),
+            (json!({"eligible": [joe_id], "exclude": [joe_id]}), &[]),
+            // As clients write numbers that are large, or nothing.
+            (json!({"exclude": [joe_id as f64], "eligible": null}), &[1, 2]),
+        ] {
+            assert_eq!(hearers(&mut publisher, options.clone(), &mut clients), expected, "{options}");
+        }
+    }
+}
+
+#[test]
+fn a_publisher_that_is_eligible_is_still_left_out_unless_it_says_so() {
+    let house = House::new();
+    let mut client = house.login(Format::Json, "joe");
+    client.subscribe("a", "exact");
+    client.say(json!([16, 1, {"eligible_authid": ["joe"]}, "a"]));
+    client.hears_nothing();
+    client.say(json!([16, 2, {"eligible_authid": ["joe"], "exclude_me": false}, "a"]));
+    assert_eq!(client.hear()[0], json!(36));
+    client.say(json!([16, 3, {"exclude_authid": ["joe"], "exclude_me": false}, "a"]));
+    client.hears_nothing();
+}
+
+#[test]
+fn what_a_topic_keeps_is_only_for_those_whom_it_was_published_to() {
+    let house = House::new();
+    let mut publisher = house.join(Format::Json);
+    publisher.say(json!([16, 1, {"retain": true, "eligible_authrole": ["admin"]}, "a", [1]]));
+    for (user, hears) in [("joe", false), ("root", true)] {
+        let mut late = house.login(Format::Cbor, user);
+        late.ask(json!([32, 1, {"get_retained": true}, "a"]));
+        assert_eq!(late.try_hear().is_some(), hears, "{user}");
+    }
+}
+
+#[test]
+fn lists_of_a_wrong_type_are_a_violation() {
+    for options in [
+        json!({"exclude": ["x"]}),
+        json!({"exclude": 1}),
+        json!({"eligible": [-1]}),
+        json!({"eligible": {}}),
+        json!({"exclude_authid": [1]}),
+        json!({"exclude_authrole": "x"}),
+        json!({"eligible_authid": [null]}),
+        json!({"eligible_authrole": [{}]}),
+    ] {
+        let mut client = House::new().join(Format::Json);
+        client.say(json!([16, 1, options, "a"]));
+        client.is_aborted();
+    }
+}
