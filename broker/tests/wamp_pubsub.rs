@@ -98,3 +98,41 @@ fn lists_of_a_wrong_type_are_a_violation() {
         client.is_aborted();
     }
 }
+
+// ---- who published ---------------------------------------------------------------------------------------
+
+#[test]
+fn subscribers_are_told_who_published_if_the_publisher_says_so() {
+    for format in FORMATS {
+        let house = House::new();
+        let (mut publisher, mut subscriber) = (house.login(format, "joe"), house.join(Format::Json));
+        subscriber.subscribe("a", "prefix");
+        for options in [json!({}), json!({"disclose_me": false}), json!({"disclose_me": null})] {
+            publisher.say(json!([16, 1, options, "a"]));
+            assert_eq!(subscriber.hear()[3], json!({"topic": "a"}));
+        }
+        publisher.say(json!([16, 2, {"disclose_me": true, "retain": true}, "a"]));
+        let mut details = json!({
+            "topic": "a", "publisher": publisher.id, "publisher_authid": "joe", "publisher_authrole": "user",
+        });
+        assert_eq!(subscriber.hear()[3], details);
+        // The same for those who come later, when the publisher may be gone.
+        drop(publisher);
+        let mut late = house.join(format);
+        late.ask(json!([32, 1, {"get_retained": true, "match": "prefix"}, "a"]));
+        details["retained"] = json!(true);
+        assert_eq!(late.hear()[3], details);
+    }
+}
+
+#[test]
+fn nobody_can_pose_as_another_publisher() {
+    let house = House::new();
+    let (mut publisher, mut subscriber) = (house.login(Format::Json, "joe"), house.join(Format::Json));
+    subscriber.subscribe("a", "exact");
+    let posing = json!({"publisher": 5, "publisher_authid": "root", "x_headers": {"publisher": "5"}});
+    publisher.say(json!([16, 1, posing, "a"]));
+    assert_eq!(subscriber.hear()[3], json!({"x_headers": {"publisher": "5"}}));
+    publisher.say(json!([16, 2, {"disclose_me": "yes"}, "a"]));
+    publisher.is_aborted();
+}

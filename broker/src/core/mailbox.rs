@@ -378,6 +378,7 @@ mod tests {
             publisher: SessionId(1),
             payload: payload(),
             attributes: Attributes::default(),
+            disclosed: None,
             eligibility: None,
             encodings: Encodings::default(),
             charge: None,

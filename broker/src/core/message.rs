@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use tandem_protocols::payload::Payload;
 
+use crate::core::access::Principal;
 pub use crate::core::access::SessionId;
 use crate::core::budget::Charge;
 use crate::core::eligibility::Eligibility;
@@ -223,6 +224,8 @@ pub struct Publication {
     pub payload: Payload,
     /// What travels with it.
     pub attributes: Attributes,
+    /// Who the publisher is, if receivers are told.
+    pub disclosed: Option<Arc<Principal>>,
     /// Who may get it, if not everybody who subscribed.
     pub eligibility: Option<Arc<Eligibility>>,
     /// What the dialects made of it.
@@ -250,6 +253,7 @@ impl Publication {
             publisher: self.publisher,
             payload: self.payload.clone(),
             attributes: self.attributes.clone(),
+            disclosed: self.disclosed.clone(),
             eligibility: self.eligibility.clone(),
             encodings: Encodings::default(),
             charge: None,

@@ -270,9 +270,10 @@ impl Member {
     }
 
     fn publish_unchecked(&self, outgoing: Outgoing, terms: PublishTerms) -> Result<u64, Refusal> {
-        let PublishTerms { exclude_me, retain, eligibility } = terms;
+        let PublishTerms { exclude_me, disclose_me, retain, eligibility } = terms;
         metrics::PUBLICATIONS.add(1);
         let mut publication = self.publication(outgoing);
+        publication.disclosed = disclose_me.then(|| self.principal.clone());
         publication.eligibility = eligibility;
         // Until nobody holds it any more.
         publication.charge = Some(self.realm.budget.charge(publication.cost()));
@@ -422,6 +423,7 @@ impl Member {
             publisher: self.id,
             payload: outgoing.payload,
             attributes: outgoing.attributes,
+            disclosed: None,
             eligibility: None,
             encodings: Encodings::default(),
             charge: None,

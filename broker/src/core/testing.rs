@@ -39,6 +39,7 @@ pub fn publication(to: &str, id: u64) -> Arc<Publication> {
         publisher: SessionId(1),
         payload: payload(),
         attributes: Attributes::default(),
+        disclosed: None,
         eligibility: None,
         encodings: Encodings::default(),
         charge: None,

@@ -77,6 +77,8 @@ pub enum Retain {
 pub struct PublishTerms {
     /// The publisher itself gets nothing.
     pub exclude_me: bool,
+    /// Receivers are told who published.
+    pub disclose_me: bool,
     /// What it means for what is kept of its topic.
     pub retain: Retain,
     /// Who may get it, if not everybody who subscribed.

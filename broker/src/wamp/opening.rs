@@ -233,6 +233,7 @@ fn router_roles() -> Roles {
             &[
                 Feature::SubscriberBlackwhiteListing,
                 Feature::PublisherExclusion,
+                Feature::PublisherIdentification,
                 Feature::PatternBasedSubscription,
                 Feature::EventRetention,
             ],

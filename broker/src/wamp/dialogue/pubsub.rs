@@ -176,6 +176,11 @@ fn event(
     mut details: Dict,
     voice: &Voice,
 ) -> Result<Message, Unconvertible> {
+    if let Some(publisher) = &publication.disclosed {
+        details.insert("publisher", publication.publisher.0);
+        details.insert("publisher_authid", &*publisher.id);
+        details.insert("publisher_authrole", &*publisher.role);
+    }
     luggage::unpack(&publication.attributes, &mut details);
     let payload = luggage::content(&publication.payload, voice.format)?;
     let (subscription, number) = (id(subscription.0), id(publication.id));
@@ -187,6 +192,7 @@ fn event(
 pub(in crate::wamp) fn terms(options: &PublishOptions<'_>) -> PublishTerms {
     PublishTerms {
         exclude_me: options.exclude_me.unwrap_or(true),
+        disclose_me: options.disclose_me.unwrap_or(false),
         retain: if options.retain { Retain::Set } else { Retain::No },
         eligibility: eligibility(options),
     }
