@@ -136,3 +136,32 @@ fn nobody_can_pose_as_another_publisher() {
     publisher.say(json!([16, 2, {"disclose_me": "yes"}, "a"]));
     publisher.is_aborted();
 }
+
+// ---- payloads that the router does not read --------------------------------------------------------------
+
+#[test]
+fn what_hides_a_payload_passes_untouched_in_events_calls_and_results_also_if_it_is_not_text() {
+    for (from, to) in FORMATS.iter().flat_map(|from| FORMATS.map(|to| (*from, to))) {
+        let house = House::new();
+        let (mut one, mut other) = (house.join(from), house.join(to));
+        let options = json!({
+            "ppt_scheme": "x_s", "ppt_cipher": "c", "ppt_hops": [1, -2, true, {"k": "v"}],
+            "enc_algo": "cryptobox", "enc_key": "\u{0}AQID", "enc_n": 1,
+        });
+        let hidden = "\u{0}EOP/kFMHXFJvX8BtT+N82w==";
+        other.subscribe("a", "exact");
+        one.say(json!([16, 1, options, "a", [hidden]]));
+        let event = other.hear();
+        assert_eq!((&event[3], &event[4]), (&options, &json!([hidden])), "{from:?} {to:?}");
+        other.register("p", "exact");
+        one.say(json!([48, 2, options, "p", [hidden]]));
+        let invocation = other.hear();
+        assert_eq!((&invocation[3], &invocation[4]), (&options, &json!([hidden])));
+        other.say(json!([70, invocation[1], options, [hidden]]));
+        assert_eq!(one.hear(), json!([50, 2, options, [hidden]]));
+        // The older form: bytes in the place of all arguments.
+        one.say(json!([16, 3, {"enc_algo": "x_mine", "enc_key": "\u{0}/w=="}, "a", hidden]));
+        let event = other.hear();
+        assert_eq!((&event[3]["enc_key"], &event[4]), (&json!("\u{0}/w=="), &json!(hidden)));
+    }
+}

@@ -18,14 +18,29 @@ use crate::core::eligibility::Eligibility;
 use crate::core::name::Name;
 use crate::metrics;
 
-/// Named text that travels with a payload, in the order in which it was given.
+/// What travels with a payload by name, in the order in which it was given.
 ///
 /// STOMP's user headers and WAMP's payload options (`ppt_*`, `enc_*`) are both of this kind. The first of
-/// two equal names counts.
+/// two equal names counts. Nearly all of them are text; what is not comes through for its own language only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Attributes(Option<Arc<[Attribute]>>);
+pub struct Attributes(Option<Arc<[Named]>>);
 
-type Attribute = (Box<str>, Box<str>);
+type Named = (Box<str>, Attribute);
+
+/// What an attribute says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attribute {
+    /// Text, for everybody.
+    Text(Box<str>),
+    /// A value of one language, encoded as that language likes it.
+    Foreign(Bytes),
+}
+
+impl From<&str> for Attribute {
+    fn from(text: &str) -> Attribute {
+        Attribute::Text(text.into())
+    }
+}
 
 impl Attributes {
     /// The value of the first attribute of that name.
@@ -33,9 +48,17 @@ impl Attributes {
         self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
-    /// All of them, in order.
+    /// All that are text, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().flat_map(|list| list.iter().map(|(name, value)| (&**name, &**value)))
+        self.all().filter_map(|(name, value)| match value {
+            Attribute::Text(text) => Some((name, &**text)),
+            Attribute::Foreign(_) => None,
+        })
+    }
+
+    /// All of them, in order.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Attribute)> {
+        self.0.iter().flat_map(|list| list.iter().map(|(name, value)| (&**name, value)))
     }
 
     /// True when there are none.
@@ -45,11 +68,15 @@ impl Attributes {
 
     /// The bytes that they hold, for accounting.
     pub fn bytes(&self) -> usize {
-        self.iter().map(|(name, value)| name.len() + value.len() + 32).sum()
+        let length = |value: &Attribute| match value {
+            Attribute::Text(text) => text.len(),
+            Attribute::Foreign(bytes) => bytes.len(),
+        };
+        self.all().map(|(name, value)| name.len() + length(value) + size_of::<Named>()).sum()
     }
 }
 
-impl<N: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(N, V)> for Attributes {
+impl<N: Into<Box<str>>, V: Into<Attribute>> FromIterator<(N, V)> for Attributes {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Attributes {
         let list: Vec<_> = pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         Attributes(if list.is_empty() { None } else { Some(list.into()) })

@@ -236,7 +236,15 @@ fn router_roles() -> Roles {
                 Feature::PublisherIdentification,
                 Feature::PatternBasedSubscription,
                 Feature::EventRetention,
+                Feature::PayloadPassthruMode,
             ],
         )
-        .with(Role::Dealer, &[Feature::PatternBasedRegistration, Feature::ProgressiveCallResults])
+        .with(
+            Role::Dealer,
+            &[
+                Feature::PatternBasedRegistration,
+                Feature::ProgressiveCallResults,
+                Feature::PayloadPassthruMode,
+            ],
+        )
 }
