@@ -165,3 +165,106 @@ fn what_hides_a_payload_passes_untouched_in_events_calls_and_results_also_if_it_
         assert_eq!((&event[3]["enc_key"], &event[4]), (&json!("\u{0}/w=="), &json!(hidden)));
     }
 }
+
+// ---- testaments ------------------------------------------------------------------------------------------
+
+fn add_testament(client: &mut Client, args: Value, kwargs: Value) -> Value {
+    client.ask(json!([48, 5, {}, "wamp.session.add_testament", args, kwargs]))
+}
+
+#[test]
+fn testaments_are_published_when_a_session_ends_however_it_ends() {
+    for format in FORMATS {
+        for ends_well in [true, false] {
+            let house = House::new();
+            let (mut client, mut heir) = (house.login(format, "joe"), house.join(Format::Json));
+            client.subscribe("", "prefix");
+            heir.subscribe("", "prefix");
+            let args = json!([1, {"k": [null]}]);
+            let done = json!([50, 5, {}]);
+            assert_eq!(add_testament(&mut client, json!(["a.b", args, {"x": 1}]), json!({})), done);
+            let late =
+                json!({"scope": "destroyed", "publish_options": {"disclose_me": true, "ppt_scheme": "x"}});
+            assert_eq!(add_testament(&mut client, json!(["a.c", [], {}]), late), done);
+            let first = json!({"scope": "detached", "publish_options": null});
+            assert_eq!(add_testament(&mut client, json!(["a.d"]), first), done);
+            heir.hears_nothing();
+            if ends_well {
+                client.say(json!([6, {}, "wamp.close.normal"]));
+            }
+            let id = client.id;
+            drop(client);
+            let event = heir.hear();
+            assert_eq!((&event[3], event.get(4)), (&json!({"topic": "a.d"}), None));
+            let event = heir.hear();
+            assert_eq!(event.as_array().unwrap()[3..], [json!({"topic": "a.b"}), args, json!({"x": 1})]);
+            let event = heir.hear();
+            let details = json!({
+                "topic": "a.c", "publisher": id, "publisher_authid": "joe", "publisher_authrole": "user",
+                "ppt_scheme": "x",
+            });
+            assert_eq!((&event[3], event.get(4)), (&details, None));
+            heir.hears_nothing();
+        }
+    }
+}
+
+#[test]
+fn testaments_are_flushed_by_scope() {
+    for (flushed, left) in [(json!({}), "detached"), (json!({"scope": "detached"}), "destroyed")] {
+        let house = House::new();
+        let (mut client, mut heir) = (house.join(Format::MsgPack), house.join(Format::Json));
+        heir.subscribe("", "prefix");
+        for scope in ["detached", "destroyed"] {
+            add_testament(&mut client, json!([scope]), json!({"scope": scope}));
+        }
+        let flush = json!([48, 6, {}, "wamp.session.flush_testaments", [], flushed]);
+        assert_eq!(client.ask(flush), json!([50, 6, {}]));
+        drop(client);
+        assert_eq!(heir.hear()[3]["topic"], json!(left));
+        heir.hears_nothing();
+    }
+}
+
+#[test]
+fn a_testament_keeps_to_its_options() {
+    let house = House::new();
+    let (mut client, mut heir) = (house.join(Format::Json), house.join(Format::Json));
+    heir.subscribe("a", "exact");
+    let options = json!({"publish_options": {"retain": true, "eligible_authrole": ["admin"]}});
+    add_testament(&mut client, json!(["a", ["bye"]]), options);
+    drop(client);
+    heir.hears_nothing();
+    let mut root = house.login(Format::Json, "root");
+    root.ask(json!([32, 1, {"get_retained": true}, "a"]));
+    assert_eq!(root.hear()[4], json!(["bye"]));
+}
+
+#[test]
+fn a_testament_that_could_not_be_published_is_refused_at_once() {
+    let house = House::new();
+    let mut client = house.join(Format::Cbor);
+    let bad = "wamp.error.invalid_argument";
+    for (args, kwargs, uri) in [
+        (json!([]), json!({}), bad),
+        (json!([1]), json!({}), bad),
+        (json!(["a", 1]), json!({}), bad),
+        (json!(["a", [], []]), json!({}), bad),
+        (json!(["a", [], {}, 1]), json!({}), bad),
+        (json!(["a"]), json!({"scope": "tomorrow"}), bad),
+        (json!(["a"]), json!({"scope": 1}), bad),
+        (json!(["a"]), json!({"publish_options": 1}), bad),
+        (json!(["a"]), json!({"publish_options": {"eligible": "x"}}), bad),
+        (json!(["a b"]), json!({}), "wamp.error.invalid_uri"),
+        (json!(["wamp.a"]), json!({}), "wamp.error.invalid_uri"),
+        (json!(["a", ["x".repeat(70_000)]]), json!({}), "tandem.error.limit_reached"),
+    ] {
+        let error = add_testament(&mut client, args.clone(), kwargs);
+        assert_eq!(error_of(&error), (48, 5, uri), "{args}");
+    }
+    for _ in 0..16 {
+        assert_eq!(add_testament(&mut client, json!(["a"]), json!({}))[0], json!(50));
+    }
+    let error = add_testament(&mut client, json!(["a"]), json!({}));
+    assert_eq!(error_of(&error), (48, 5, "tandem.error.limit_reached"));
+}

@@ -40,7 +40,7 @@ fn welcome_says_who_the_client_is_and_what_the_router_can_do() {
                 "authprovider": "static", "agent": "tandem/test",
                 "roles": {
                     "broker": {"features": {"subscriber_blackwhite_listing": true, "publisher_exclusion": true, "publisher_identification": true, "event_retention": true, "pattern_based_subscription": true, "payload_passthru_mode": true}},
-                    "dealer": {"features": {"pattern_based_registration": true, "progressive_call_results": true, "payload_passthru_mode": true}},
+                    "dealer": {"features": {"pattern_based_registration": true, "progressive_call_results": true, "testament_meta_api": true, "payload_passthru_mode": true}},
                 },
             })
         );

@@ -83,6 +83,17 @@ impl<N: Into<Box<str>>, V: Into<Attribute>> FromIterator<(N, V)> for Attributes 
     }
 }
 
+/// Something to publish or to put into a queue.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The topic or queue.
+    pub name: Name,
+    /// The application's data.
+    pub payload: Payload,
+    /// What travels with it.
+    pub attributes: Attributes,
+}
+
 /// How the wire should carry a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -18,6 +18,7 @@ pub mod protocol;
 pub mod queues;
 pub mod realm;
 pub mod retained;
+pub mod testament;
 pub mod topics;
 
 #[cfg(test)]

@@ -12,17 +12,17 @@ use std::task::Waker;
 
 use parking_lot::Mutex;
 
-use tandem_protocols::payload::Payload;
-
 use crate::core::access::{self, Action, Principal, REPLY_PREFIX, Refusal};
 use crate::core::budget::Budget;
 use crate::core::calls::{Answered, CallTerms, Caller, Calls};
 use crate::core::mailbox::Mailbox;
-use crate::core::message::{Attributes, Encodings, Publication, SessionId};
+pub use crate::core::message::Outgoing;
+use crate::core::message::{Encodings, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
 use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, Settlement, Step};
 use crate::core::retained::RetainedLimits;
+use crate::core::testament::{Scope, Testaments};
 use crate::core::topics::{PublishTerms, Receiver, Retain, Sink, Subscriber, Topics};
 use crate::metrics;
 
@@ -132,6 +132,7 @@ impl Realm {
             registrations: Vec::new(),
             consumers: BTreeMap::new(),
             last_consumer: 0,
+            testaments: None,
         })
     }
 
@@ -147,17 +148,6 @@ impl Realm {
     fn random_id(&self) -> u64 {
         ((self.entropy)() & (ID_MAX - 1)) + 1
     }
-}
-
-/// Something to publish or to put into a queue.
-#[derive(Clone, Debug)]
-pub struct Outgoing {
-    /// The topic or queue.
-    pub name: Name,
-    /// The application's data.
-    pub payload: Payload,
-    /// What travels with it.
-    pub attributes: Attributes,
 }
 
 /// One step of a transaction.
@@ -182,6 +172,8 @@ pub struct Member {
     registrations: Vec<RegistrationId>,
     consumers: BTreeMap<ConsumerId, Consumption>,
     last_consumer: u64,
+    /// Few sessions have any.
+    testaments: Option<Box<Testaments>>,
 }
 
 #[derive(Debug)]
@@ -285,6 +277,32 @@ impl Member {
             }
         };
         Ok(publication.id)
+    }
+
+    /// Publishes to a topic when the session ends.
+    pub fn add_testament(
+        &mut self,
+        scope: Scope,
+        outgoing: Outgoing,
+        terms: PublishTerms,
+    ) -> Result<(), Refusal> {
+        access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
+        self.testaments.get_or_insert_default().add(scope, outgoing, terms)
+    }
+
+    /// Forgets what was to be published when the session ends in that way.
+    pub fn flush_testaments(&mut self, scope: Scope) {
+        if let Some(testaments) = &mut self.testaments {
+            testaments.flush(scope);
+        }
+    }
+
+    fn execute_testaments(&mut self) {
+        let testaments = self.testaments.take().map(|testaments| *testaments).unwrap_or_default();
+        for (outgoing, terms) in testaments.into_order() {
+            // Permissions may have changed since, and what is retained has its limits: nobody is left to be told.
+            let _published_or_refused = self.publish_under(outgoing, terms);
+        }
     }
 
     /// Puts a message into a queue, and gives its number.
@@ -465,7 +483,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let Member { realm, id, .. } = self;
+        let Member { realm, id, .. } = &*self;
         for subscription in &self.subscriptions {
             realm.topics.unsubscribe(*subscription, Subscriber { session: *id, binding: 0 });
         }
@@ -476,7 +494,9 @@ impl Drop for Member {
             realm.queues.leave(queue, ConsumerKey { session: *id, consumer: *consumer });
         }
         realm.calls.leave(*id);
-        realm.sessions.lock().remove(id);
+        // Not for this session, which takes nothing any more, but while it is one.
+        self.execute_testaments();
+        self.realm.sessions.lock().remove(&self.id);
         metrics::SESSIONS.add(-1);
     }
 }
@@ -488,6 +508,7 @@ mod tests {
     use super::*;
     use crate::core::calls::CANCELED;
     use crate::core::mailbox::Inbox;
+    use crate::core::message::Attributes;
     use crate::core::testing::{UNIT, exact, large_mailbox, name, payload, take};
 
     const CREDIT: Credit = Credit { messages: 2, bytes: 1 << 20 };

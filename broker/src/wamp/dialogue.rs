@@ -1,8 +1,10 @@
 //! What the messages of a peer that was let in ask for, and what the house has for it: who deals with what.
 
+mod procedure;
 mod pubsub;
 mod queue;
 mod rpc;
+mod testament;
 
 use std::cell::Cell;
 use std::task::Waker;

@@ -244,6 +244,7 @@ fn router_roles() -> Roles {
             &[
                 Feature::PatternBasedRegistration,
                 Feature::ProgressiveCallResults,
+                Feature::TestamentMetaApi,
                 Feature::PayloadPassthruMode,
             ],
         )
