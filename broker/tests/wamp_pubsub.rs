@@ -268,3 +268,87 @@ fn a_testament_that_could_not_be_published_is_refused_at_once() {
     let error = add_testament(&mut client, json!(["a"]), json!({}));
     assert_eq!(error_of(&error), (48, 5, "tandem.error.limit_reached"));
 }
+
+// ---- the history of events -------------------------------------------------------------------------------
+
+fn get_events(client: &mut Client, subscription: u64, kwargs: Value) -> Value {
+    client.ask(json!([48, 5, {}, "wamp.subscription.get_events", [subscription], kwargs]))
+}
+
+#[test]
+fn a_subscription_can_be_asked_for_its_past() {
+    for (from, to) in FORMATS.iter().flat_map(|from| FORMATS.map(|to| (*from, to))) {
+        let house = House::with_history();
+        let mut publisher = house.login(from, "joe");
+        let publish = |publisher: &mut Client, options: Value, topic: &str, args: Value, kwargs: Value| {
+            let mut options = options;
+            options["acknowledge"] = json!(true);
+            publisher.ask(json!([16, 1, options, topic, args, kwargs]))[2].as_u64().unwrap()
+        };
+        let one =
+            publish(&mut publisher, json!({"disclose_me": true}), "h.a", json!([1, [2]]), json!({"k": 1}));
+        let two = publish(&mut publisher, json!({}), "h.b", json!([]), json!({}));
+        let three = publish(&mut publisher, json!({"exclude_authid": ["ann"]}), "h.a", json!([3]), json!({}));
+        publish(&mut publisher, json!({"exclude": [5]}), "h.a", json!(["never"]), json!({}));
+        publish(&mut publisher, json!({}), "g.a", json!(["elsewhere"]), json!({}));
+        let mut client = house.join(to);
+        let (all, exact) = (client.subscribe("h.", "prefix"), client.subscribe("h.a", "exact"));
+        let details = json!({
+            "topic": "h.a", "publisher": publisher.id, "publisher_authid": "joe", "publisher_authrole": "user",
+        });
+        assert_eq!(
+            get_events(&mut client, all, json!({"limit": 2}))[3],
+            json!([
+                {"timestamp": "2000-01-01T00:00:00.000Z", "subscription": all, "publication": one,
+                    "details": details, "args": [1, [2]], "kwargs": {"k": 1}},
+                {"timestamp": "2000-01-01T00:00:01.000Z", "subscription": all, "publication": two,
+                    "details": {"topic": "h.b"}},
+            ])
+        );
+        let mut ids = |subscription, query| {
+            let result = get_events(&mut client, subscription, query);
+            let events = result.get(3).and_then(Value::as_array).cloned().unwrap_or_default();
+            events.iter().map(|event| event["publication"].as_u64().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(exact, json!({})), [one, three]);
+        assert_eq!(ids(all, json!({"reverse": true})), [three, two, one]);
+        assert_eq!(ids(all, json!({"topic": "h.b", "limit": null})), [two]);
+        assert_eq!(ids(all, json!({"after_time": "2000-01-01T00:00:00.000Z"})), [two, three]);
+        assert_eq!(
+            ids(all, json!({"from_time": "2000-01-01T00:00:01:000Z", "before_time": "2000-01-01T00:00:02Z"})),
+            [two]
+        );
+        assert_eq!(ids(all, json!({"after_publication": one, "until_publication": two})), [two]);
+        assert_eq!(ids(all, json!({"limit": 0})), [0; 0]);
+        let mut ann = house.login(to, "ann");
+        assert_eq!(get_events(&mut ann, exact, json!({}))[3].as_array().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_history_that_is_not_kept_or_is_asked_for_wrongly_is_an_error() {
+    let house = House::with_history();
+    let mut client = house.connect(Format::Json);
+    let welcome = client.ask(hello(json!({"roles": {"caller": {}}})));
+    assert_eq!(welcome[2]["roles"]["broker"]["features"]["event_history"], json!(true));
+    let (kept, other) = (client.subscribe("h.a", "exact"), client.subscribe("g", "exact"));
+    let wider = client.subscribe("h", "prefix");
+    for (subscription, query, uri) in [
+        (other, json!({}), "wamp.error.history_unavailable"),
+        (wider, json!({}), "wamp.error.history_unavailable"),
+        (99, json!({}), "wamp.error.no_such_subscription"),
+        (0, json!({}), "wamp.error.invalid_argument"),
+        (kept, json!({"limit": -1}), "wamp.error.invalid_argument"),
+        (kept, json!({"reverse": 1}), "wamp.error.invalid_argument"),
+        (kept, json!({"from_time": "yesterday"}), "wamp.error.invalid_argument"),
+        (kept, json!({"until_publication": "x"}), "wamp.error.invalid_argument"),
+        (kept, json!({"topic": 1}), "wamp.error.invalid_argument"),
+    ] {
+        let error = get_events(&mut client, subscription, query.clone());
+        assert_eq!(error_of(&error), (48, 5, uri), "{subscription} {query}");
+    }
+    let mut client = House::new().join(Format::Json);
+    let subscription = client.subscribe("h.a", "exact");
+    let error = get_events(&mut client, subscription, json!({}));
+    assert_eq!(error_of(&error), (48, 5, "wamp.error.history_unavailable"));
+}

@@ -117,6 +117,9 @@ pub enum Refusal {
     /// The session does not hold such a subscription.
     #[error("no such subscription")]
     NoSuchSubscription,
+    /// Nothing of the past is kept for the subscription.
+    #[error("no history is kept for the subscription")]
+    HistoryUnavailable,
     /// The session does not hold such a registration.
     #[error("no such registration")]
     NoSuchRegistration,

@@ -9,6 +9,7 @@ pub mod access;
 pub mod budget;
 pub mod calls;
 pub mod eligibility;
+pub mod history;
 pub mod index;
 pub mod mailbox;
 pub mod message;

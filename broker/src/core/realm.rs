@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::core::access::{self, Action, Principal, REPLY_PREFIX, Refusal};
 use crate::core::budget::Budget;
 use crate::core::calls::{Answered, CallTerms, Caller, Calls};
+use crate::core::history::{History, Past, Query};
 use crate::core::mailbox::Mailbox;
 pub use crate::core::message::Outgoing;
 use crate::core::message::{Encodings, Publication, SessionId};
@@ -72,16 +73,26 @@ impl fmt::Debug for Realm {
 impl Realm {
     /// An empty realm.
     pub fn new(name: &str, limits: RealmLimits, entropy: Entropy) -> Arc<Realm> {
-        Arc::new(Realm {
+        Arc::new(Realm::empty(name, limits, entropy, Topics::new(limits.retained)))
+    }
+
+    /// An empty realm that will remember what is published.
+    pub fn with_history(name: &str, limits: RealmLimits, entropy: Entropy, history: History) -> Arc<Realm> {
+        let topics = Topics::new(limits.retained).with_history(history);
+        Arc::new(Realm::empty(name, limits, entropy, topics))
+    }
+
+    fn empty(name: &str, limits: RealmLimits, entropy: Entropy, topics: Topics) -> Realm {
+        Realm {
             name: name.into(),
             entropy,
             sessions: Mutex::default(),
-            topics: Topics::new(limits.retained),
+            topics,
             calls: Calls::default(),
             queues: Queues::new(limits.queues),
             budget: Budget::new(limits.in_flight_bytes_max),
             limits,
-        })
+        }
     }
 
     /// Its name.
@@ -236,6 +247,16 @@ impl Member {
         self.subscriptions.swap_remove(place);
         self.realm.topics.unsubscribe(id, self.subscriber(0));
         Ok(())
+    }
+
+    /// What was published in the past to the topics of a subscription, whoever holds it, as far as this session
+    /// may subscribe to it.
+    pub fn history(&self, subscription: SubscriptionId, query: &Query) -> Result<Vec<Past>, Refusal> {
+        let topics = &self.realm.topics;
+        let pattern = topics.pattern(subscription).ok_or(Refusal::NoSuchSubscription)?;
+        access::check(&self.principal, Action::Subscribe, pattern.as_str())?;
+        let past = topics.history().and_then(|history| history.query(&pattern, &self.principal, query));
+        past.ok_or(Refusal::HistoryUnavailable)
     }
 
     /// Subscribes to topics with acknowledgement: through a queue of its own that is bound to them.

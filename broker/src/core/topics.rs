@@ -9,6 +9,7 @@ use parking_lot::{RwLock, RwLockWriteGuard};
 
 use crate::core::access::{Principal, Refusal};
 use crate::core::eligibility::Eligibility;
+use crate::core::history::History;
 use crate::core::index::Index;
 use crate::core::mailbox::{Mailbox, Pushed};
 use crate::core::message::{Publication, SessionId};
@@ -50,6 +51,7 @@ pub struct Subscriber {
 #[derive(Debug, Default)]
 pub struct Topics {
     state: RwLock<State>,
+    history: Option<History>,
 }
 
 #[derive(Debug, Default)]
@@ -95,7 +97,17 @@ impl Topics {
     /// No subscriptions yet, and nothing kept.
     pub fn new(limits: RetainedLimits) -> Topics {
         let state = State { retained: Retained::new(limits), ..State::default() };
-        Topics { state: RwLock::new(state) }
+        Topics { state: RwLock::new(state), history: None }
+    }
+
+    /// The same topics with a history.
+    pub fn with_history(self, history: History) -> Topics {
+        Topics { history: Some(history), ..self }
+    }
+
+    /// The history, if one is kept of some.
+    pub fn history(&self) -> Option<&History> {
+        self.history.as_ref()
     }
 
     /// Adds a subscriber, as [`Topics::subscribe_and_replay`] does, without what was kept.
@@ -170,6 +182,7 @@ impl Topics {
     /// exact patterns first, then prefixes from short to long, then wildcards; not to who is excluded and
     /// not to whom its lists keep it from. Never waits. Says how many took it.
     pub fn publish(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
+        self.record(publication);
         self.state.read().publish(publication, exclude)
     }
 
@@ -186,8 +199,15 @@ impl Topics {
             Retain::Set => state.retained.set(publication)?,
             Retain::Remove => state.retained.remove(&publication.name),
         }
+        self.record(publication);
         // Whoever subscribes now gets it either from what is kept or as an event, not both.
         Ok(RwLockWriteGuard::downgrade(state).publish(publication, exclude))
+    }
+
+    fn record(&self, publication: &Publication) {
+        if let Some(history) = &self.history {
+            history.record(publication);
+        }
     }
 
     /// The number of the subscription to this very pattern, if there is one.

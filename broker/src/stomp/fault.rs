@@ -109,6 +109,7 @@ impl From<Refusal> for Fault {
             | Refusal::NoSuchProcedure(_)
             | Refusal::Unavailable(_)
             | Refusal::NoSuchSubscription
+            | Refusal::HistoryUnavailable
             | Refusal::NoSuchRegistration
             | Refusal::NoSuchDelivery => Reason::NotFound.as_str(),
             Refusal::TooMany(..) | Refusal::TooManyPatterns(_) | Refusal::RequestInUse(_) => LIMIT_REACHED,

@@ -1,5 +1,6 @@
 //! What the messages of a peer that was let in ask for, and what the house has for it: who deals with what.
 
+mod history;
 mod procedure;
 mod pubsub;
 mod queue;

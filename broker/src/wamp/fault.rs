@@ -76,6 +76,7 @@ pub(super) fn uri(refusal: &Refusal) -> &'static str {
         Refusal::ProcedureExists(_) => error::PROCEDURE_ALREADY_EXISTS,
         Refusal::Unavailable(_) => error::UNAVAILABLE,
         Refusal::NoSuchSubscription => error::NO_SUCH_SUBSCRIPTION,
+        Refusal::HistoryUnavailable => error::HISTORY_UNAVAILABLE,
         Refusal::NoSuchRegistration => error::NO_SUCH_REGISTRATION,
         Refusal::NoSuchDelivery => NO_SUCH_DELIVERY,
         Refusal::RequestInUse(_) => error::PROTOCOL_VIOLATION,

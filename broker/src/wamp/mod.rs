@@ -14,6 +14,7 @@ mod opening;
 mod protocol;
 mod session;
 mod settings;
+mod timestamp;
 mod voice;
 
 pub use self::protocol::Wamp;

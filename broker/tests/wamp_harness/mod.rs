@@ -16,8 +16,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use tandem_broker::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal, Refusal};
+use tandem_broker::core::history::{History, HistoryRule};
 use tandem_broker::core::mailbox::{Bounds, Inbox, Mailbox, Overflow, cost, mailbox};
 use tandem_broker::core::message::{Frame, Kind};
+use tandem_broker::core::name::Pattern;
 use tandem_broker::core::parcel::Parcel;
 use tandem_broker::core::protocol::{Close, Output, Protocol, Reason, Session};
 use tandem_broker::core::queues::QueueLimits;
@@ -80,7 +82,22 @@ impl House {
 
     pub fn with(limits: RealmLimits, anonymous: bool) -> House {
         let counter = AtomicU64::new(1 << 40);
-        let realm = Realm::new("realm1", limits, Arc::new(move || counter.fetch_add(1, Ordering::Relaxed)));
+        let entropy = Arc::new(move || counter.fetch_add(1, Ordering::Relaxed));
+        House::of(Realm::new("realm1", limits, entropy), anonymous)
+    }
+
+    /// A house that remembers what is published below `h.`: one event each second, from 2000 on.
+    pub fn with_history() -> House {
+        let counter = AtomicU64::new(1 << 40);
+        let entropy = Arc::new(move || counter.fetch_add(1, Ordering::Relaxed));
+        let rule = HistoryRule { pattern: Pattern::prefix("h.").unwrap(), events_max: 100 };
+        let seconds = AtomicU64::new(0);
+        let clock = move || 946_684_800_000 + seconds.fetch_add(1000, Ordering::Relaxed);
+        let history = History::new(&[rule], Arc::new(clock));
+        House::of(Realm::with_history("realm1", limits(), entropy, history), true)
+    }
+
+    fn of(realm: Arc<Realm>, anonymous: bool) -> House {
         let users = Arc::new(Users { anonymous });
         let protocol = Wamp::new(WampSettings {
             realms: vec![realm.clone()],

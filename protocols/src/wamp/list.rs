@@ -121,6 +121,29 @@ pub fn encode_list(format: Format, elements: &[Element<'_>]) -> Bytes {
     })
 }
 
+/// Writes a dictionary.
+pub fn encode_dict(format: Format, entries: &[(&str, Element<'_>)]) -> Bytes {
+    match format {
+        Format::Json => fill_dict(JsonWriter::new(Vec::new()), entries).into_inner(),
+        Format::MsgPack => fill_dict(MsgPackWriter::new(Vec::new()), entries).into_inner(),
+        Format::Cbor => fill_dict(CborWriter::new(Vec::new()), entries).into_inner(),
+    }
+    .into()
+}
+
+fn fill_dict<W: Writer>(mut writer: W, entries: &[(&str, Element<'_>)]) -> W {
+    writer.dict(entries.len());
+    for (key, element) in entries {
+        writer.key(key);
+        match element {
+            Element::Value(value) => write_value(&mut writer, value),
+            Element::Encoded(bytes) => Writer::raw(&mut writer, bytes),
+        }
+    }
+    writer.end_dict();
+    writer
+}
+
 /// What a list is filled with, whatever its format.
 trait Fill {
     fn value(&mut self, value: &Value);
@@ -163,6 +186,20 @@ mod tests {
 
     fn in_format(format: Format, json: &str) -> Bytes {
         transcode(Format::Json, format, json.as_bytes(), &Limits::DEFAULT).unwrap()
+    }
+
+    #[test]
+    fn a_dictionary_holds_values_and_what_is_encoded_already() {
+        for format in FORMATS {
+            let (number, list) = (Value::from(7_u64), in_format(format, "[1,{}]"));
+            let entries = [
+                ("a", Element::Value(&number)),
+                ("b", Element::Encoded(&list)),
+                ("c", Element::Value(&number)),
+            ];
+            assert_eq!(encode_dict(format, &entries), in_format(format, r#"{"a":7,"b":[1,{}],"c":7}"#));
+            assert_eq!(encode_dict(format, &[]), in_format(format, "{}"));
+        }
     }
 
     #[test]

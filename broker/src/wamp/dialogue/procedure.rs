@@ -36,6 +36,7 @@ impl Dialogue {
         match procedure {
             "wamp.session.add_testament" => self.add_testament(request, outgoing, voice)?,
             "wamp.session.flush_testaments" => self.flush_testaments(request, outgoing, voice)?,
+            "wamp.subscription.get_events" => self.get_events(request, outgoing, voice)?,
             _ => return Ok(false),
         }
         Ok(true)

@@ -173,19 +173,25 @@ impl Dialogue {
 fn event(
     publication: &Publication,
     subscription: SubscriptionId,
-    mut details: Dict,
+    details: Dict,
     voice: &Voice,
 ) -> Result<Message, Unconvertible> {
+    let details = self::details(publication, details);
+    let payload = luggage::content(&publication.payload, voice.format)?;
+    let (subscription, number) = (id(subscription.0), id(publication.id));
+    let bytes = codec::encode_event(voice.format, subscription, number, &details, &payload);
+    Ok(voice.wrap(bytes.expect("the payload was converted, and is below 4 GiB")))
+}
+
+/// What the details of an event say of its publication, after these.
+pub(in crate::wamp) fn details(publication: &Publication, mut details: Dict) -> Dict {
     if let Some(publisher) = &publication.disclosed {
         details.insert("publisher", publication.publisher.0);
         details.insert("publisher_authid", &*publisher.id);
         details.insert("publisher_authrole", &*publisher.role);
     }
     luggage::unpack(&publication.attributes, &mut details);
-    let payload = luggage::content(&publication.payload, voice.format)?;
-    let (subscription, number) = (id(subscription.0), id(publication.id));
-    let bytes = codec::encode_event(voice.format, subscription, number, &details, &payload);
-    Ok(voice.wrap(bytes.expect("the payload was converted, and is below 4 GiB")))
+    details
 }
 
 /// The terms that a publisher asks for.
