@@ -6,6 +6,8 @@ mod wamp_harness;
 
 use serde_json::{Value, json};
 
+use tandem_broker::core::access::SessionId;
+use tandem_broker::core::parcel::SubscriptionId;
 use tandem_protocols::payload::Format;
 
 use wamp_harness::*;
@@ -351,4 +353,26 @@ fn a_history_that_is_not_kept_or_is_asked_for_wrongly_is_an_error() {
     let subscription = client.subscribe("h.a", "exact");
     let error = get_events(&mut client, subscription, json!({}));
     assert_eq!(error_of(&error), (48, 5, "wamp.error.history_unavailable"));
+}
+
+// ---- subscriptions that are taken away -------------------------------------------------------------------
+
+#[test]
+fn a_subscriber_is_told_that_its_subscription_was_revoked_and_may_subscribe_again() {
+    for format in FORMATS {
+        let house = House::new();
+        let (mut client, mut publisher) = (house.join(format), house.join(Format::Json));
+        let subscription = client.subscribe("a", "exact");
+        assert!(house.realm.topics().revoke(SubscriptionId(subscription), SessionId(client.id)));
+        publisher.say(json!([16, 1, {}, "a"]));
+        let details = json!({"subscription": subscription, "reason": "wamp.subscription.revoked"});
+        assert_eq!(client.hear(), json!([35, 0, details]));
+        let error = client.ask(json!([34, 2, subscription]));
+        assert_eq!(error_of(&error), (34, 2, "wamp.error.no_such_subscription"));
+        let again = client.subscribe("a", "exact");
+        // The peer ends it while it is taken away: it is told once.
+        assert!(house.realm.topics().revoke(SubscriptionId(again), SessionId(client.id)));
+        assert_eq!(client.ask(json!([34, 3, again])), json!([35, 3]));
+        client.hears_nothing();
+    }
 }

@@ -117,6 +117,9 @@ pub enum Refusal {
     /// The session does not hold such a subscription.
     #[error("no such subscription")]
     NoSuchSubscription,
+    /// The house took a subscription away.
+    #[error("the subscription was revoked")]
+    Revoked,
     /// Nothing of the past is kept for the subscription.
     #[error("no history is kept for the subscription")]
     HistoryUnavailable,

@@ -111,6 +111,7 @@ impl Mailbox {
             | Parcel::Retained { .. }
             | Parcel::Delivery(_)
             | Parcel::Invocation(_)
+            | Parcel::Revoked { .. }
             | Parcel::Interrupt { .. }
             | Parcel::Outcome(_)
             | Parcel::Authenticated(_)
@@ -276,6 +277,7 @@ pub fn cost(parcel: &Parcel) -> usize {
         }
         // The message itself is kept by its topic in any case.
         Parcel::Retained { .. }
+        | Parcel::Revoked { .. }
         | Parcel::Interrupt { .. }
         | Parcel::Authenticated(_)
         | Parcel::Farewell(_) => 64,

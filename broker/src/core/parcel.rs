@@ -39,6 +39,11 @@ pub enum Parcel {
         /// What the session said in asking, to tell apart who in it asked.
         tag: u64,
     },
+    /// A subscription was taken away from the session.
+    Revoked {
+        /// The subscription.
+        subscription: SubscriptionId,
+    },
     /// A message from a queue.
     Delivery(Delivery),
     /// A call to answer.

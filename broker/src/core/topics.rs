@@ -178,6 +178,22 @@ impl Topics {
         removed.is_some()
     }
 
+    /// Takes a session's plain subscription away, and tells it. True when it was there.
+    pub fn revoke(&self, id: SubscriptionId, session: SessionId) -> bool {
+        let subscriber = Subscriber { session, binding: 0 };
+        let receiver = {
+            let state = self.state.read();
+            let subscription = state.subscriptions.get(&id);
+            subscription.and_then(|subscription| subscription.subscribers.get(&subscriber).cloned())
+        };
+        // Told only by whoever took it: the session may end it at the same time.
+        let revoked = receiver.filter(|_| self.unsubscribe(id, subscriber));
+        if let Some(Receiver { sink: Sink::Mailbox(mailbox), .. }) = &revoked {
+            mailbox.push(Parcel::Revoked { subscription: id });
+        }
+        revoked.is_some()
+    }
+
     /// Hands a publication to every subscriber whose pattern matches its name, once per subscription:
     /// exact patterns first, then prefixes from short to long, then wildcards; not to who is excluded and
     /// not to whom its lists keep it from. Never waits. Says how many took it.
@@ -400,6 +416,23 @@ mod tests {
         assert_eq!((topics.get(&exact("a.b")), topics.pattern(first)), (None, None));
         assert_eq!(topics.publish(&publication("a.b", 1), None), 0);
         assert_ne!(subscribe(&topics, &exact("a.b"), 1).0, first);
+    }
+
+    #[test]
+    fn a_subscription_is_revoked_once_and_its_holder_is_told_after_its_last_event() {
+        let topics = Topics::default();
+        let (id, mut inbox) = subscribe(&topics, &exact("a.b"), 1);
+        let (_, mut other) = subscribe(&topics, &exact("a.b"), 2);
+        topics.publish(&publication("a.b", 1), None);
+        assert!(topics.revoke(id, SessionId(1)));
+        assert!(!topics.revoke(id, SessionId(1)) && !topics.revoke(SubscriptionId(99), SessionId(2)));
+        topics.publish(&publication("a.b", 2), None);
+        let told = take(&mut inbox);
+        assert!(
+            matches!(told[..], [Parcel::Event { .. }, Parcel::Revoked { subscription }] if subscription == id)
+        );
+        assert_eq!(events(&mut other), [(id, 1), (id, 2)]);
+        assert!(topics.revoke(id, SessionId(2)) && topics.is_empty());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::task::Waker;
 use tandem_protocols::stomp::error::{Reason, Violation};
 use tandem_protocols::stomp::frame::{Command, Frame};
 
+use crate::core::access::Refusal;
 use crate::core::name::Name;
 use crate::core::parcel::Parcel;
 use crate::core::realm::{Member, Operation, Outgoing};
@@ -117,6 +118,8 @@ impl Dialogue {
             Parcel::Outcome(outcome) => self.conclude(*outcome, voice),
             // There is no word for it in STOMP. An answer that comes all the same is ignored.
             Parcel::Interrupt { .. } => {}
+            // The language has no other word for it.
+            Parcel::Revoked { .. } => return Err(Refusal::Revoked.into()),
             Parcel::Farewell(farewell) => return Err(farewell.into()),
             // Only a stranger asks for that.
             Parcel::Authenticated(_) => {}

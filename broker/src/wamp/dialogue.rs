@@ -119,6 +119,7 @@ impl Dialogue {
             Parcel::Retained { publication, subscription, .. } => {
                 self.bring_retained(&publication, subscription, voice);
             }
+            Parcel::Revoked { subscription } => self.bring_revocation(subscription, voice),
             Parcel::Delivery(delivery) => self.bring_delivery(&delivery, voice),
             Parcel::Invocation(invocation) => self.bring_invocation(&invocation, voice),
             Parcel::Interrupt { invocation } => self.bring_interrupt(invocation, voice),

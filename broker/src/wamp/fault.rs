@@ -75,7 +75,7 @@ pub(super) fn uri(refusal: &Refusal) -> &'static str {
         Refusal::NoSuchProcedure(_) => error::NO_SUCH_PROCEDURE,
         Refusal::ProcedureExists(_) => error::PROCEDURE_ALREADY_EXISTS,
         Refusal::Unavailable(_) => error::UNAVAILABLE,
-        Refusal::NoSuchSubscription => error::NO_SUCH_SUBSCRIPTION,
+        Refusal::NoSuchSubscription | Refusal::Revoked => error::NO_SUCH_SUBSCRIPTION,
         Refusal::HistoryUnavailable => error::HISTORY_UNAVAILABLE,
         Refusal::NoSuchRegistration => error::NO_SUCH_REGISTRATION,
         Refusal::NoSuchDelivery => NO_SUCH_DELIVERY,

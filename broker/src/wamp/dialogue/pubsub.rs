@@ -65,6 +65,9 @@ pub(in crate::wamp) fn pattern(text: &str, policy: MatchPolicy) -> Result<Patter
     }
 }
 
+/// Why a subscription ended that its holder did not end.
+const REVOKED: &str = "wamp.subscription.revoked";
+
 impl Dialogue {
     pub(in crate::wamp) fn publish(
         &mut self,
@@ -125,6 +128,17 @@ impl Dialogue {
         self.subscriptions.remove(subscription);
         voice.say(Unsubscribed { request: Some(unsubscribe.request), details: None });
         Ok(())
+    }
+
+    /// Says that the router took a subscription away.
+    pub(in crate::wamp) fn bring_revocation(&mut self, subscription: SubscriptionId, voice: &mut Voice) {
+        // The peer may have ended it at the same time, and was told so.
+        if self.member.unsubscribe(subscription).is_err() {
+            return;
+        }
+        self.subscriptions.remove(subscription);
+        let details = Dict::new().with("subscription", subscription.0).with("reason", REVOKED);
+        voice.say(Unsubscribed { request: None, details: Some(details) });
     }
 
     /// Says an EVENT, which is the same for all subscribers of a subscription that read one dialect.
