@@ -15,7 +15,9 @@ use tandem_protocols::websocket::extensions::{Mode, Policy};
 use tandem_protocols::websocket::message::Limits as MessageLimits;
 use tandem_protocols::websocket::origin::OriginPolicy;
 
+use crate::core::history::HistoryRule;
 use crate::core::mailbox::{Bounds, Overflow};
+use crate::core::name::{Name, Pattern};
 use crate::core::queues::{Credit, QueueLimits};
 use crate::core::realm::RealmLimits;
 use crate::core::retained::RetainedLimits;
@@ -33,6 +35,8 @@ pub struct Config {
     pub log: Option<String>,
     /// Realms. The first is where STOMP clients go that name none of them. By default `realm1`.
     pub realms: Vec<String>,
+    /// Topics of which past events are kept, in each realm, for `wamp.subscription.get_events`.
+    pub history: Vec<HistoryConfig>,
     /// Who is let in.
     pub authentication: Authentication,
     /// Users, for WAMP's tickets and STOMP's logins.
@@ -43,6 +47,37 @@ pub struct Config {
     pub stomp: StompConfig,
     /// Limits.
     pub limits: Limits,
+}
+
+/// Topics that have a history.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryConfig {
+    /// The topic, or what is matched.
+    pub pattern: String,
+    /// How topics are matched.
+    #[serde(default, rename = "match")]
+    pub policy: Match,
+    /// How many events are kept; the oldest go first. By default 1000.
+    #[serde(default = "default_history")]
+    pub limit: usize,
+}
+
+fn default_history() -> usize {
+    1000
+}
+
+/// How topics are matched.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Match {
+    /// By their whole name.
+    #[default]
+    Exact,
+    /// By how they begin.
+    Prefix,
+    /// By components, of which those that are empty may be anything.
+    Wildcard,
 }
 
 /// Who is let in without saying who they are.
@@ -242,6 +277,7 @@ impl Config {
     /// Checks what no single key can tell.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.origins()?;
+        self.history()?;
         let open: Vec<_> =
             self.addresses().into_iter().filter(|a| !a.ip().to_canonical().is_loopback()).collect();
         if !open.is_empty() && self.authentication.anonymous.is_none() {
@@ -272,6 +308,20 @@ impl Config {
     /// The realms, the default first.
     pub fn realms(&self) -> Vec<String> {
         if self.realms.is_empty() { vec!["realm1".into()] } else { self.realms.clone() }
+    }
+
+    /// What is kept of the past.
+    pub fn history(&self) -> Result<Vec<HistoryRule>, ConfigError> {
+        let rule = |HistoryConfig { pattern: text, policy, limit }: &HistoryConfig| {
+            let pattern = match policy {
+                Match::Exact => Name::parse(text).map(Pattern::exact),
+                Match::Prefix => Pattern::prefix(text),
+                Match::Wildcard => Pattern::wildcard(text),
+            };
+            let refused = |why| ConfigError::Refused(format!("history: the pattern {text:?}: {why}"));
+            Ok(HistoryRule { pattern: pattern.map_err(refused)?, events_max: *limit })
+        };
+        self.history.iter().map(rule).collect()
     }
 
     /// The size of a message.
@@ -440,6 +490,20 @@ mod tests {
         Config::parse("listen = [\"[::1]:1\", \"127.0.0.9:2\"]").unwrap().check().unwrap();
         let nobody = Config::parse("[authentication]\nanonymous = \"never\"\n").unwrap();
         assert!(nobody.check().is_err());
+    }
+
+    #[test]
+    fn a_history_has_a_pattern_and_a_limit() {
+        let text =
+            "[[history]]\npattern = \"a.\"\nmatch = \"prefix\"\nlimit = 5\n[[history]]\npattern = \"b\"\n";
+        let rules = Config::parse(text).unwrap().history().unwrap();
+        let told = |rule: &HistoryRule| (rule.pattern.as_str().to_owned(), rule.events_max);
+        assert_eq!(
+            rules.iter().map(told).collect::<Vec<_>>(),
+            [("a.".to_owned(), 5), ("b".to_owned(), 1000)]
+        );
+        let error = Config::parse("[[history]]\npattern = \"a.\"\n").unwrap().check().unwrap_err();
+        assert!(error.to_string().contains("history"), "{error}");
     }
 
     #[test]

@@ -3,11 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tandem_protocols::stomp::state::HeartBeat;
 
 use crate::config::{Config, ConfigError};
 use crate::core::access::Authenticator;
+use crate::core::history::History;
 use crate::core::parcel::Farewell;
 use crate::core::protocol::Protocol;
 use crate::core::realm::{Entropy, Realm};
@@ -47,8 +49,15 @@ impl Server {
         config.check()?;
         let entropy: Entropy = Arc::new(rand::random::<u64>);
         let limits = config.realm_limits();
-        let realms: Vec<Arc<Realm>> =
-            config.realms().iter().map(|name| Realm::new(name, limits, entropy.clone())).collect();
+        let history = config.history()?;
+        let open = |name: &String| match &history[..] {
+            [] => Realm::new(name, limits, entropy.clone()),
+            rules => {
+                let history = History::new(rules, Arc::new(wall_time_ms));
+                Realm::with_history(name, limits, entropy.clone(), history)
+            }
+        };
+        let realms: Vec<Arc<Realm>> = config.realms().iter().map(open).collect();
         let users = Arc::new(Users::new(config, entropy)?);
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION"));
         // The languages: WAMP, then STOMP, which is what a WebSocket client speaks that does not say.
@@ -90,6 +99,11 @@ impl Server {
         self.door.tasks.close();
         tokio::time::timeout(self.drain_time, self.door.tasks.wait()).await.is_ok()
     }
+}
+
+fn wall_time_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn stomp_settings(

@@ -183,6 +183,8 @@ fn event(bytes: usize) -> Parcel {
         publisher: SessionId(1),
         payload: Payload::new(Content::Opaque(vec![b'e'; bytes].into())),
         attributes: Attributes::default(),
+        disclosed: None,
+        eligibility: None,
         encodings: Encodings::default(),
         charge: None,
     });

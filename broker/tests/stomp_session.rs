@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use tandem_broker::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal, Refusal};
 use tandem_broker::core::calls::Offer;
+use tandem_broker::core::eligibility::{Eligibility, Lists};
 use tandem_broker::core::mailbox::{self, Bounds, Inbox, Overflow};
 use tandem_broker::core::message::{Attributes, Kind};
 use tandem_broker::core::name::{Name, Pattern};
@@ -18,6 +19,7 @@ use tandem_broker::core::protocol::{Close, Output, Protocol, Reason, Session};
 use tandem_broker::core::queues::QueueLimits;
 use tandem_broker::core::realm::{Member, Outgoing, Realm, RealmLimits};
 use tandem_broker::core::retained::RetainedLimits;
+use tandem_broker::core::topics::PublishTerms;
 use tandem_broker::stomp::{Settings, Stomp};
 use tandem_protocols::payload::{Arguments, Content, Format, Payload};
 use tandem_protocols::stomp::codec::{Decoder, Item, Limits};
@@ -685,6 +687,35 @@ fn a_message_of_another_language_arrives_as_one_value() {
         let message = client.expect(Command::Message, &headers);
         assert_eq!((message.headers.get("x-wamp-payload"), &message.body[..]), (shape, body.as_bytes()));
     }
+}
+
+#[test]
+fn a_publisher_says_who_gets_a_message_and_lets_itself_be_known() {
+    let house = House::new();
+    let (neighbour, _inbox) = house.neighbour();
+    let mut client = house.connect("1.2");
+    client.say("SUBSCRIBE\nid:0\ndestination:/topic/x\n\n");
+    client.say("SUBSCRIBE\nid:1\ndestination:/topic/x\nack:client\n\n");
+    let narrow = Lists::new(Vec::new(), Some(Vec::new()));
+    let nobody = Eligibility { ids: narrow, ..Eligibility::default() };
+    let terms = PublishTerms { eligibility: Some(nobody.into()), ..PublishTerms::default() };
+    neighbour.publish_under(outgoing("x", "[1]"), terms).expect("it may");
+    let terms = PublishTerms { disclose_me: true, ..PublishTerms::default() };
+    neighbour.publish_under(outgoing("x", "[2]"), terms).expect("it may");
+    let number = neighbour.id().0.to_string();
+    for subscription in ["0", "1"] {
+        let headers = [
+            ("subscription", subscription),
+            ("x-publisher", &number),
+            ("x-publisher-authid", &*neighbour.principal().id),
+        ];
+        let message = client.expect(Command::Message, &headers);
+        assert_eq!(&message.body[..], b"2");
+    }
+    // Nobody else can say so.
+    client.say("SEND\ndestination:/topic/x\nx-publisher:5\nx-publisher-authid:root\n\n\0");
+    let message = client.expect(Command::Message, &[("subscription", "0")]);
+    assert!(message.headers.iter().all(|(name, _)| !name.starts_with("x-publisher")));
 }
 
 #[test]

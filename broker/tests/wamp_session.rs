@@ -1,254 +1,28 @@
-//! WAMP sessions face to face: a realm, mailboxes and sessions in one thread, without sockets or clocks.
-//!
-//! Messages are written as JSON and carried in the serialization of each client; what comes back is read
-//! as JSON again.
+//! WAMP sessions face to face.
 
 #![allow(clippy::unwrap_used, reason = "the helpers of a test are its test")]
 
-use std::collections::VecDeque;
+mod wamp_harness;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::task::{Wake, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use tandem_broker::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal, Refusal};
-use tandem_broker::core::mailbox::{Bounds, Inbox, Mailbox, Overflow, cost, mailbox};
 use tandem_broker::core::message::{Frame, Kind};
 use tandem_broker::core::name::Name;
 use tandem_broker::core::parcel::{Farewell, Parcel};
-use tandem_broker::core::protocol::{Close, Output, Protocol, Reason, Session};
-use tandem_broker::core::queues::QueueLimits;
-use tandem_broker::core::realm::{Member, Outgoing, Realm, RealmLimits};
-use tandem_broker::core::retained::RetainedLimits;
-use tandem_broker::wamp::{Wamp, WampSettings};
-use tandem_protocols::payload::{Body, Content, Encoding, Format, Limits, Payload, Shape, transcode};
+use tandem_broker::core::protocol::{Output, Protocol, Reason};
+use tandem_broker::core::realm::{Outgoing, RealmLimits};
+use tandem_protocols::payload::{Body, Content, Encoding, Format, Payload, Shape};
 use tandem_protocols::wamp::codec::{decode, subprotocol};
+
+use wamp_harness::*;
 
 #[path = "wamp_session/rpc.rs"]
 mod rpc;
-
-const FORMATS: [Format; 3] = [Format::Json, Format::MsgPack, Format::Cbor];
-
-const VIOLATION: &str = "wamp.error.protocol_violation";
-
-// ---- the harness -----------------------------------------------------------------------------------------
-
-/// Lets `anonymous` in or not, and knows one user.
-struct Users {
-    anonymous: bool,
-}
-
-impl Authenticator for Users {
-    fn anonymous(&self, _peer: &Peer) -> Option<Principal> {
-        let principal = Principal { id: "guest".into(), role: "anonymous".into(), method: "anonymous" };
-        self.anonymous.then_some(principal)
-    }
-
-    fn authenticate(&self, credentials: Credentials, _peer: &Peer) -> Authenticating {
-        let known = &*credentials.user == "joe" && &*credentials.secret == "secret";
-        let principal = Principal { id: credentials.user, role: "user".into(), method: credentials.method };
-        Box::pin(std::future::ready(if known { Ok(principal) } else { Err(Refusal::WrongSecret) }))
-    }
-}
-
-struct House {
-    realm: Arc<Realm>,
-    protocol: Wamp,
-    users: Arc<Users>,
-    bounds: Bounds,
-}
-
-fn limits() -> RealmLimits {
-    RealmLimits {
-        sessions_max: 8,
-        subscriptions_max: 8,
-        registrations_max: 8,
-        consumers_max: 8,
-        in_flight_bytes_max: 1 << 20,
-        retained: RetainedLimits::default(),
-        queues: QueueLimits { queues_max: 8, messages_max: 8, bytes_max: 1 << 20, total_bytes_max: 1 << 20 },
-    }
-}
-
-impl House {
-    fn new() -> House {
-        House::with(limits(), true)
-    }
-
-    fn with(limits: RealmLimits, anonymous: bool) -> House {
-        let counter = AtomicU64::new(1 << 40);
-        let realm = Realm::new("realm1", limits, Arc::new(move || counter.fetch_add(1, Ordering::Relaxed)));
-        let users = Arc::new(Users { anonymous });
-        let protocol = Wamp::new(WampSettings {
-            realms: vec![realm.clone()],
-            authenticator: users.clone(),
-            agent: "tandem/test",
-        });
-        let bounds = Bounds { bytes_soft_max: 1 << 20, bytes_max: 1 << 20, overflow: Overflow::Disconnect };
-        House { realm, protocol, users, bounds }
-    }
-
-    /// A client that has said nothing yet.
-    fn connect(&self, format: Format) -> Client {
-        let (mailbox, inbox) = mailbox(self.bounds);
-        let now = Instant::now();
-        let session = self.protocol.open(subprotocol(format), &Peer::Local, mailbox.clone(), now);
-        let kind = if format == Format::Json { Kind::Text } else { Kind::Binary };
-        let users = self.users.clone();
-        Client { session, mailbox, inbox, users, format, kind, now, said: VecDeque::new(), closed: None }
-    }
-
-    /// A client that was let in.
-    fn join(&self, format: Format) -> Client {
-        let mut client = self.connect(format);
-        client.say(hello(json!({"roles": {"callee": {"features": {"call_canceling": true}}}})));
-        assert_eq!(client.hear()[0], json!(2));
-        client
-    }
-
-    /// Somebody in the realm who speaks another language.
-    fn foreigner(&self) -> (Member, Inbox) {
-        let (mailbox, inbox) = mailbox(self.bounds);
-        let principal = Principal { id: "f".into(), role: "user".into(), method: "ticket" };
-        (self.realm.join(principal, mailbox).unwrap(), inbox)
-    }
-}
-
-struct Client {
-    session: Box<dyn Session>,
-    mailbox: Mailbox,
-    inbox: Inbox,
-    users: Arc<Users>,
-    format: Format,
-    kind: Kind,
-    now: Instant,
-    said: VecDeque<Frame>,
-    closed: Option<Close>,
-}
-
-fn hello(details: Value) -> Value {
-    json!([1, "realm1", details])
-}
-
-impl Client {
-    fn encode(&self, message: &Value) -> Bytes {
-        transcode(Format::Json, self.format, message.to_string().as_bytes(), &Limits::DEFAULT).unwrap()
-    }
-
-    fn say(&mut self, message: Value) {
-        let bytes = self.encode(&message);
-        self.say_bytes(bytes);
-    }
-
-    fn say_bytes(&mut self, bytes: impl Into<Bytes>) {
-        self.session.receive(self.kind, bytes.into(), self.now);
-        self.drain();
-    }
-
-    /// Does what the session wants done, as a pump would.
-    fn drain(&mut self) {
-        while let Some(output) = self.session.poll() {
-            assert!(self.closed.is_none(), "nothing is said after the end: {output:?}");
-            match output {
-                Output::Send(frame) => self.said.push_back(frame),
-                Output::Authenticate(credentials) => {
-                    let mut answer = self.users.authenticate(credentials, &Peer::Local);
-                    let mut context = Context::from_waker(Waker::noop());
-                    let std::task::Poll::Ready(result) = answer.as_mut().poll(&mut context) else {
-                        panic!("these users are known at once")
-                    };
-                    self.session.deliver(Parcel::Authenticated(Box::new(result)), self.now);
-                }
-                Output::Close(close) => self.closed = Some(close),
-            }
-        }
-    }
-
-    /// Takes what the house has for it.
-    fn take_in(&mut self) {
-        let mut batch = VecDeque::new();
-        let mut context = Context::from_waker(Waker::noop());
-        while self.inbox.poll_take(&mut context, &mut batch).is_ready() {
-            for parcel in batch.drain(..) {
-                let bytes = cost(&parcel);
-                if self.closed.is_none() {
-                    self.session.deliver(parcel, self.now);
-                    self.drain();
-                }
-                self.inbox.settled(bytes);
-            }
-        }
-    }
-
-    fn hear_frame(&mut self) -> Option<Frame> {
-        if self.said.is_empty() {
-            self.take_in();
-        }
-        self.said.pop_front()
-    }
-
-    fn try_hear(&mut self) -> Option<Value> {
-        let frame = self.hear_frame()?;
-        let message = frame.message();
-        assert_eq!(message.kind, self.kind);
-        let bytes = [&message.head[..], &message.body[..]].concat();
-        decode(self.format, &Bytes::copy_from_slice(&bytes)).expect("what the router says is WAMP");
-        let json = transcode(self.format, Format::Json, &bytes, &Limits::DEFAULT).unwrap();
-        Some(serde_json::from_slice(&json).unwrap())
-    }
-
-    fn hear(&mut self) -> Value {
-        self.try_hear().expect("the router says something")
-    }
-
-    fn ask(&mut self, message: Value) -> Value {
-        self.say(message);
-        self.hear()
-    }
-
-    fn hears_nothing(&mut self) {
-        assert_eq!(self.try_hear(), None);
-        assert_eq!(self.closed, None);
-    }
-
-    /// The peer broke the language: ABORT, then the end, and nothing after.
-    fn is_aborted(&mut self) {
-        self.is_aborted_with(VIOLATION, Reason::Violation);
-    }
-
-    fn is_aborted_with(&mut self, uri: &str, reason: Reason) {
-        let abort = self.hear();
-        assert_eq!((&abort[0], &abort[2]), (&json!(3), &json!(uri)));
-        assert!(abort[1]["message"].as_str().is_some_and(|message| !message.is_empty()));
-        assert_eq!(self.closed.as_ref().map(|close| close.reason), Some(reason));
-        assert_eq!(self.try_hear(), None);
-        let open = self.closed.take();
-        self.say(hello(json!({"roles": {"caller": {}}})));
-        assert_eq!((self.try_hear(), self.closed.take()), (None, None));
-        self.closed = open;
-    }
-
-    fn subscribe(&mut self, topic: &str, policy: &str) -> u64 {
-        let subscribed = self.ask(json!([32, 7, {"match": policy}, topic]));
-        assert_eq!((&subscribed[0], &subscribed[1]), (&json!(33), &json!(7)));
-        subscribed[2].as_u64().unwrap()
-    }
-
-    fn register(&mut self, procedure: &str, policy: &str) -> u64 {
-        let registered = self.ask(json!([64, 8, {"match": policy}, procedure]));
-        assert_eq!((&registered[0], &registered[1]), (&json!(65), &json!(8)));
-        registered[2].as_u64().unwrap()
-    }
-}
-
-/// An ERROR without what it says to humans.
-fn error_of(message: &Value) -> (u64, u64, &str) {
-    assert_eq!(message[0], json!(8), "{message}");
-    (message[1].as_u64().unwrap(), message[2].as_u64().unwrap(), message[4].as_str().unwrap())
-}
 
 // ---- HELLO to GOODBYE ------------------------------------------------------------------------------------
 
@@ -268,12 +42,13 @@ fn welcome_says_who_the_client_is_and_what_the_router_can_do() {
                 "realm": "realm1", "authid": "guest", "authrole": "anonymous", "authmethod": "anonymous",
                 "authprovider": "static", "agent": "tandem/test",
                 "roles": {
-                    "broker": {"features": {"publisher_exclusion": true, "event_retention": true, "pattern_based_subscription": true}},
+                    "broker": {"features": {"subscriber_blackwhite_listing": true, "publisher_exclusion": true, "publisher_identification": true, "event_retention": true, "pattern_based_subscription": true, "payload_passthru_mode": true}},
                     "dealer": {"features": {"pattern_based_registration": true, "progressive_call_results": true,
                                             "progressive_call_invocations": true,
                                             "call_canceling": true, "call_timeout": true,
                                             "shared_registration": true, "caller_identification": true,
-                                            "registration_revocation": true, "call_reroute": true}},
+                                            "registration_revocation": true, "call_reroute": true,
+                                            "testament_meta_api": true, "payload_passthru_mode": true}},
                 },
             })
         );
@@ -694,23 +469,6 @@ fn only_who_asks_is_told_what_became_of_a_publication() {
     }
     all.hears_nothing();
     assert_eq!(client.ask(json!([16, 3, {"acknowledge": true}, "A-b.*"]))[0], json!(17));
-}
-
-#[test]
-fn an_event_that_not_everybody_may_have_is_not_sent_to_everybody() {
-    let house = House::new();
-    let (mut client, mut subscriber) = (house.join(Format::Json), house.join(Format::Json));
-    subscriber.subscribe("a", "exact");
-    for (key, value) in
-        [("exclude", json!([5])), ("eligible", json!([])), ("eligible_authrole", json!(["x"]))]
-    {
-        client.say(json!([16, 1, {key: value}, "a"]));
-        let error = client.ask(json!([16, 2, {key: value, "acknowledge": true}, "a"]));
-        assert_eq!(error_of(&error), (16, 2, "wamp.error.option_not_allowed"), "{key}");
-    }
-    subscriber.hears_nothing();
-    // Nobody is excluded.
-    assert_eq!(client.ask(json!([16, 3, {"exclude": [], "acknowledge": true}, "a"]))[0], json!(17));
 }
 
 #[test]

@@ -18,6 +18,10 @@ pub const HOUSE_PREFIX: &str = "tandem.";
 /// What the names of queues for answers begin with. Whoever was told such a name may send to it.
 pub const REPLY_PREFIX: &str = "tandem.reply.";
 
+/// Identifies a session in its realm: 1 to 2^53, random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
 /// Where a peer connects from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -122,6 +126,12 @@ pub enum Refusal {
     /// The session does not hold such a subscription.
     #[error("no such subscription")]
     NoSuchSubscription,
+    /// The house took a subscription away.
+    #[error("the subscription was revoked")]
+    Revoked,
+    /// Nothing of the past is kept for the subscription.
+    #[error("no history is kept for the subscription")]
+    HistoryUnavailable,
     /// The session does not hold such a registration.
     #[error("no such registration")]
     NoSuchRegistration,

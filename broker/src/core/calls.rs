@@ -50,7 +50,7 @@ pub struct Caller {
     /// The session.
     pub session: SessionId,
     /// Who that is.
-    pub principal: Principal,
+    pub principal: Arc<Principal>,
     /// The caller's own number for the call.
     pub call: u64,
     /// Where the answer goes.
@@ -410,7 +410,7 @@ impl State {
         for seat in self.registrations.end(id) {
             if let Some(callee) = self.callees.get_mut(&seat.session) {
                 callee.registrations.retain(|known| *known != id);
-                callee.mailbox.push(Parcel::Revoked { registration: id });
+                callee.mailbox.push(Parcel::RegistrationRevoked { registration: id });
             }
         }
     }
@@ -604,7 +604,7 @@ mod tests {
             procedure: &str,
             terms: CallTerms,
         ) -> Result<(), Refusal> {
-            let principal = Principal { id: "joe".into(), role: "user".into(), method: "ticket" };
+            let principal = Arc::new(Principal { id: "joe".into(), role: "user".into(), method: "ticket" });
             let caller = Caller { session: self.id, principal, call, mailbox: self.mailbox.clone(), terms };
             calls.call(caller, name(procedure), payload(), Attributes::default())
         }
@@ -617,7 +617,7 @@ mod tests {
             let told = |parcel| match parcel {
                 Parcel::Invocation(invocation) => Told::Invoked(invocation.id),
                 Parcel::Interrupt { invocation, is_awaited } => Told::Interrupted(invocation, is_awaited),
-                Parcel::Revoked { registration } => Told::Revoked(registration),
+                Parcel::RegistrationRevoked { registration } => Told::Revoked(registration),
                 Parcel::Outcome(outcome) => match outcome.result {
                     Ok(_) => Told::Result(outcome.call),
                     Err(failure) => Told::Error(outcome.call, failure.error.to_string()),
@@ -919,7 +919,7 @@ mod tests {
         let large = Payload::new(Content::Opaque(vec![0; SPARE_BYTES_MAX].into()));
         let unavailable = || Err(failure(UNAVAILABLE, ""));
         for (call, payload) in [(1, large), (2, payload())] {
-            let principal = Principal { id: "joe".into(), role: "user".into(), method: "ticket" };
+            let principal = Arc::new(Principal { id: "joe".into(), role: "user".into(), method: "ticket" });
             let (session, mailbox) = (caller.id, caller.mailbox.clone());
             let caller = Caller { session, principal, call, mailbox, terms: CallTerms::default() };
             calls.call(caller, name("p"), payload, Attributes::default()).unwrap();

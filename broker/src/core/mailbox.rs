@@ -111,8 +111,9 @@ impl Mailbox {
             | Parcel::Retained { .. }
             | Parcel::Delivery(_)
             | Parcel::Invocation(_)
+            | Parcel::SubscriptionRevoked { .. }
             | Parcel::Interrupt { .. }
-            | Parcel::Revoked { .. }
+            | Parcel::RegistrationRevoked { .. }
             | Parcel::Outcome(_)
             | Parcel::Authenticated(_)
             | Parcel::Farewell(_) => {}
@@ -279,8 +280,9 @@ pub fn cost(parcel: &Parcel) -> usize {
         }
         // The message itself is kept by its topic in any case.
         Parcel::Retained { .. }
+        | Parcel::SubscriptionRevoked { .. }
         | Parcel::Interrupt { .. }
-        | Parcel::Revoked { .. }
+        | Parcel::RegistrationRevoked { .. }
         | Parcel::Authenticated(_)
         | Parcel::Farewell(_) => 64,
     }
@@ -382,6 +384,8 @@ mod tests {
             publisher: SessionId(1),
             payload: payload(),
             attributes: Attributes::default(),
+            disclosed: None,
+            eligibility: None,
             encodings: Encodings::default(),
             charge: None,
         })

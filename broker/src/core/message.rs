@@ -11,22 +11,51 @@ use parking_lot::Mutex;
 
 use tandem_protocols::payload::Payload;
 
+use crate::core::access::Principal;
+pub use crate::core::access::SessionId;
 use crate::core::budget::Charge;
+use crate::core::eligibility::Eligibility;
 use crate::core::name::Name;
 use crate::metrics;
 
-/// Identifies a session in its realm: 1 to 2^53, random.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId(pub u64);
-
-/// Named text that travels with a payload, in the order in which it was given.
+/// What travels with a payload by name, in the order in which it was given.
 ///
 /// STOMP's user headers and WAMP's payload options (`ppt_*`, `enc_*`) are both of this kind. The first of
-/// two equal names counts.
+/// two equal names counts. Nearly all of them are text; what is not comes through for its own language only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Attributes(Option<Arc<[Attribute]>>);
+pub struct Attributes(Option<Arc<[Named]>>);
 
-type Attribute = (Box<str>, Box<str>);
+type Named = (Box<str>, Attribute);
+
+/// What an attribute says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attribute {
+    /// Text, for everybody.
+    Text(Box<str>),
+    /// A value of one language, encoded as that language likes it.
+    Foreign(Bytes),
+}
+
+impl Attribute {
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Attribute::Text(text) => text.len(),
+            Attribute::Foreign(bytes) => bytes.len(),
+        }
+    }
+
+    /// True when it has no bytes at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl From<&str> for Attribute {
+    fn from(text: &str) -> Attribute {
+        Attribute::Text(text.into())
+    }
+}
 
 impl Attributes {
     /// The value of the first attribute of that name.
@@ -34,9 +63,17 @@ impl Attributes {
         self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
-    /// All of them, in order.
+    /// All that are text, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().flat_map(|list| list.iter().map(|(name, value)| (&**name, &**value)))
+        self.all().filter_map(|(name, value)| match value {
+            Attribute::Text(text) => Some((name, &**text)),
+            Attribute::Foreign(_) => None,
+        })
+    }
+
+    /// All of them, in order.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Attribute)> {
+        self.0.iter().flat_map(|list| list.iter().map(|(name, value)| (&**name, value)))
     }
 
     /// True when there are none.
@@ -46,15 +83,30 @@ impl Attributes {
 
     /// The bytes that they hold, for accounting.
     pub fn bytes(&self) -> usize {
-        self.iter().map(|(name, value)| name.len() + value.len() + 32).sum()
+        let length = |value: &Attribute| match value {
+            Attribute::Text(text) => text.len(),
+            Attribute::Foreign(bytes) => bytes.len(),
+        };
+        self.all().map(|(name, value)| name.len() + length(value) + size_of::<Named>()).sum()
     }
 }
 
-impl<N: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(N, V)> for Attributes {
+impl<N: Into<Box<str>>, V: Into<Attribute>> FromIterator<(N, V)> for Attributes {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Attributes {
         let list: Vec<_> = pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         Attributes(if list.is_empty() { None } else { Some(list.into()) })
     }
+}
+
+/// Something to publish or to put into a queue.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The topic or queue.
+    pub name: Name,
+    /// The application's data.
+    pub payload: Payload,
+    /// What travels with it.
+    pub attributes: Attributes,
 }
 
 /// How the wire should carry a message.
@@ -225,6 +277,10 @@ pub struct Publication {
     pub payload: Payload,
     /// What travels with it.
     pub attributes: Attributes,
+    /// Who the publisher is, if receivers are told.
+    pub disclosed: Option<Arc<Principal>>,
+    /// Who may get it, if not everybody who subscribed.
+    pub eligibility: Option<Arc<Eligibility>>,
     /// What the dialects made of it.
     pub encodings: Encodings,
     /// Its share of the memory that the realm allows for messages on their way.
@@ -237,7 +293,8 @@ pub const PUBLICATION_OVERHEAD: usize = 256;
 impl Publication {
     /// What it costs a queue or mailbox that holds it, in bytes.
     pub fn cost(&self) -> usize {
-        self.payload.len() + self.attributes.bytes() + PUBLICATION_OVERHEAD
+        let eligibility = self.eligibility.as_ref().map_or(0, |eligibility| eligibility.bytes());
+        self.payload.len() + self.attributes.bytes() + eligibility + PUBLICATION_OVERHEAD
     }
 
     /// The same for queues, whose bytes are bounded otherwise: a consumer that does not acknowledge is no
@@ -249,6 +306,8 @@ impl Publication {
             publisher: self.publisher,
             payload: self.payload.clone(),
             attributes: self.attributes.clone(),
+            disclosed: self.disclosed.clone(),
+            eligibility: self.eligibility.clone(),
             encodings: Encodings::default(),
             charge: None,
         }

@@ -9,6 +9,8 @@ pub mod access;
 pub mod budget;
 pub mod calls;
 pub mod deadlines;
+pub mod eligibility;
+pub mod history;
 pub mod index;
 pub mod mailbox;
 pub mod message;
@@ -18,6 +20,7 @@ pub mod protocol;
 pub mod queues;
 pub mod realm;
 pub mod retained;
+pub mod testament;
 pub mod topics;
 
 #[cfg(test)]

@@ -40,6 +40,11 @@ pub enum Parcel {
         /// What the session said in asking, to tell apart who in it asked.
         tag: u64,
     },
+    /// A subscription was taken away from the session.
+    SubscriptionRevoked {
+        /// The subscription.
+        subscription: SubscriptionId,
+    },
     /// A message from a queue.
     Delivery(Delivery),
     /// A call to answer.
@@ -52,7 +57,7 @@ pub enum Parcel {
         is_awaited: bool,
     },
     /// The session's part in a registration was taken away.
-    Revoked {
+    RegistrationRevoked {
         /// The registration.
         registration: RegistrationId,
     },
@@ -89,7 +94,7 @@ pub struct Invocation {
     /// True when the registration is a pattern, so that the callee cannot know the procedure.
     pub by_pattern: bool,
     /// Who calls, if the callee may know.
-    pub caller: Option<(SessionId, Principal)>,
+    pub caller: Option<(SessionId, Arc<Principal>)>,
     /// The arguments.
     pub payload: Payload,
     /// What travels with them.

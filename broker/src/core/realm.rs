@@ -17,13 +17,16 @@ use tandem_protocols::payload::Payload;
 use crate::core::access::{self, Action, Principal, REPLY_PREFIX, Refusal};
 use crate::core::budget::Budget;
 use crate::core::calls::{Answered, CallTerms, Caller, Calls, CancelMode, Canceled, Offer};
+use crate::core::history::{History, Past, Query};
 use crate::core::mailbox::Mailbox;
+pub use crate::core::message::Outgoing;
 use crate::core::message::{Attributes, Encodings, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
 use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, Settlement, Step};
 use crate::core::retained::RetainedLimits;
-use crate::core::topics::{Retain, Sink, Subscriber, Topics};
+use crate::core::testament::{Scope, Testaments};
+use crate::core::topics::{PublishTerms, Receiver, Retain, Sink, Subscriber, Topics};
 use crate::metrics;
 
 /// The source of chance: numbers that nobody can guess, or, in a simulation, those of a seed.
@@ -72,16 +75,26 @@ impl fmt::Debug for Realm {
 impl Realm {
     /// An empty realm.
     pub fn new(name: &str, limits: RealmLimits, entropy: Entropy) -> Arc<Realm> {
-        Arc::new(Realm {
+        Arc::new(Realm::empty(name, limits, entropy, Topics::new(limits.retained)))
+    }
+
+    /// An empty realm that will remember what is published.
+    pub fn with_history(name: &str, limits: RealmLimits, entropy: Entropy, history: History) -> Arc<Realm> {
+        let topics = Topics::new(limits.retained).with_history(history);
+        Arc::new(Realm::empty(name, limits, entropy, topics))
+    }
+
+    fn empty(name: &str, limits: RealmLimits, entropy: Entropy, topics: Topics) -> Realm {
+        Realm {
             name: name.into(),
             sessions: Mutex::default(),
-            topics: Topics::new(limits.retained),
+            topics,
             calls: Calls::seeded(entropy()),
             queues: Queues::new(limits.queues),
             budget: Budget::new(limits.in_flight_bytes_max),
             entropy,
             limits,
-        })
+        }
     }
 
     /// Its name.
@@ -126,12 +139,13 @@ impl Realm {
         Ok(Member {
             id,
             realm: self.clone(),
-            principal,
+            principal: Arc::new(principal),
             mailbox,
             subscriptions: Vec::new(),
             registrations: Vec::new(),
             consumers: BTreeMap::new(),
             last_consumer: 0,
+            testaments: None,
         })
     }
 
@@ -147,17 +161,6 @@ impl Realm {
     fn random_id(&self) -> u64 {
         ((self.entropy)() & (ID_MAX - 1)) + 1
     }
-}
-
-/// Something to publish or to put into a queue.
-#[derive(Clone, Debug)]
-pub struct Outgoing {
-    /// The topic or queue.
-    pub name: Name,
-    /// The application's data.
-    pub payload: Payload,
-    /// What travels with it.
-    pub attributes: Attributes,
 }
 
 /// One step of a transaction.
@@ -176,12 +179,14 @@ pub enum Operation {
 pub struct Member {
     id: SessionId,
     realm: Arc<Realm>,
-    principal: Principal,
+    principal: Arc<Principal>,
     mailbox: Mailbox,
     subscriptions: Vec<SubscriptionId>,
     registrations: Vec<RegistrationId>,
     consumers: BTreeMap<ConsumerId, Consumption>,
     last_consumer: u64,
+    /// Few sessions have any.
+    testaments: Option<Box<Testaments>>,
 }
 
 #[derive(Debug)]
@@ -229,8 +234,8 @@ impl Member {
             let known = self.realm.topics.get(pattern).filter(|id| self.subscriptions.contains(id));
             known.ok_or(Refusal::TooMany("subscriptions of a session", limit))?;
         }
-        let sink = Sink::Mailbox(self.mailbox.clone());
-        let id = self.realm.topics.subscribe_and_replay(pattern, self.subscriber(0), sink, tag)?;
+        let receiver = self.receiver(Sink::Mailbox(self.mailbox.clone()));
+        let id = self.realm.topics.subscribe_and_replay(pattern, self.subscriber(0), receiver, tag)?;
         if !self.subscriptions.contains(&id) {
             self.subscriptions.push(id);
         }
@@ -246,52 +251,81 @@ impl Member {
         Ok(())
     }
 
+    /// What was published in the past to the topics of a subscription, whoever holds it, as far as this session
+    /// may subscribe to it.
+    pub fn history(&self, subscription: SubscriptionId, query: &Query) -> Result<Vec<Past>, Refusal> {
+        let topics = &self.realm.topics;
+        let pattern = topics.pattern(subscription).ok_or(Refusal::NoSuchSubscription)?;
+        access::check(&self.principal, Action::Subscribe, pattern.as_str())?;
+        let past = topics.history().and_then(|history| history.query(&pattern, &self.principal, query));
+        past.ok_or(Refusal::HistoryUnavailable)
+    }
+
     /// Subscribes to topics with acknowledgement: through a queue of its own that is bound to them.
     pub fn bind(&mut self, pattern: &Pattern, credit: Credit) -> Result<ConsumerId, Refusal> {
         access::check(&self.principal, Action::Subscribe, pattern.as_str())?;
         let key = self.next_consumer()?;
         let name = self.private_name("bound");
         let queue = self.realm.queues.unnamed(&name, key, self.mailbox.clone(), credit);
-        let sink = Sink::Queue(queue.clone());
-        let binding = self.realm.topics.subscribe(pattern, self.subscriber(key.consumer.0), sink)?;
+        let receiver = self.receiver(Sink::Queue(queue.clone()));
+        let binding = self.realm.topics.subscribe(pattern, self.subscriber(key.consumer.0), receiver)?;
         self.consumers.insert(key.consumer, Consumption { queue, binding: Some(binding) });
         Ok(key.consumer)
     }
 
     /// Publishes to a topic, and gives the number of the publication.
     pub fn publish(&self, outgoing: Outgoing, exclude_me: bool) -> Result<u64, Refusal> {
-        access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
-        Ok(self.publish_unchecked(outgoing, exclude_me))
+        self.publish_under(outgoing, PublishTerms { exclude_me, ..PublishTerms::default() })
     }
 
-    /// The same, and keeps it for those who subscribe later, or nothing for them any more.
-    pub fn publish_and_retain(
-        &self,
-        outgoing: Outgoing,
-        exclude_me: bool,
-        retain: Retain,
-    ) -> Result<u64, Refusal> {
-        if retain == Retain::No {
-            return self.publish(outgoing, exclude_me);
-        }
+    /// The same, on terms.
+    pub fn publish_under(&self, outgoing: Outgoing, terms: PublishTerms) -> Result<u64, Refusal> {
         access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
-        let publication = self.charged(outgoing);
-        self.realm.topics.publish_and_retain(&publication, exclude_me.then_some(self.id), retain)?;
+        self.publish_unchecked(outgoing, terms)
+    }
+
+    fn publish_unchecked(&self, outgoing: Outgoing, terms: PublishTerms) -> Result<u64, Refusal> {
+        let PublishTerms { exclude_me, disclose_me, retain, eligibility } = terms;
+        metrics::PUBLICATIONS.add(1);
+        let mut publication = self.publication(outgoing);
+        publication.disclosed = disclose_me.then(|| self.principal.clone());
+        publication.eligibility = eligibility;
+        // Until nobody holds it any more.
+        publication.charge = Some(self.realm.budget.charge(publication.cost()));
+        let (publication, exclude) = (Arc::new(publication), exclude_me.then_some(self.id));
+        match retain {
+            Retain::No => self.realm.topics.publish(&publication, exclude),
+            Retain::Set | Retain::Remove => {
+                self.realm.topics.publish_and_retain(&publication, exclude, retain)?
+            }
+        };
         Ok(publication.id)
     }
 
-    fn publish_unchecked(&self, outgoing: Outgoing, exclude_me: bool) -> u64 {
-        let publication = self.charged(outgoing);
-        self.realm.topics.publish(&publication, exclude_me.then_some(self.id));
-        publication.id
+    /// Publishes to a topic when the session ends.
+    pub fn add_testament(
+        &mut self,
+        scope: Scope,
+        outgoing: Outgoing,
+        terms: PublishTerms,
+    ) -> Result<(), Refusal> {
+        access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
+        self.testaments.get_or_insert_default().add(scope, outgoing, terms)
     }
 
-    /// A publication to a topic, charged to the realm's budget until nobody holds it any more.
-    fn charged(&self, outgoing: Outgoing) -> Arc<Publication> {
-        metrics::PUBLICATIONS.add(1);
-        let mut publication = self.publication(outgoing);
-        publication.charge = Some(self.realm.budget.charge(publication.cost()));
-        Arc::new(publication)
+    /// Forgets what was to be published when the session ends in that way.
+    pub fn flush_testaments(&mut self, scope: Scope) {
+        if let Some(testaments) = &mut self.testaments {
+            testaments.flush(scope);
+        }
+    }
+
+    fn execute_testaments(&mut self) {
+        let testaments = self.testaments.take().map(|testaments| *testaments).unwrap_or_default();
+        for (outgoing, terms) in testaments.into_order() {
+            // Permissions may have changed since, and what is retained has its limits: nobody is left to be told.
+            let _published_or_refused = self.publish_under(outgoing, terms);
+        }
     }
 
     /// Puts a message into a queue, and gives its number.
@@ -381,7 +415,7 @@ impl Member {
         }
         self.realm.queues.commit(steps)?;
         for outgoing in publications {
-            self.publish_unchecked(outgoing, false);
+            self.publish_unchecked(outgoing, PublishTerms::default())?;
         }
         Ok(())
     }
@@ -469,9 +503,15 @@ impl Member {
             publisher: self.id,
             payload: outgoing.payload,
             attributes: outgoing.attributes,
+            disclosed: None,
+            eligibility: None,
             encodings: Encodings::default(),
             charge: None,
         }
+    }
+
+    fn receiver(&self, sink: Sink) -> Receiver {
+        Receiver { principal: self.principal.clone(), sink }
     }
 
     fn subscriber(&self, binding: u64) -> Subscriber {
@@ -505,7 +545,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let Member { realm, id, .. } = self;
+        let Member { realm, id, .. } = &*self;
         for subscription in &self.subscriptions {
             realm.topics.unsubscribe(*subscription, Subscriber { session: *id, binding: 0 });
         }
@@ -516,7 +556,9 @@ impl Drop for Member {
             realm.queues.leave(queue, ConsumerKey { session: *id, consumer: *consumer });
         }
         realm.calls.leave(*id);
-        realm.sessions.lock().remove(id);
+        // Not for this session, which takes nothing any more, but while it is one.
+        self.execute_testaments();
+        self.realm.sessions.lock().remove(&self.id);
         metrics::SESSIONS.add(-1);
     }
 }
@@ -528,6 +570,7 @@ mod tests {
     use super::*;
     use crate::core::calls::CANCELED;
     use crate::core::mailbox::Inbox;
+    use crate::core::message::Attributes;
     use crate::core::testing::{UNIT, exact, large_mailbox, name, payload, take};
 
     const CREDIT: Credit = Credit { messages: 2, bytes: 1 << 20 };

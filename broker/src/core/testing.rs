@@ -6,6 +6,7 @@ use std::task::{Context, Waker};
 
 use tandem_protocols::payload::{Content, Payload};
 
+use crate::core::access::Principal;
 use crate::core::mailbox::{Bounds, Inbox, Mailbox, Overflow, mailbox};
 use crate::core::message::{Attributes, Encodings, PUBLICATION_OVERHEAD, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
@@ -22,6 +23,10 @@ pub fn exact(text: &str) -> Pattern {
     Pattern::exact(name(text))
 }
 
+pub fn principal(id: &str, role: &str) -> Principal {
+    Principal { id: id.into(), role: role.into(), method: "test" }
+}
+
 /// A payload that makes what carries it cost [`UNIT`].
 pub fn payload() -> Payload {
     Payload::new(Content::Opaque(vec![0; UNIT - PUBLICATION_OVERHEAD].into()))
@@ -34,6 +39,8 @@ pub fn publication(to: &str, id: u64) -> Arc<Publication> {
         publisher: SessionId(1),
         payload: payload(),
         attributes: Attributes::default(),
+        disclosed: None,
+        eligibility: None,
         encodings: Encodings::default(),
         charge: None,
     })

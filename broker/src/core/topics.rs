@@ -7,7 +7,9 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use parking_lot::{RwLock, RwLockWriteGuard};
 
-use crate::core::access::Refusal;
+use crate::core::access::{Principal, Refusal};
+use crate::core::eligibility::Eligibility;
+use crate::core::history::History;
 use crate::core::index::Index;
 use crate::core::mailbox::{Mailbox, Pushed};
 use crate::core::message::{Publication, SessionId};
@@ -26,6 +28,15 @@ pub enum Sink {
     Queue(Arc<Queue>),
 }
 
+/// What takes the events of a subscription for somebody.
+#[derive(Clone, Debug)]
+pub struct Receiver {
+    /// Whose session it is: a publisher may keep its events from some.
+    pub principal: Arc<Principal>,
+    /// Where the events go.
+    pub sink: Sink,
+}
+
 /// Who takes the events of a subscription: a session has one plain subscription to a pattern, and may have
 /// any number of queues bound to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +51,7 @@ pub struct Subscriber {
 #[derive(Debug, Default)]
 pub struct Topics {
     state: RwLock<State>,
+    history: Option<History>,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +75,19 @@ pub enum Retain {
     Remove,
 }
 
+/// How something is to be published, beyond what it is.
+#[derive(Clone, Debug, Default)]
+pub struct PublishTerms {
+    /// The publisher itself gets nothing.
+    pub exclude_me: bool,
+    /// Receivers are told who published.
+    pub disclose_me: bool,
+    /// What it means for what is kept of its topic.
+    pub retain: Retain,
+    /// Who may get it, if not everybody who subscribed.
+    pub eligibility: Option<Arc<Eligibility>>,
+}
+
 #[derive(Debug)]
 struct Subscription {
     pattern: Pattern,
@@ -72,9 +97,9 @@ struct Subscription {
 /// Who subscribed to one pattern. Mostly that is one, and a map would take five times the memory of one.
 #[derive(Debug)]
 enum Subscribers {
-    One(Subscriber, Sink),
+    One(Subscriber, Receiver),
     /// Never empty.
-    Many(Box<IndexMap<Subscriber, Sink, RandomState>>),
+    Many(Box<IndexMap<Subscriber, Receiver, RandomState>>),
 }
 
 /// What is left when a subscriber was taken out.
@@ -82,24 +107,24 @@ enum Removed {
     /// It was not there.
     Nothing,
     /// Others are left.
-    Some(Sink),
+    Some(Receiver),
     /// It was the only one.
     Last,
 }
 
 impl Subscribers {
     /// Adds one, unless it is there.
-    fn insert(&mut self, subscriber: Subscriber, sink: Sink) {
+    fn insert(&mut self, subscriber: Subscriber, receiver: Receiver) {
         match self {
             Subscribers::One(known, _) if *known == subscriber => {}
-            Subscribers::One(known, known_sink) => {
+            Subscribers::One(known, known_receiver) => {
                 let mut many = IndexMap::with_capacity_and_hasher(2, RandomState::new());
-                many.insert(*known, known_sink.clone());
-                many.insert(subscriber, sink);
+                many.insert(*known, known_receiver.clone());
+                many.insert(subscriber, receiver);
                 *self = Subscribers::Many(Box::new(many));
             }
             Subscribers::Many(many) => {
-                many.entry(subscriber).or_insert(sink);
+                many.entry(subscriber).or_insert(receiver);
             }
         }
     }
@@ -113,10 +138,19 @@ impl Subscribers {
         }
     }
 
-    fn for_each(&self, mut visit: impl FnMut(Subscriber, &Sink)) {
+    fn get(&self, subscriber: &Subscriber) -> Option<&Receiver> {
         match self {
-            Subscribers::One(subscriber, sink) => visit(*subscriber, sink),
-            Subscribers::Many(many) => many.iter().for_each(|(subscriber, sink)| visit(*subscriber, sink)),
+            Subscribers::One(known, receiver) => (known == subscriber).then_some(receiver),
+            Subscribers::Many(many) => many.get(subscriber),
+        }
+    }
+
+    fn for_each(&self, mut visit: impl FnMut(Subscriber, &Receiver)) {
+        match self {
+            Subscribers::One(subscriber, receiver) => visit(*subscriber, receiver),
+            Subscribers::Many(many) => {
+                many.iter().for_each(|(subscriber, receiver)| visit(*subscriber, receiver))
+            }
         }
     }
 }
@@ -125,7 +159,17 @@ impl Topics {
     /// No subscriptions yet, and nothing kept.
     pub fn new(limits: RetainedLimits) -> Topics {
         let state = State { retained: Retained::new(limits), ..State::default() };
-        Topics { state: RwLock::new(state) }
+        Topics { state: RwLock::new(state), history: None }
+    }
+
+    /// The same topics with a history.
+    pub fn with_history(self, history: History) -> Topics {
+        Topics { history: Some(history), ..self }
+    }
+
+    /// The history, if one is kept of some.
+    pub fn history(&self) -> Option<&History> {
+        self.history.as_ref()
     }
 
     /// Adds a subscriber, as [`Topics::subscribe_and_replay`] does, without what was kept.
@@ -133,19 +177,19 @@ impl Topics {
         &self,
         pattern: &Pattern,
         subscriber: Subscriber,
-        sink: Sink,
+        receiver: Receiver,
     ) -> Result<SubscriptionId, Refusal> {
-        self.subscribe_and_replay(pattern, subscriber, sink, None)
+        self.subscribe_and_replay(pattern, subscriber, receiver, None)
     }
 
     /// Adds a subscriber. All subscribers of one pattern share its subscription's number; subscribing
-    /// again changes nothing and gives the same number. With a tag the sink gets what is kept of the topics that
-    /// match, under that tag, before anything that is published after.
+    /// again changes nothing and gives the same number. With a tag the receiver gets what is kept of the topics
+    /// that match and is not kept from it, under that tag, before anything that is published after.
     pub fn subscribe_and_replay(
         &self,
         pattern: &Pattern,
         subscriber: Subscriber,
-        sink: Sink,
+        receiver: Receiver,
         tag: Option<u64>,
     ) -> Result<SubscriptionId, Refusal> {
         let mut state = self.state.write();
@@ -156,22 +200,27 @@ impl Topics {
                 let id = SubscriptionId(*last_id + 1);
                 index.insert(pattern, id)?;
                 *last_id += 1;
-                let subscribers = Subscribers::One(subscriber, sink.clone());
+                let subscribers = Subscribers::One(subscriber, receiver.clone());
                 subscriptions.insert(id, Box::new(Subscription { pattern: pattern.clone(), subscribers }));
                 id
             }
         };
         if let Some(subscription) = subscriptions.get_mut(&id) {
-            subscription.subscribers.insert(subscriber, sink.clone());
+            subscription.subscribers.insert(subscriber, receiver.clone());
         }
-        for publication in tag.iter().flat_map(|_| retained.matching(pattern)).cloned() {
-            let tag = tag.unwrap_or_default();
-            match &sink {
-                Sink::Mailbox(mailbox) => {
-                    mailbox.push(Parcel::Retained { publication, subscription: id, tag })
-                }
-                Sink::Queue(queue) => queue.push_bound(publication),
+        if let Some(tag) = tag {
+            let may_have = |publication: &&Arc<Publication>| {
+                let eligibility = publication.eligibility.as_ref();
+                eligibility.is_none_or(|list| list.admits(subscriber.session, &receiver.principal))
             };
+            for publication in retained.matching(pattern).filter(may_have).cloned() {
+                match &receiver.sink {
+                    Sink::Mailbox(mailbox) => {
+                        mailbox.push(Parcel::Retained { publication, subscription: id, tag })
+                    }
+                    Sink::Queue(queue) => queue.push_bound(publication),
+                };
+            }
         }
         Ok(id)
     }
@@ -184,9 +233,9 @@ impl Topics {
         // The sink may be the last that knows a queue: it goes after the lock.
         match subscription.subscribers.remove(subscriber) {
             Removed::Nothing => false,
-            Removed::Some(sink) => {
+            Removed::Some(receiver) => {
                 drop(state);
-                drop(sink);
+                drop(receiver);
                 true
             }
             Removed::Last => {
@@ -199,10 +248,27 @@ impl Topics {
         }
     }
 
+    /// Takes a session's plain subscription away, and tells it. True when it was there.
+    pub fn revoke(&self, id: SubscriptionId, session: SessionId) -> bool {
+        let subscriber = Subscriber { session, binding: 0 };
+        let receiver = {
+            let state = self.state.read();
+            let subscription = state.subscriptions.get(&id);
+            subscription.and_then(|subscription| subscription.subscribers.get(&subscriber).cloned())
+        };
+        // Told only by whoever took it: the session may end it at the same time.
+        let revoked = receiver.filter(|_| self.unsubscribe(id, subscriber));
+        if let Some(Receiver { sink: Sink::Mailbox(mailbox), .. }) = &revoked {
+            mailbox.push(Parcel::SubscriptionRevoked { subscription: id });
+        }
+        revoked.is_some()
+    }
+
     /// Hands a publication to every subscriber whose pattern matches its name, once per subscription:
-    /// exact patterns first, then prefixes from short to long, then wildcards. Never waits. Says how many
-    /// took it.
+    /// exact patterns first, then prefixes from short to long, then wildcards; not to who is excluded and
+    /// not to whom its lists keep it from. Never waits. Says how many took it.
     pub fn publish(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
+        self.record(publication);
         self.state.read().publish(publication, exclude)
     }
 
@@ -219,8 +285,15 @@ impl Topics {
             Retain::Set => state.retained.set(publication)?,
             Retain::Remove => state.retained.remove(&publication.name),
         }
+        self.record(publication);
         // Whoever subscribes now gets it either from what is kept or as an event, not both.
         Ok(RwLockWriteGuard::downgrade(state).publish(publication, exclude))
+    }
+
+    fn record(&self, publication: &Publication) {
+        if let Some(history) = &self.history {
+            history.record(publication);
+        }
     }
 
     /// The number of the subscription to this very pattern, if there is one.
@@ -248,10 +321,14 @@ impl State {
     fn publish(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
         let mut taken = 0;
         let mut for_queues = None;
+        let eligibility = publication.eligibility.as_deref();
         self.index.for_each_match(publication.name.as_str(), |id| {
             let Some(subscription) = self.subscriptions.get(id) else { return };
-            subscription.subscribers.for_each(|subscriber, sink| {
-                if exclude == Some(subscriber.session) {
+            subscription.subscribers.for_each(|subscriber, Receiver { principal, sink }| {
+                let Subscriber { session, .. } = subscriber;
+                if exclude == Some(session)
+                    || eligibility.is_some_and(|list| !list.admits(session, principal))
+                {
                     return;
                 }
                 let pushed = match sink {
@@ -278,15 +355,19 @@ mod tests {
     use crate::core::mailbox::Inbox;
     use crate::core::parcel::ConsumerId;
     use crate::core::queues::{ConsumerKey, Credit, QueueLimits, Queues};
-    use crate::core::testing::{UNIT, exact, large_mailbox, name, publication, take};
+    use crate::core::testing::{UNIT, exact, large_mailbox, name, principal, publication, take};
 
     fn session(number: u64) -> Subscriber {
         Subscriber { session: SessionId(number), binding: 0 }
     }
 
+    fn receiver(sink: Sink) -> Receiver {
+        Receiver { principal: Arc::new(principal("joe", "user")), sink }
+    }
+
     fn subscribe(topics: &Topics, pattern: &Pattern, number: u64) -> (SubscriptionId, Inbox) {
         let (mailbox, inbox) = large_mailbox();
-        (topics.subscribe(pattern, session(number), Sink::Mailbox(mailbox)).unwrap(), inbox)
+        (topics.subscribe(pattern, session(number), receiver(Sink::Mailbox(mailbox))).unwrap(), inbox)
     }
 
     /// By the subscription that it came for, and the publication.
@@ -335,6 +416,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_from_somebody_does_not_reach_a_session_nor_a_queue_nor_who_comes_later() {
+        use crate::core::eligibility::Lists;
+        let topics = Topics::default();
+        let limits =
+            QueueLimits { queues_max: 1, messages_max: 10, bytes_max: 1 << 20, total_bytes_max: 1 << 20 };
+        let queues = Queues::new(limits);
+        let (mailbox, mut plain) = large_mailbox();
+        let key = ConsumerKey { session: SessionId(1), consumer: ConsumerId(1) };
+        let credit = Credit { messages: 10, bytes: 1 << 20 };
+        let queue = queues.unnamed(&name("tandem.bound.1"), key, mailbox.clone(), credit);
+        let bound = Subscriber { session: SessionId(1), binding: 1 };
+        topics.subscribe(&exact("a.b"), session(1), receiver(Sink::Mailbox(mailbox))).unwrap();
+        topics.subscribe(&exact("a.b"), bound, receiver(Sink::Queue(queue))).unwrap();
+        let only = |sessions: Lists<SessionId>, roles: Lists<Box<str>>, number| {
+            let eligibility = Eligibility { sessions, roles, ..Eligibility::default() };
+            let mut narrow = Arc::into_inner(publication("a.b", number)).unwrap();
+            narrow.eligibility = Some(Arc::new(eligibility));
+            topics.publish_and_retain(&Arc::new(narrow), None, Retain::Set).unwrap()
+        };
+        let replayed = |number| {
+            let (mailbox, mut late) = large_mailbox();
+            let receiver = receiver(Sink::Mailbox(mailbox));
+            topics.subscribe_and_replay(&exact("a.b"), session(number), receiver, Some(0)).unwrap();
+            take(&mut late).len()
+        };
+        let guests = || Lists::new(Vec::new(), Some(vec!["guest".into()]));
+        assert_eq!(only(Lists::default(), guests(), 1), 0);
+        assert_eq!((take(&mut plain).len(), replayed(2)), (0, 0));
+        assert_eq!(
+            only(Lists::new(vec![SessionId(1)], None), Lists::default(), 2),
+            0,
+            "not the queue either"
+        );
+        assert_eq!((take(&mut plain).len(), replayed(3)), (0, 1));
+        assert_eq!(only(Lists::new(Vec::new(), Some(vec![SessionId(1)])), Lists::default(), 3), 2);
+        assert_eq!((take(&mut plain).len(), replayed(4)), (2, 0));
+    }
+
+    #[test]
     fn events_come_for_exact_patterns_first_then_prefixes_from_short_to_long_then_wildcards() {
         let topics = Topics::default();
         let (mailbox, mut inbox) = large_mailbox();
@@ -345,7 +465,8 @@ mod tests {
             Pattern::prefix("").unwrap(),
         ];
         let ids = patterns
-            .map(|pattern| topics.subscribe(&pattern, session(1), Sink::Mailbox(mailbox.clone())).unwrap());
+            .map(|pattern| (pattern, receiver(Sink::Mailbox(mailbox.clone()))))
+            .map(|(pattern, receiver)| topics.subscribe(&pattern, session(1), receiver).unwrap());
         assert_eq!(topics.publish(&publication("a.b.c", 1), None), 4);
         let order: Vec<_> = events(&mut inbox).into_iter().map(|(id, _)| id).collect();
         assert_eq!(order, [ids[2], ids[3], ids[1], ids[0]]);
@@ -368,12 +489,29 @@ mod tests {
     }
 
     #[test]
+    fn a_subscription_is_revoked_once_and_its_holder_is_told_after_its_last_event() {
+        let topics = Topics::default();
+        let (id, mut inbox) = subscribe(&topics, &exact("a.b"), 1);
+        let (_, mut other) = subscribe(&topics, &exact("a.b"), 2);
+        topics.publish(&publication("a.b", 1), None);
+        assert!(topics.revoke(id, SessionId(1)));
+        assert!(!topics.revoke(id, SessionId(1)) && !topics.revoke(SubscriptionId(99), SessionId(2)));
+        topics.publish(&publication("a.b", 2), None);
+        let told = take(&mut inbox);
+        assert!(
+            matches!(told[..], [Parcel::Event { .. }, Parcel::SubscriptionRevoked { subscription }] if subscription == id)
+        );
+        assert_eq!(events(&mut other), [(id, 1), (id, 2)]);
+        assert!(topics.revoke(id, SessionId(2)) && topics.is_empty());
+    }
+
+    #[test]
     fn a_slow_subscriber_loses_only_its_own_events() {
         use crate::core::mailbox::{Bounds, Overflow, mailbox};
         let topics = Topics::default();
         let bounds = Bounds { bytes_soft_max: UNIT, bytes_max: UNIT, overflow: Overflow::DropNewest };
         let (slow, mut slow_inbox) = mailbox(bounds);
-        let id = topics.subscribe(&exact("a.b"), session(1), Sink::Mailbox(slow)).unwrap();
+        let id = topics.subscribe(&exact("a.b"), session(1), receiver(Sink::Mailbox(slow))).unwrap();
         let (_, mut inbox) = subscribe(&topics, &exact("a.b"), 2);
         let taken: Vec<_> = (1..=3).map(|n| topics.publish(&publication("a.b", n), None)).collect();
         assert_eq!(taken, [2, 1, 1]);
@@ -392,7 +530,7 @@ mod tests {
         let credit = Credit { messages: 1, bytes: 1 << 20 };
         let queue = queues.unnamed(&name("tandem.bound.1"), key, mailbox, credit);
         let subscriber = Subscriber { session: SessionId(1), binding: 1 };
-        let id = topics.subscribe(&exact("a.b"), subscriber, Sink::Queue(queue.clone())).unwrap();
+        let id = topics.subscribe(&exact("a.b"), subscriber, receiver(Sink::Queue(queue.clone()))).unwrap();
         let (_, mut plain) = subscribe(&topics, &exact("a.b"), 2);
         let budget = Budget::new(1 << 20);
         for number in 1..=2 {

@@ -13,10 +13,11 @@ use std::time::Instant;
 use tandem_protocols::stomp::error::{Reason, Violation};
 use tandem_protocols::stomp::frame::{Command, Frame};
 
+use crate::core::access::Refusal;
 use crate::core::name::Name;
 use crate::core::parcel::Parcel;
 use crate::core::realm::{Member, Operation, Outgoing};
-use crate::core::topics::Retain;
+use crate::core::topics::{PublishTerms, Retain};
 use crate::stomp::destination::{self, Place, TEMP_QUEUE, Target};
 use crate::stomp::dialogue::calls::Calls;
 use crate::stomp::dialogue::consumer::Closed;
@@ -120,7 +121,9 @@ impl Dialogue {
             // There is no word for it in STOMP. An answer that comes all the same is ignored.
             Parcel::Interrupt { .. } => {}
             // Nor for this. It may unsubscribe from what it lost.
-            Parcel::Revoked { registration } => self.member.forget_registration(registration),
+            Parcel::RegistrationRevoked { registration } => self.member.forget_registration(registration),
+            // The language has no other word for it.
+            Parcel::SubscriptionRevoked { .. } => return Err(Refusal::Revoked.into()),
             Parcel::Farewell(farewell) => return Err(farewell.into()),
             // Only a stranger asks for that.
             Parcel::Authenticated(_) => {}
@@ -180,7 +183,7 @@ impl Dialogue {
         let in_transaction = frame.headers.get("transaction").is_some();
         match operation {
             Operation::Publish(outgoing) if !in_transaction => {
-                self.member.publish_and_retain(outgoing, false, retain)?;
+                self.member.publish_under(outgoing, PublishTerms { retain, ..PublishTerms::default() })?;
                 self.published.set(true);
                 Ok(Receipt::Due)
             }

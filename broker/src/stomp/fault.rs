@@ -118,6 +118,8 @@ impl From<Refusal> for Fault {
             | Refusal::NotInParts(_)
             | Refusal::Unavailable(_)
             | Refusal::NoSuchSubscription
+            | Refusal::HistoryUnavailable
+            | Refusal::Revoked
             | Refusal::NoSuchRegistration
             | Refusal::NoSuchDelivery => Reason::NotFound.as_str(),
             Refusal::TooMany(..) | Refusal::TooManyPatterns(_) | Refusal::RequestInUse(_) => LIMIT_REACHED,

@@ -44,6 +44,12 @@ const TRANSPARENT: &str = "enc_algo";
 /// The publisher's identity, which only the broker may state.
 const PUBLISHER_PREFIX: &str = "x-publisher";
 
+/// The number of the publisher's session, where it lets itself be known.
+pub(super) const PUBLISHER: &str = PUBLISHER_PREFIX;
+
+/// The publisher's name.
+pub(super) const PUBLISHER_AUTHID: &str = "x-publisher-authid";
+
 /// Arguments of a queue that is to be made, in SEND and in SUBSCRIBE.
 const QUEUE_ARGUMENTS: [&str; 11] = [
     "x-dead-letter-exchange",

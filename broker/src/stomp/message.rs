@@ -154,6 +154,10 @@ fn tail(version: Version, publication: &Publication, place: Place) -> Result<(bo
         let mut out = BytesMut::with_capacity(128 + attributes.bytes() + body.bytes.len());
         let mut encoder = Encoder::resume(&mut out, version, Command::Message);
         encoder.header("destination", &destination::write(place, name));
+        if let Some(who) = &publication.disclosed {
+            encoder.header(headers::PUBLISHER, &publication.publisher.0.to_string());
+            encoder.header(headers::PUBLISHER_AUTHID, &who.id);
+        }
         put_rest(encoder, attributes.iter(), body);
         let kind = if is_text(body) { Kind::Text } else { Kind::Binary };
         Ok(Message::new(kind, out.freeze()))

@@ -1,9 +1,12 @@
 //! What the messages of a peer that was let in ask for, and what the house has for it: who deals with what.
 
+mod history;
 mod open_calls;
+mod procedure;
 mod pubsub;
 mod queue;
 mod rpc;
+mod testament;
 
 use std::cell::Cell;
 use std::task::Waker;
@@ -149,12 +152,17 @@ impl Dialogue {
             Parcel::Retained { publication, subscription, .. } => {
                 self.bring_retained(&publication, subscription, voice);
             }
+            Parcel::SubscriptionRevoked { subscription } => {
+                self.bring_subscription_revocation(subscription, voice)
+            }
             Parcel::Delivery(delivery) => self.bring_delivery(&delivery, voice),
             Parcel::Invocation(invocation) => self.bring_invocation(&invocation, voice),
             Parcel::Interrupt { invocation, is_awaited } => {
                 self.bring_interrupt(invocation, is_awaited, voice);
             }
-            Parcel::Revoked { registration } => self.bring_revocation(registration, voice),
+            Parcel::RegistrationRevoked { registration } => {
+                self.bring_registration_revocation(registration, voice)
+            }
             Parcel::Outcome(outcome) => self.bring_outcome(&outcome, voice, now),
             // The session deals with these itself.
             Parcel::Authenticated(_) | Parcel::Farewell(_) => {}

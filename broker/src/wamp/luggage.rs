@@ -1,12 +1,13 @@
 //! What travels with a payload: options on one side, details on the other, attributes in between.
 //!
 //! ```text
-//! ppt_*, enc_*    attributes of the same names, where their values are text; nobody in between reads them
+//! ppt_*, enc_*    attributes of the same names; nobody in between reads them
 //! x_headers       a dictionary of text: all other attributes, which are the user headers of STOMP
 //! ```
 //!
 //! They are held to what the headers of a STOMP frame may be: its readers end the connection at more, so that a
-//! single message would drive away all subscribers of that language.
+//! single message would drive away all subscribers of that language. A payload option that is not text (some
+//! write the bytes of a key) is a CBOR list of one value in between.
 //!
 //! Payloads that are a small part of a large message are copied, so that what they are charged for is what
 //! they hold in memory.
@@ -16,8 +17,9 @@ use bytes::Bytes;
 use tandem_protocols::payload::{Arguments, Carried, Content, Format, Payload, Unconvertible};
 use tandem_protocols::wamp::dict::{Dict, Value};
 use tandem_protocols::wamp::error::Violation;
+use tandem_protocols::wamp::list::{Element, encode_list, split_list};
 
-use crate::core::message::Attributes;
+use crate::core::message::{Attribute, Attributes};
 use crate::wamp::fault::Fault;
 
 /// The option and detail that holds what STOMP has as headers.
@@ -44,10 +46,14 @@ pub(super) fn attributes(options: &Dict) -> Result<Attributes, Fault> {
     if options.is_empty() {
         return Ok(Attributes::default());
     }
-    let mut pairs: Vec<(&str, &str)> = Vec::new();
+    let mut pairs: Vec<(&str, Attribute)> = Vec::new();
     for (key, value) in options.iter().filter(|(key, _)| is_passed_through(key)) {
-        if let Value::Str(text) = value {
-            pairs.push((key, text));
+        match value {
+            Value::Null => {}
+            Value::Str(text) => pairs.push((key, Attribute::from(text.as_str()))),
+            value => {
+                pairs.push((key, Attribute::Foreign(encode_list(Format::Cbor, &[Element::Value(value)]))))
+            }
         }
     }
     if let Some(headers) = options.dict(HEADERS)? {
@@ -56,11 +62,11 @@ pub(super) fn attributes(options: &Dict) -> Result<Attributes, Fault> {
                 return Err(Violation::new("x_headers is not a dictionary of strings").into());
             };
             if !is_passed_through(key) {
-                pairs.push((key, text));
+                pairs.push((key, text.into()));
             }
         }
     }
-    let bytes = |(name, value): &(&str, &str)| name.len() + value.len();
+    let bytes = |(name, value): &(&str, Attribute)| name.len() + value.len();
     if pairs.len() > ATTRIBUTES_MAX
         || pairs.iter().any(|pair| bytes(pair) > ATTRIBUTE_BYTES_MAX)
         || pairs.iter().map(bytes).sum::<usize>() > ATTRIBUTES_BYTES_MAX
@@ -76,11 +82,20 @@ pub(super) fn unpack(attributes: &Attributes, details: &mut Dict) {
         return;
     }
     let mut headers = Dict::new();
-    for (name, value) in attributes.iter() {
+    for (name, value) in attributes.all() {
         let target = if is_passed_through(name) { &mut *details } else { &mut headers };
         // The first of two equal names counts.
-        if target.get(name).is_none() {
-            target.insert(name, value);
+        if target.get(name).is_some() {
+            continue;
+        }
+        match value {
+            Attribute::Text(text) => target.insert(name, &**text),
+            Attribute::Foreign(bytes) => {
+                let (mut values, _) = split_list(Format::Cbor, bytes, 1).unwrap_or_default();
+                if let Some(value) = values.pop() {
+                    target.insert(name, value);
+                }
+            }
         }
     }
     if !headers.is_empty() {
@@ -126,6 +141,25 @@ mod tests {
             options.remove("acknowledge");
             options
         });
+    }
+
+    #[test]
+    fn payload_options_that_are_not_text_come_out_as_they_went_in() {
+        let inner = Dict::new().with("n", -1_i64).with("null", Value::Null);
+        let list = vec![Value::Bool(true), Value::Float(0.5), Value::Bytes(vec![0, 255]), Value::Null];
+        let options = Dict::new()
+            .with("enc_key", Value::Bytes(vec![1, 2]))
+            .with("ppt_x", Value::List(list))
+            .with("enc_y", inner)
+            .with("ppt_n", u64::MAX);
+        let packed = attributes(&options).unwrap();
+        assert_eq!(packed.iter().count(), 0, "they are for WAMP only");
+        assert!(packed.bytes() > 0);
+        let mut details = Dict::new();
+        unpack(&packed, &mut details);
+        assert_eq!(details, options);
+        let absent = attributes(&Dict::new().with("ppt_x", Value::Null)).unwrap();
+        assert!(absent.is_empty());
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! Follow a message: `session` reads it and, until its sender is let in, judges it by the rules of
 //! `opening`; the `dialogue` with a peer that was let in does what the message asks, each in the file of
-//! its noun: `pubsub`, `rpc`, `queue`. What is said to the peer goes through its `voice`; what goes
-//! wrong is a `fault` until it is an ERROR or an ABORT; `luggage` is what travels with a payload.
+//! its noun: `pubsub`, `rpc`, `queue`, `testament`, `history`. What is said to the peer goes through its
+//! `voice`; what goes wrong is a `fault` until it is an ERROR or an ABORT; `luggage` is what travels with a
+//! payload, and a `timestamp` how the language writes a time.
 //!
 //! Bytes and the rules that hold for both ends are in `tandem_protocols::wamp`.
 
@@ -14,6 +15,7 @@ mod opening;
 mod protocol;
 mod session;
 mod settings;
+mod timestamp;
 mod voice;
 
 pub use self::protocol::Wamp;

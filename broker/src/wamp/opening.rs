@@ -222,15 +222,24 @@ fn welcome_details(member: &Member, settings: &WampSettings) -> Dict {
         .with("authmethod", *method)
         .with("authprovider", "static")
         .with("agent", settings.agent)
-        .with("roles", router_roles().to_dict())
+        .with("roles", router_roles(member.realm().topics().history().is_some()).to_dict())
 }
 
 /// What the router can do, and nothing more: clients rely on it.
-fn router_roles() -> Roles {
+fn router_roles(has_history: bool) -> Roles {
+    let history: &[Feature] = if has_history { &[Feature::EventHistory] } else { &[] };
     Roles::default()
+        .with(Role::Broker, history)
         .with(
             Role::Broker,
-            &[Feature::PublisherExclusion, Feature::PatternBasedSubscription, Feature::EventRetention],
+            &[
+                Feature::SubscriberBlackwhiteListing,
+                Feature::PublisherExclusion,
+                Feature::PublisherIdentification,
+                Feature::PatternBasedSubscription,
+                Feature::EventRetention,
+                Feature::PayloadPassthruMode,
+            ],
         )
         .with(
             Role::Dealer,
@@ -244,6 +253,8 @@ fn router_roles() -> Roles {
                 Feature::CallerIdentification,
                 Feature::RegistrationRevocation,
                 Feature::CallReroute,
+                Feature::TestamentMetaApi,
+                Feature::PayloadPassthruMode,
             ],
         )
 }

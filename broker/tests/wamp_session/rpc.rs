@@ -1,5 +1,7 @@
 //! The advanced profile of calls, face to face.
 
+use tandem_broker::core::mailbox::{Bounds, Overflow};
+
 use super::*;
 
 const CANCELED: &str = "wamp.error.canceled";

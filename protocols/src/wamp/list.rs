@@ -73,6 +73,29 @@ fn split<'a, R: Reader<'a>>(
     Ok((first, others, &list[start..end]))
 }
 
+/// A list that begins with these values and goes on with the elements of an encoded one, which are not decoded.
+///
+/// # Errors
+///
+/// A [`Violation`] where `list` is no list.
+pub fn prepend_list(format: Format, values: &[Value], list: &Bytes) -> Result<Bytes, Violation> {
+    let (_, others, tail) = match format {
+        _ if list.is_empty() => (Vec::new(), 0, &[][..]),
+        Format::Json => {
+            let text = std::str::from_utf8(list).map_err(|_| Violation::new("a list that is not UTF-8"))?;
+            split(JsonReader::new(text), list, 0)?
+        }
+        Format::MsgPack => split(MsgPackReader::new(list), list, 0)?,
+        Format::Cbor => split(CborReader::new(list), list, 0)?,
+    };
+    Ok(write(format, tail.len() + values.len() * 32 + 8, values.len() + others, |writer| {
+        values.iter().for_each(|value| writer.value(value));
+        if others > 0 {
+            writer.raw(tail);
+        }
+    }))
+}
+
 /// An element of a list that is to be written.
 #[derive(Clone, Copy, Debug)]
 pub enum Element<'a> {
@@ -96,6 +119,29 @@ pub fn encode_list(format: Format, elements: &[Element<'_>]) -> Bytes {
             }
         }
     })
+}
+
+/// Writes a dictionary.
+pub fn encode_dict(format: Format, entries: &[(&str, Element<'_>)]) -> Bytes {
+    match format {
+        Format::Json => fill_dict(JsonWriter::new(Vec::new()), entries).into_inner(),
+        Format::MsgPack => fill_dict(MsgPackWriter::new(Vec::new()), entries).into_inner(),
+        Format::Cbor => fill_dict(CborWriter::new(Vec::new()), entries).into_inner(),
+    }
+    .into()
+}
+
+fn fill_dict<W: Writer>(mut writer: W, entries: &[(&str, Element<'_>)]) -> W {
+    writer.dict(entries.len());
+    for (key, element) in entries {
+        writer.key(key);
+        match element {
+            Element::Value(value) => write_value(&mut writer, value),
+            Element::Encoded(bytes) => Writer::raw(&mut writer, bytes),
+        }
+    }
+    writer.end_dict();
+    writer
 }
 
 /// What a list is filled with, whatever its format.
@@ -140,6 +186,34 @@ mod tests {
 
     fn in_format(format: Format, json: &str) -> Bytes {
         transcode(Format::Json, format, json.as_bytes(), &Limits::DEFAULT).unwrap()
+    }
+
+    #[test]
+    fn a_dictionary_holds_values_and_what_is_encoded_already() {
+        for format in FORMATS {
+            let (number, list) = (Value::from(7_u64), in_format(format, "[1,{}]"));
+            let entries = [
+                ("a", Element::Value(&number)),
+                ("b", Element::Encoded(&list)),
+                ("c", Element::Value(&number)),
+            ];
+            assert_eq!(encode_dict(format, &entries), in_format(format, r#"{"a":7,"b":[1,{}],"c":7}"#));
+            assert_eq!(encode_dict(format, &[]), in_format(format, "{}"));
+        }
+    }
+
+    #[test]
+    fn values_go_before_what_is_not_decoded() {
+        for format in FORMATS {
+            let list = in_format(format, r#"["q",[1,{"a":2}]]"#);
+            let more = prepend_list(format, &[Value::from(7_u64), Value::Null], &list).unwrap();
+            assert_eq!(more, in_format(format, r#"[7,null,"q",[1,{"a":2}]]"#));
+            for nothing in [Bytes::new(), in_format(format, "[]")] {
+                let alone = prepend_list(format, &[Value::Bool(true)], &nothing).unwrap();
+                assert_eq!(alone, in_format(format, "[true]"));
+            }
+            assert!(prepend_list(format, &[], &in_format(format, "{}")).is_err());
+        }
     }
 
     #[test]

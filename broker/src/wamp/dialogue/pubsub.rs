@@ -1,24 +1,28 @@
 //! PUBLISH, SUBSCRIBE, UNSUBSCRIBE, and EVENT.
 //!
 //! An unknown word for `match` is a protocol violation, as every known option of a wrong type is. Options
-//! that would narrow who gets an event (`exclude`, `eligible` and their kin) are refused as long as they are
-//! not supported: passing them over would send the event to those who must not have it. All others that
-//! are not supported are passed over.
+//! that are not supported are passed over.
+//!
+//! Of those that narrow who gets an event, `exclude` and its kin that are empty exclude nobody, while
+//! `eligible` and its kin that are empty leave nobody.
 
 use std::sync::Arc;
 
 use tandem_protocols::payload::Unconvertible;
 use tandem_protocols::wamp::codec;
 use tandem_protocols::wamp::dict::Dict;
+use tandem_protocols::wamp::id::Id;
 use tandem_protocols::wamp::message::{Publish, Published, Subscribe, Subscribed, Unsubscribe, Unsubscribed};
 use tandem_protocols::wamp::options::{MatchPolicy, PublishOptions, SubscribeOptions, WithdrawOptions};
 
+use crate::core::access::SessionId;
+use crate::core::eligibility::{Eligibility, Lists};
 use crate::core::message::{Frame, Message, Publication, Variant};
 use crate::core::name::{InvalidName, Name, Pattern};
 use crate::core::parcel::SubscriptionId;
 use crate::core::protocol::Output;
 use crate::core::realm::Outgoing;
-use crate::core::topics::Retain;
+use crate::core::topics::{PublishTerms, Retain};
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
@@ -65,6 +69,9 @@ pub(in crate::wamp) fn pattern(text: &str, policy: MatchPolicy) -> Result<Patter
     }
 }
 
+/// Why a subscription ended that its holder did not end.
+const REVOKED: &str = "wamp.subscription.revoked";
+
 impl Dialogue {
     pub(in crate::wamp) fn publish(
         &mut self,
@@ -74,19 +81,14 @@ impl Dialogue {
     ) -> Result<(), Fault> {
         let options = PublishOptions::parse(&publish.options)?;
         let (request, acknowledge) = (publish.request, options.acknowledge);
-        let exclude_me = options.exclude_me.unwrap_or(true);
-        let retain = if options.retain { Retain::Set } else { Retain::No };
-        let refused = narrowing(&options).map(Fault::option);
+        let terms = terms(&options);
         let attributes = luggage::attributes(&publish.options);
-        let published = match refused {
-            Some(fault) => Err(fault),
-            None => attributes.and_then(|attributes| {
-                let name = Name::parse(&publish.topic)?;
-                let payload = luggage::payload(publish.payload, received_bytes);
-                let outgoing = Outgoing { name, payload, attributes };
-                Ok(self.member.publish_and_retain(outgoing, exclude_me, retain)?)
-            }),
-        };
+        let published = attributes.and_then(|attributes| {
+            let name = Name::parse(&publish.topic)?;
+            let payload = luggage::payload(publish.payload, received_bytes);
+            let outgoing = Outgoing { name, payload, attributes };
+            Ok(self.member.publish_under(outgoing, terms)?)
+        });
         match published {
             Ok(publication) => {
                 self.has_published.set(true);
@@ -131,6 +133,21 @@ impl Dialogue {
         self.subscriptions.remove(subscription);
         voice.say(Unsubscribed { request: Some(unsubscribe.request), details: None });
         Ok(())
+    }
+
+    /// Says that the router took a subscription away.
+    pub(in crate::wamp) fn bring_subscription_revocation(
+        &mut self,
+        subscription: SubscriptionId,
+        voice: &mut Voice,
+    ) {
+        // The peer may have ended it at the same time, and was told so.
+        if self.member.unsubscribe(subscription).is_err() {
+            return;
+        }
+        self.subscriptions.remove(subscription);
+        let details = Dict::new().with("subscription", subscription.0).with("reason", REVOKED);
+        voice.say(Unsubscribed { request: None, details: Some(details) });
     }
 
     /// Says an EVENT, which is the same for all subscribers of a subscription that read one dialect.
@@ -179,27 +196,56 @@ impl Dialogue {
 fn event(
     publication: &Publication,
     subscription: SubscriptionId,
-    mut details: Dict,
+    details: Dict,
     voice: &Voice,
 ) -> Result<Message, Unconvertible> {
-    luggage::unpack(&publication.attributes, &mut details);
+    let details = self::details(publication, details);
     let payload = luggage::content(&publication.payload, voice.format)?;
     let (subscription, number) = (id(subscription.0), id(publication.id));
     let bytes = codec::encode_event(voice.format, subscription, number, &details, &payload);
     Ok(voice.wrap(bytes.expect("the payload was converted, and is below 4 GiB")))
 }
 
-/// The first option by which the publisher says who is to get the event, or who is not.
-fn narrowing(options: &PublishOptions<'_>) -> Option<&'static str> {
-    let excludes = |list: &Option<Vec<&str>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    [
-        ("exclude", options.exclude.as_ref().is_some_and(|list| !list.is_empty())),
-        ("exclude_authid", excludes(&options.exclude_authid)),
-        ("exclude_authrole", excludes(&options.exclude_authrole)),
-        ("eligible", options.eligible.is_some()),
-        ("eligible_authid", options.eligible_authid.is_some()),
-        ("eligible_authrole", options.eligible_authrole.is_some()),
-    ]
-    .into_iter()
-    .find_map(|(name, narrows)| narrows.then_some(name))
+/// What the details of an event say of its publication, after these.
+pub(in crate::wamp) fn details(publication: &Publication, mut details: Dict) -> Dict {
+    if let Some(publisher) = &publication.disclosed {
+        details.insert("publisher", publication.publisher.0);
+        details.insert("publisher_authid", &*publisher.id);
+        details.insert("publisher_authrole", &*publisher.role);
+    }
+    luggage::unpack(&publication.attributes, &mut details);
+    details
+}
+
+/// The terms that a publisher asks for.
+pub(in crate::wamp) fn terms(options: &PublishOptions<'_>) -> PublishTerms {
+    PublishTerms {
+        exclude_me: options.exclude_me.unwrap_or(true),
+        disclose_me: options.disclose_me.unwrap_or(false),
+        retain: if options.retain { Retain::Set } else { Retain::No },
+        eligibility: eligibility(options),
+    }
+}
+
+/// Whom the publisher keeps the event from; `None` if from nobody.
+fn eligibility(options: &PublishOptions<'_>) -> Option<Arc<Eligibility>> {
+    let sessions = |list: &Vec<Id>| list.iter().map(|id| SessionId(id.get())).collect::<Vec<_>>();
+    let texts = |list: &Vec<&str>| list.iter().map(|text| Box::from(*text)).collect::<Vec<_>>();
+    let PublishOptions { exclude, exclude_authid, exclude_authrole, .. } = options;
+    let PublishOptions { eligible, eligible_authid, eligible_authrole, .. } = options;
+    let eligibility = Eligibility {
+        sessions: Lists::new(
+            exclude.as_ref().map(sessions).unwrap_or_default(),
+            eligible.as_ref().map(sessions),
+        ),
+        ids: Lists::new(
+            exclude_authid.as_ref().map(texts).unwrap_or_default(),
+            eligible_authid.as_ref().map(texts),
+        ),
+        roles: Lists::new(
+            exclude_authrole.as_ref().map(texts).unwrap_or_default(),
+            eligible_authrole.as_ref().map(texts),
+        ),
+    };
+    (!eligibility.is_empty()).then(|| Arc::new(eligibility))
 }

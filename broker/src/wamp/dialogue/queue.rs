@@ -22,8 +22,8 @@ use tandem_protocols::payload::{Arguments, Content, Format, Payload, encode_byte
 use tandem_protocols::wamp::dict::{Dict, Value};
 use tandem_protocols::wamp::error::INVALID_PAYLOAD;
 use tandem_protocols::wamp::id::Id;
-use tandem_protocols::wamp::list::{Element, encode_list, split_list};
-use tandem_protocols::wamp::message::{CallResult, MessageType, nothing};
+use tandem_protocols::wamp::list::{Element, encode_list};
+use tandem_protocols::wamp::message::{CallResult, MessageType};
 
 use crate::core::access::Refusal;
 use crate::core::calls::failure;
@@ -32,6 +32,7 @@ use crate::core::parcel::{ConsumerId, Delivery};
 use crate::core::queues::{Credit, Settlement};
 use crate::core::realm::Outgoing;
 use crate::wamp::dialogue::Dialogue;
+use crate::wamp::dialogue::procedure::{arguments, first_arguments, say_list, say_nothing, split};
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
 use crate::wamp::voice::{Voice, id, note_unconvertible};
@@ -80,20 +81,14 @@ impl Receives {
 }
 
 impl Dialogue {
-    /// Serves a call of one of these procedures; false if it is of another.
-    pub(in crate::wamp) fn serve(
+    /// Serves a call of `tandem.queue.` and this; false if there is no such procedure.
+    pub(in crate::wamp) fn serve_queue(
         &mut self,
+        procedure: &str,
         request: Id,
         outgoing: &Outgoing,
         voice: &mut Voice,
     ) -> Result<bool, Fault> {
-        let Some(procedure) = outgoing.name.as_str().strip_prefix("tandem.queue.") else {
-            return Ok(false);
-        };
-        // The answer to this call must not be taken for that to another.
-        if self.member.realm().calls().is_calling(self.member.id(), request.get()) {
-            return Err(Refusal::RequestInUse(request.get()).into());
-        }
         match procedure {
             "send" => self.send(request, outgoing, voice)?,
             "receive" => self.receive(request, outgoing)?,
@@ -226,32 +221,6 @@ fn encode_message(format: Format, first: [&Value; 2], content: &Content) -> Byte
         Content::Body(_) => {}
     }
     encode_list(format, &[Element::Value(first[0]), Element::Value(first[1]), args, kwargs])
-}
-
-fn say_list(request: Id, args: Bytes, voice: &mut Voice) {
-    let arguments = Arguments { format: voice.format, args, kwargs: Default::default() };
-    voice.say(CallResult { request, details: Dict::new(), payload: Content::Arguments(arguments) });
-}
-
-fn say_nothing(request: Id, voice: &mut Voice) {
-    voice.say(CallResult { request, details: Dict::new(), payload: nothing() });
-}
-
-fn arguments(outgoing: &Outgoing) -> Result<&Arguments, Fault> {
-    match outgoing.payload.content() {
-        Content::Arguments(arguments) => Ok(arguments),
-        Content::Opaque(_) | Content::Body(_) => Err(Fault::argument("the arguments are a list")),
-    }
-}
-
-/// The first two arguments: none of these procedures has more of its own.
-fn first_arguments(outgoing: &Outgoing) -> Result<Vec<Value>, Fault> {
-    Ok(split(arguments(outgoing)?, 2)?.0)
-}
-
-fn split(arguments: &Arguments, count: usize) -> Result<(Vec<Value>, Bytes), Fault> {
-    let split = split_list(arguments.format, &arguments.args, count);
-    split.map_err(|violation| Fault::argument(&violation.message))
 }
 
 fn queue_name(first: &[Value]) -> Result<Name, Fault> {

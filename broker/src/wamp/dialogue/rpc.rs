@@ -74,7 +74,11 @@ impl Dialogue {
         Ok(())
     }
 
-    pub(in crate::wamp) fn bring_revocation(&mut self, registration: RegistrationId, voice: &mut Voice) {
+    pub(in crate::wamp) fn bring_registration_revocation(
+        &mut self,
+        registration: RegistrationId,
+        voice: &mut Voice,
+    ) {
         self.member.forget_registration(registration);
         let Ok(place) = self.registrations.binary_search(&registration) else { return };
         self.registrations.remove(place);

@@ -1,0 +1,300 @@
+//! What was published in the past, for the patterns that are configured to have a history.
+//!
+//! Not what was published to or kept from sessions by their numbers: a session that asks has another number
+//! than it had then. Lists of users and roles are judged when somebody asks.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::core::access::Principal;
+use crate::core::message::Publication;
+use crate::core::name::Pattern;
+
+/// The time of day, in milliseconds since 1970.
+pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// How many bytes the history of one pattern may hold.
+pub const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How many events one answer may have.
+pub const ANSWER_EVENTS_MAX: usize = 1000;
+
+/// How many bytes one answer may have, but for its first event.
+pub const ANSWER_BYTES_MAX: usize = 512 * 1024;
+
+/// A pattern that has a history.
+#[derive(Clone, Debug)]
+pub struct HistoryRule {
+    /// The pattern.
+    pub pattern: Pattern,
+    /// How many events are kept; the oldest go first.
+    pub events_max: usize,
+}
+
+/// The history of a realm.
+pub struct History {
+    clock: WallClock,
+    logs: Vec<Log>,
+}
+
+struct Log {
+    rule: HistoryRule,
+    bytes_max: usize,
+    events: Mutex<Events>,
+}
+
+#[derive(Default)]
+struct Events {
+    ring: VecDeque<Past>,
+    bytes: usize,
+}
+
+/// An event of the past.
+#[derive(Clone, Debug)]
+pub struct Past {
+    /// What was published.
+    pub publication: Arc<Publication>,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// What somebody asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// The latest first.
+    pub reverse: bool,
+    /// How many at most; never more than [`ANSWER_EVENTS_MAX`].
+    pub limit: Option<usize>,
+    /// Only of this topic.
+    pub topic: Option<String>,
+    /// Bounds by the time in milliseconds.
+    pub time: Span,
+    /// Bounds by the number of a publication. One that is not known leaves nothing.
+    pub publication: Span,
+}
+
+/// Bounds; the events at `from` and `until` are within, those at `after` and `before` are not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Span {
+    /// Not before.
+    pub from: Option<u64>,
+    /// Not before, and not this.
+    pub after: Option<u64>,
+    /// Not this, and not after.
+    pub before: Option<u64>,
+    /// Not after.
+    pub until: Option<u64>,
+}
+
+impl Span {
+    fn has(&self, place: u64) -> bool {
+        self.from.is_none_or(|bound| place >= bound)
+            && self.after.is_none_or(|bound| place > bound)
+            && self.before.is_none_or(|bound| place < bound)
+            && self.until.is_none_or(|bound| place <= bound)
+    }
+
+    /// Bounds by places in a ring rather than by numbers of publications. What is not in the ring leaves nothing.
+    fn placed(&self, ring: &VecDeque<Past>) -> Option<Span> {
+        let place = |id: Option<u64>| match id {
+            None => Some(None),
+            Some(id) => {
+                ring.iter().position(|past| past.publication.id == id).map(|place| Some(place as u64))
+            }
+        };
+        Some(Span {
+            from: place(self.from)?,
+            after: place(self.after)?,
+            before: place(self.before)?,
+            until: place(self.until)?,
+        })
+    }
+}
+
+impl fmt::Debug for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("History").field("patterns", &self.logs.len()).finish_non_exhaustive()
+    }
+}
+
+impl History {
+    /// Nothing yet, for these patterns.
+    pub fn new(rules: &[HistoryRule], clock: WallClock) -> History {
+        let log = |rule: &HistoryRule| Log {
+            rule: rule.clone(),
+            bytes_max: HISTORY_BYTES_MAX,
+            events: Mutex::default(),
+        };
+        History { clock, logs: rules.iter().map(log).collect() }
+    }
+
+    /// Keeps a publication for each pattern that matches it.
+    pub fn record(&self, publication: &Publication) {
+        if publication.eligibility.as_ref().is_some_and(|lists| !lists.sessions.is_empty()) {
+            return;
+        }
+        let mut past = None;
+        for log in self.logs.iter().filter(|log| log.rule.pattern.matches(publication.name.as_str())) {
+            let past = past.get_or_insert_with(|| Past {
+                publication: Arc::new(publication.uncharged()),
+                at_ms: (self.clock)(),
+            });
+            log.push(past.clone());
+        }
+    }
+
+    /// What somebody may see of the past of a subscription. `None` where none is kept.
+    pub fn query(&self, pattern: &Pattern, who: &Principal, query: &Query) -> Option<Vec<Past>> {
+        let same = self.logs.iter().find(|log| log.rule.pattern == *pattern);
+        let wider = || {
+            let name = pattern.name()?;
+            self.logs.iter().find(|log| log.rule.pattern.matches(name.as_str()))
+        };
+        same.or_else(wider).map(|log| log.query(pattern, who, query))
+    }
+}
+
+impl Log {
+    fn push(&self, past: Past) {
+        let mut events = self.events.lock();
+        events.bytes += past.publication.cost();
+        events.ring.push_back(past);
+        while events.ring.len() > self.rule.events_max || events.bytes > self.bytes_max {
+            let Some(oldest) = events.ring.pop_front() else { break };
+            events.bytes -= oldest.publication.cost();
+        }
+    }
+
+    fn query(&self, pattern: &Pattern, who: &Principal, query: &Query) -> Vec<Past> {
+        let events = self.events.lock();
+        let Some(places) = query.publication.placed(&events.ring) else { return Vec::new() };
+        let is_wanted = |place: usize, past: &Past| {
+            let Publication { name, eligibility, .. } = &*past.publication;
+            places.has(place as u64)
+                && query.time.has(past.at_ms)
+                && query.topic.as_ref().is_none_or(|topic| *topic == name.as_str())
+                && pattern.matches(name.as_str())
+                && eligibility.as_ref().is_none_or(|lists| lists.admits_principal(who))
+        };
+        let wanted = |place: &usize| is_wanted(*place, &events.ring[*place]);
+        let places = 0..events.ring.len();
+        if query.reverse {
+            answer(places.rev().filter(wanted).map(|place| &events.ring[place]), query.limit)
+        } else {
+            answer(places.filter(wanted).map(|place| &events.ring[place]), query.limit)
+        }
+    }
+}
+
+fn answer<'a>(events: impl Iterator<Item = &'a Past>, limit: Option<usize>) -> Vec<Past> {
+    let limit = limit.unwrap_or(ANSWER_EVENTS_MAX).min(ANSWER_EVENTS_MAX);
+    let mut bytes = 0;
+    let fits = |past: &&Past| {
+        let is_first = bytes == 0;
+        bytes += past.publication.cost();
+        is_first || bytes <= ANSWER_BYTES_MAX
+    };
+    events.take(limit).take_while(fits).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::core::access::SessionId;
+    use crate::core::eligibility::{Eligibility, Lists};
+    use crate::core::testing::{UNIT, exact, principal, publication};
+
+    /// One event each 10 ms.
+    fn history(rules: &[(Pattern, usize)]) -> History {
+        let rules: Vec<_> = rules
+            .iter()
+            .map(|(pattern, events_max)| HistoryRule { pattern: pattern.clone(), events_max: *events_max })
+            .collect();
+        let now = AtomicU64::new(0);
+        History::new(&rules, Arc::new(move || now.fetch_add(10, Ordering::Relaxed) + 10))
+    }
+
+    fn ids(history: &History, pattern: &Pattern, query: &Query) -> Vec<u64> {
+        let past = history.query(pattern, &principal("joe", "user"), query).unwrap();
+        past.iter().map(|past| past.publication.id).collect()
+    }
+
+    #[test]
+    fn a_subscription_sees_what_was_published_to_its_topics_within_the_bounds_that_it_names() {
+        let below = Pattern::prefix("a.").unwrap();
+        let history = history(&[(below.clone(), 100)]);
+        for (number, topic) in [(1, "a.x"), (2, "a.y"), (3, "b.x"), (4, "a.x"), (5, "a.y")] {
+            history.record(&publication(topic, number));
+        }
+        let all = Query::default();
+        assert_eq!(ids(&history, &below, &all), [1, 2, 4, 5]);
+        assert_eq!(ids(&history, &exact("a.x"), &all), [1, 4]);
+        assert!(history.query(&exact("b.x"), &principal("joe", "user"), &all).is_none());
+        assert!(history.query(&Pattern::prefix("a").unwrap(), &principal("joe", "user"), &all).is_none());
+        let within = |time: Span, publication: Span| {
+            ids(&history, &below, &Query { time, publication, ..Query::default() })
+        };
+        let none = Span::default();
+        assert_eq!(within(Span { from: Some(20), before: Some(40), ..none }, none), [2, 4]);
+        assert_eq!(within(Span { after: Some(20), until: Some(40), ..none }, none), [4, 5]);
+        assert_eq!(within(none, Span { from: Some(2), until: Some(4), ..none }), [2, 4]);
+        assert_eq!(within(none, Span { after: Some(1), before: Some(5), ..none }), [2, 4]);
+        assert_eq!(within(none, Span { after: Some(99), ..none }), [0; 0]);
+        let last = Query { reverse: true, limit: Some(2), ..Query::default() };
+        assert_eq!(ids(&history, &below, &last), [5, 4]);
+        let topic = Query { topic: Some("a.y".into()), limit: Some(1), ..Query::default() };
+        assert_eq!(ids(&history, &below, &topic), [2]);
+    }
+
+    #[test]
+    fn lists_hold_when_somebody_asks_and_those_of_sessions_keep_nothing() {
+        let history = history(&[(exact("a"), 100)]);
+        let narrow = |number, eligibility: Eligibility| {
+            let mut publication = Arc::into_inner(publication("a", number)).unwrap();
+            publication.eligibility = Some(Arc::new(eligibility));
+            history.record(&publication);
+        };
+        let admins = Lists::new(Vec::new(), Some(vec!["admin".into()]));
+        narrow(1, Eligibility { roles: admins, ..Eligibility::default() });
+        narrow(2, Eligibility { ids: Lists::new(vec!["ann".into()], None), ..Eligibility::default() });
+        let session = Lists::new(vec![SessionId(9)], None);
+        narrow(3, Eligibility { sessions: session, ..Eligibility::default() });
+        assert_eq!(ids(&history, &exact("a"), &Query::default()), [2]);
+        let ann = history.query(&exact("a"), &principal("ann", "admin"), &Query::default()).unwrap();
+        assert_eq!(ann.iter().map(|past| past.publication.id).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_in_events_and_in_bytes_and_so_is_an_answer() {
+        let mut history = history(&[(exact("a"), 3)]);
+        let record = |history: &History, count: u64| {
+            (1..=count).for_each(|number| history.record(&publication("a", number)));
+        };
+        record(&history, 5);
+        assert_eq!(ids(&history, &exact("a"), &Query::default()), [3, 4, 5]);
+        history.logs[0].bytes_max = 2 * UNIT;
+        record(&history, 9);
+        assert_eq!(ids(&history, &exact("a"), &Query::default()), [8, 9]);
+        assert_eq!(history.logs[0].events.lock().bytes, 2 * UNIT);
+        history.logs[0].bytes_max = HISTORY_BYTES_MAX;
+        history.logs[0].rule.events_max = 2 * ANSWER_EVENTS_MAX;
+        record(&history, 1500);
+        assert_eq!(ids(&history, &exact("a"), &Query::default()).len(), ANSWER_BYTES_MAX / UNIT);
+        let small = Past {
+            publication: Arc::new(Publication {
+                payload: tandem_protocols::payload::Payload::new(tandem_protocols::payload::Content::Opaque(
+                    Default::default(),
+                )),
+                ..publication("a", 1).uncharged()
+            }),
+            at_ms: 0,
+        };
+        let many = vec![small; ANSWER_EVENTS_MAX + 1];
+        assert_eq!(answer(many.iter(), Some(usize::MAX)).len(), ANSWER_EVENTS_MAX);
+    }
+}

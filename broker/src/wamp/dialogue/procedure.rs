@@ -1,0 +1,88 @@
+//! Procedures that the session itself serves: which there are, and what they share.
+
+use bytes::Bytes;
+
+use tandem_protocols::payload::{Arguments, Content};
+use tandem_protocols::wamp::dict::{Dict, Value};
+use tandem_protocols::wamp::id::Id;
+use tandem_protocols::wamp::list::{Element, encode_list, split_list};
+use tandem_protocols::wamp::message::{CallResult, nothing};
+
+use crate::core::access::{HOUSE_PREFIX, Refusal, WAMP_PREFIX};
+use crate::core::realm::Outgoing;
+use crate::wamp::dialogue::Dialogue;
+use crate::wamp::fault::Fault;
+use crate::wamp::voice::Voice;
+
+impl Dialogue {
+    /// Serves a call of one of these procedures; false if it is of another.
+    pub(in crate::wamp) fn serve(
+        &mut self,
+        request: Id,
+        outgoing: &Outgoing,
+        voice: &mut Voice,
+    ) -> Result<bool, Fault> {
+        let procedure = outgoing.name.as_str();
+        if !procedure.starts_with(HOUSE_PREFIX) && !procedure.starts_with(WAMP_PREFIX) {
+            return Ok(false);
+        }
+        // The answer to this call must not be taken for that to another.
+        if self.member.realm().calls().is_calling(self.member.id(), request.get()) {
+            return Err(Refusal::RequestInUse(request.get()).into());
+        }
+        if let Some(procedure) = procedure.strip_prefix("tandem.queue.") {
+            return self.serve_queue(procedure, request, outgoing, voice);
+        }
+        match procedure {
+            "wamp.session.add_testament" => self.add_testament(request, outgoing, voice)?,
+            "wamp.session.flush_testaments" => self.flush_testaments(request, outgoing, voice)?,
+            "wamp.subscription.get_events" => self.get_events(request, outgoing, voice)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// Answers a call with these values.
+pub(in crate::wamp) fn say_list(request: Id, args: Bytes, voice: &mut Voice) {
+    let arguments = Arguments { format: voice.format, args, kwargs: Default::default() };
+    voice.say(CallResult { request, details: Dict::new(), payload: Content::Arguments(arguments) });
+}
+
+/// Answers a call with nothing.
+pub(in crate::wamp) fn say_nothing(request: Id, voice: &mut Voice) {
+    voice.say(CallResult { request, details: Dict::new(), payload: nothing() });
+}
+
+/// The arguments of a call.
+pub(in crate::wamp) fn arguments(outgoing: &Outgoing) -> Result<&Arguments, Fault> {
+    match outgoing.payload.content() {
+        Content::Arguments(arguments) => Ok(arguments),
+        Content::Opaque(_) | Content::Body(_) => Err(Fault::argument("the arguments are a list")),
+    }
+}
+
+/// The first two arguments: none of these procedures has more of its own.
+pub(in crate::wamp) fn first_arguments(outgoing: &Outgoing) -> Result<Vec<Value>, Fault> {
+    Ok(split(arguments(outgoing)?, 2)?.0)
+}
+
+/// The first arguments, and a list of the others.
+pub(in crate::wamp) fn split(arguments: &Arguments, count: usize) -> Result<(Vec<Value>, Bytes), Fault> {
+    let split = split_list(arguments.format, &arguments.args, count);
+    split.map_err(|violation| Fault::argument(&violation.message))
+}
+
+/// The keyword arguments of a call.
+pub(in crate::wamp) fn keywords(arguments: &Arguments) -> Result<Dict, Fault> {
+    if arguments.kwargs.is_empty() {
+        return Ok(Dict::new());
+    }
+    let alone = encode_list(arguments.format, &[Element::Encoded(&arguments.kwargs)]);
+    let first = split_list(arguments.format, &alone, 1);
+    let (first, _) = first.map_err(|violation| Fault::argument(&violation.message))?;
+    match first.into_iter().next() {
+        Some(Value::Dict(keywords)) => Ok(keywords),
+        _ => Err(Fault::argument("the keyword arguments are a dictionary")),
+    }
+}
