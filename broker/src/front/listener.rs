@@ -40,11 +40,16 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Silence after which the kernel asks whether a peer is there. Those of WebSocket are pinged before.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
 
+/// Up to so much is added, for each connection something else: when thousands are asked at the same moment,
+/// most of the questions get lost.
+const KEEPALIVE_SPREAD: Duration = Duration::from_secs(15);
+
 /// The time between two such questions.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 const _: () = assert!(
-    KEEPALIVE_TIME.as_secs() + 2 * KEEPALIVE_INTERVAL.as_secs() < TCP_USER_TIMEOUT.as_secs(),
+    KEEPALIVE_TIME.as_secs() + KEEPALIVE_SPREAD.as_secs() + 2 * KEEPALIVE_INTERVAL.as_secs()
+        < TCP_USER_TIMEOUT.as_secs(),
     "Linux counts the timeout from the last that was heard: of three questions two may get lost"
 );
 
@@ -186,7 +191,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 fn set_options(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
+    let time = KEEPALIVE_TIME + KEEPALIVE_SPREAD.mul_f32(rand::random());
+    let keepalive = TcpKeepalive::new().with_time(time).with_interval(KEEPALIVE_INTERVAL);
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
     {
