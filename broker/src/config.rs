@@ -3,6 +3,7 @@
 //! A key that is not known is an error, with the known one that looks most like it. What is not written
 //! has a safe default: the broker listens on this machine only, and nothing is without a limit.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ pub struct Config {
     pub history: Vec<HistoryConfig>,
     /// Who is let in.
     pub authentication: Authentication,
-    /// Users, for WAMP's tickets and STOMP's logins.
+    /// Users.
     pub users: Vec<User>,
     /// WebSocket.
     pub websocket: WebSocketConfig,
@@ -101,8 +102,8 @@ pub struct Authentication {
     pub anonymous: Option<Anonymous>,
 }
 
-/// A user.
-#[derive(Clone, Debug, Deserialize)]
+/// A user. Each has one way to prove who they are, or several.
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
     /// The name: WAMP's authid, STOMP's login.
@@ -110,8 +111,24 @@ pub struct User {
     /// The role, for permissions.
     #[serde(default = "default_role")]
     pub role: String,
-    /// The password, as `tandem hash-password` prints it.
-    pub password: String,
+    /// The password, for WAMP's tickets and STOMP's logins, as `tandem hash-password` prints it.
+    pub password: Option<String>,
+    /// For WAMP-CRA, as `tandem hash-password --for wampcra` prints it. It is a secret: who has it can pass for
+    /// the user.
+    pub wampcra: Option<String>,
+    /// For WAMP's SCRAM, as `tandem hash-password --for wamp-scram` prints it, and `--for scram` for clients of
+    /// autobahn.
+    #[serde(default)]
+    pub scram: Vec<String>,
+    /// Public keys for WAMP's cryptosign, of 64 hexadecimal digits each.
+    #[serde(default)]
+    pub cryptosign: Vec<String>,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
+    }
 }
 
 fn default_role() -> String {

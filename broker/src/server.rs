@@ -17,7 +17,7 @@ use crate::front::door::Door;
 use crate::front::listener::bind;
 use crate::stomp;
 use crate::users::Users;
-use crate::wamp::{Wamp, WampSettings};
+use crate::wamp::{Wamp, WampCredentials, WampSettings, WampUser};
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -58,11 +58,17 @@ impl Server {
             }
         };
         let realms: Vec<Arc<Realm>> = config.realms().iter().map(open).collect();
-        let users = Arc::new(Users::new(config, entropy)?);
+        let users = Arc::new(Users::new(config, entropy.clone())?);
+        let credentials = Arc::new(wamp_credentials(config, entropy)?);
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION"));
         // The languages: WAMP, then STOMP, which is what a WebSocket client speaks that does not say.
         let protocols: Vec<Arc<dyn Protocol>> = vec![
-            Arc::new(Wamp::new(WampSettings { realms: realms.clone(), authenticator: users.clone(), agent })),
+            Arc::new(Wamp::new(WampSettings {
+                realms: realms.clone(),
+                authenticator: users.clone(),
+                credentials,
+                agent,
+            })),
             Arc::new(stomp::Stomp::new(stomp_settings(config, realms.clone(), users.clone()))),
         ];
         let mut settings = config.front()?;
@@ -99,6 +105,27 @@ impl Server {
         self.door.tasks.close();
         tokio::time::timeout(self.drain_time, self.door.tasks.wait()).await.is_ok()
     }
+}
+
+/// Checks a configuration as [`Server::start`] does, and starts nothing.
+pub fn check(config: &Config) -> Result<(), ConfigError> {
+    config.check()?;
+    config.front()?;
+    let entropy: Entropy = Arc::new(|| 0);
+    Users::new(config, entropy.clone())?;
+    wamp_credentials(config, entropy).map(drop)
+}
+
+fn wamp_credentials(config: &Config, entropy: Entropy) -> Result<WampCredentials, ConfigError> {
+    let users = config.users.iter().map(|user| WampUser {
+        name: &user.name,
+        role: &user.role,
+        wampcra: user.wampcra.as_deref(),
+        scram: &user.scram,
+        cryptosign: &user.cryptosign,
+    });
+    WampCredentials::new(users, entropy, wall_time_ms)
+        .map_err(|error| ConfigError::Refused(error.to_string()))
 }
 
 fn wall_time_ms() -> u64 {

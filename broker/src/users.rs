@@ -1,4 +1,4 @@
-//! The users of the configuration, and who is let in without being one.
+//! The users of the configuration who have a password, and who is let in without being one.
 //!
 //! Passwords are kept as Argon2id hashes. Checking one takes as long for a user that does not exist, and no
 //! more checks run at a time than there are processors: a flood of logins cannot take the memory or the time
@@ -30,7 +30,8 @@ pub struct Users {
 
 struct User {
     role: Arc<str>,
-    hash: Arc<str>,
+    /// None for one that proves otherwise who they are.
+    hash: Option<Arc<str>>,
 }
 
 /// Hashes a password for the configuration.
@@ -45,14 +46,20 @@ impl Users {
     pub fn new(config: &Config, entropy: Entropy) -> Result<Users, ConfigError> {
         let mut by_name = HashMap::new();
         for user in &config.users {
-            if PasswordHash::new(&user.password).is_err() {
+            if user.password.as_deref().is_some_and(|hash| PasswordHash::new(hash).is_err()) {
                 let text = format!(
                     "the password of user {:?} is not a hash; make one with `tandem hash-password`",
                     user.name
                 );
                 return Err(ConfigError::Refused(text));
             }
-            let entry = User { role: user.role.as_str().into(), hash: user.password.as_str().into() };
+            let others = user.wampcra.is_some() || !user.scram.is_empty() || !user.cryptosign.is_empty();
+            if user.password.is_none() && !others {
+                let text = format!("user {:?} has neither a password nor another credential", user.name);
+                return Err(ConfigError::Refused(text));
+            }
+            let hash = user.password.as_deref().map(Arc::from);
+            let entry = User { role: user.role.as_str().into(), hash };
             if by_name.insert(user.name.clone(), entry).is_some() {
                 return Err(ConfigError::Refused(format!("user {:?} is there twice", user.name)));
             }
@@ -90,9 +97,9 @@ impl Authenticator for Users {
             let principal = self.anonymous(peer).ok_or(Refusal::WrongSecret);
             return Box::pin(async move { principal });
         }
-        let known = self.by_name.get(&*user);
-        let hash = known.map_or(&self.nobody, |known| &known.hash).clone();
-        let role = known.map(|known| known.role.clone());
+        let known = self.by_name.get(&*user).and_then(|known| Some((&known.role, known.hash.as_ref()?)));
+        let hash = known.map_or(&self.nobody, |(_, hash)| hash).clone();
+        let role = known.map(|(role, _)| role.clone());
         let checks = self.checks.clone();
         Box::pin(async move {
             let permit = checks.acquire_owned().await.map_err(|_| Refusal::AuthenticationFailed)?;
@@ -141,6 +148,17 @@ mod tests {
         assert!(users("loopback").anonymous(&far).is_none());
         assert!(users("loopback").anonymous(&near).is_some());
         assert!(users("everywhere").anonymous(&far).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_user_may_have_no_password_but_must_have_something() {
+        let user = "[authentication]\nanonymous = \"never\"\n[[users]]\nname = \"alice\"\n";
+        let users = |text: &str| Users::new(&Config::parse(text).unwrap(), Arc::new(|| 7));
+        assert!(users(user).is_err());
+        let users = users(&format!("{user}cryptosign = [\"00\"]\n")).unwrap();
+        for secret in ["nobody", ""] {
+            assert_eq!(login(&users, "alice", secret).await, Err(Refusal::WrongSecret));
+        }
     }
 
     #[test]

@@ -176,6 +176,27 @@ fn check_config_says_what_is_fine() {
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{} is fine\n", file.path()));
 }
 
+/// What `hash-password` makes for each method is what the configuration takes.
+#[test]
+fn credentials_of_every_method_are_made_and_taken() {
+    let made = |method: &str, prefix: &str| {
+        let output = run(&["hash-password", "--for", method], "wonderland\n");
+        let made = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        assert!(made.starts_with(prefix) && !made.contains("wonderland"), "{method}: {made}");
+        made
+    };
+    let wampcra = made("wampcra", "$wamp-cra$i=");
+    let scram = [made("wamp-scram", "$wamp-scram$argon2id$"), made("scram", "$scram$argon2id$")];
+    let user = |wampcra: &str| {
+        format!("[[users]]\nname = \"alice\"\nwampcra = \"{wampcra}\"\nscram = {scram:?}\ncryptosign = []\n")
+    };
+    let file = ConfigFile::new(&user(&wampcra));
+    let output = run(&["check-config", file.path()], "");
+    assert!(output.status.success(), "{output:?}");
+    let said = refusal(&["check-config", ConfigFile::new(&user("wonderland")).path()]);
+    assert!(said.contains("wampcra of user \"alice\"") && !said.contains("wonderland"), "{said}");
+}
+
 #[test]
 fn no_password_is_no_hash() {
     let output = run(&["hash-password"], "\n");

@@ -9,8 +9,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use tandem_protocols::wamp::auth::cra::CraCredential;
+use tandem_protocols::wamp::auth::scram::{Dialect, Kdf, ScramCredential};
+
 use crate::config::Config;
-use crate::users;
+use crate::{server, users};
 
 /// A message broker that speaks WAMP and STOMP, over WebSocket and plain TCP, in one address space.
 #[derive(Parser)]
@@ -33,7 +36,24 @@ enum Verb {
         file: PathBuf,
     },
     /// Hash a password, read from standard input, for the users of the configuration.
-    HashPassword,
+    HashPassword {
+        /// What it is for: a ticket or STOMP's login, or one of WAMP's methods that do not send it.
+        #[arg(long = "for", value_enum, default_value_t = Purpose::Password, value_name = "METHOD")]
+        purpose: Purpose,
+    },
+}
+
+/// What a hash is for: the keys of a user in the configuration.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Purpose {
+    /// `password`.
+    Password,
+    /// `wampcra`.
+    Wampcra,
+    /// `scram`, as the specification has it.
+    WampScram,
+    /// `scram`, for clients of autobahn.
+    Scram,
 }
 
 #[derive(clap::Args)]
@@ -54,7 +74,7 @@ pub fn run() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::CheckConfig { file } => check_config(&file),
-        Verb::HashPassword => hash_password(),
+        Verb::HashPassword { purpose } => hash_password(purpose),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,20 +89,29 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn check_config(file: &std::path::Path) -> Outcome {
     let config = Config::read(file)?;
-    config.check()?;
-    config.front()?;
-    users::Users::new(&config, std::sync::Arc::new(|| 0))?;
+    server::check(&config)?;
     say(&format!("{} is fine", file.display()))
 }
 
-fn hash_password() -> Outcome {
+fn hash_password(purpose: Purpose) -> Outcome {
     let mut password = String::new();
     std::io::stdin().lock().read_line(&mut password)?;
     let password = password.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
         return Err("write the password to standard input, as one line".into());
     }
-    say(&users::hash_password(password)?)
+    let scram = |dialect| ScramCredential::derive(dialect, Kdf::argon2id(2, 19 * 1024)?, password, &salt());
+    say(&match purpose {
+        Purpose::Password => users::hash_password(password)?,
+        // As many iterations as browsers do in a moment.
+        Purpose::Wampcra => CraCredential::derive_with(password, &salt(), 10_000, 32)?.to_string(),
+        Purpose::WampScram => scram(Dialect::WampScram)?.to_string(),
+        Purpose::Scram => scram(Dialect::Scram)?.to_string(),
+    })
+}
+
+fn salt() -> [u8; 16] {
+    rand::random()
 }
 
 fn say(line: &str) -> Outcome {

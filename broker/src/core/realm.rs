@@ -122,18 +122,31 @@ impl Realm {
         &self.queues
     }
 
+    /// A number for a session that is to be, for [`join_as`](Realm::join_as).
+    pub fn propose_id(&self) -> SessionId {
+        SessionId(self.random_id())
+    }
+
     /// Lets a session in.
     pub fn join(self: &Arc<Realm>, principal: Principal, mailbox: Mailbox) -> Result<Member, Refusal> {
+        self.join_as(self.propose_id(), principal, mailbox)
+    }
+
+    /// The same, under this number unless a session has it.
+    pub fn join_as(
+        self: &Arc<Realm>,
+        proposed: SessionId,
+        principal: Principal,
+        mailbox: Mailbox,
+    ) -> Result<Member, Refusal> {
         let mut sessions = self.sessions.lock();
         if sessions.len() >= self.limits.sessions_max {
             return Err(Refusal::TooMany("sessions", self.limits.sessions_max));
         }
-        let id = loop {
-            let id = SessionId(self.random_id());
-            if !sessions.contains_key(&id) {
-                break id;
-            }
-        };
+        let mut id = proposed;
+        while sessions.contains_key(&id) {
+            id = self.propose_id();
+        }
         sessions.insert(id, mailbox.clone());
         metrics::SESSIONS.add(1);
         Ok(Member {

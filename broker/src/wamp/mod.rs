@@ -1,13 +1,14 @@
 //! WAMP, as the house speaks it: what becomes of each message between HELLO and GOODBYE.
 //!
 //! Follow a message: `session` reads it and, until its sender is let in, judges it by the rules of
-//! `opening`; the `dialogue` with a peer that was let in does what the message asks, each in the file of
+//! `opening`, of which secrets that are not sent are in `credentials`; the `dialogue` with a peer that was let in does what the message asks, each in the file of
 //! its noun: `pubsub`, `rpc`, `queue`, `testament`, `history`. What is said to the peer goes through its
 //! `voice`; what goes wrong is a `fault` until it is an ERROR or an ABORT; `luggage` is what travels with a
 //! payload, and a `timestamp` how the language writes a time.
 //!
 //! Bytes and the rules that hold for both ends are in `tandem_protocols::wamp`.
 
+mod credentials;
 mod dialogue;
 mod fault;
 mod luggage;
@@ -18,5 +19,6 @@ mod settings;
 mod timestamp;
 mod voice;
 
+pub use self::credentials::{InvalidUser, WampCredentials, WampUser};
 pub use self::protocol::Wamp;
 pub use self::settings::WampSettings;

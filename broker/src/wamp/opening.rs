@@ -1,12 +1,16 @@
 //! Letting a peer in: HELLO, perhaps CHALLENGE and AUTHENTICATE, and WELCOME.
 //!
 //! The client's authentication methods are tried in its order, and the first that can be used is. One that
-//! is known but cannot be used (anonymous where everybody must have a name, ticket without `authid`) is
-//! passed over; if no other is left, authentication is required.
+//! nobody here could use is passed over, and so is one that is known but cannot be used (anonymous where
+//! everybody must have a name, ticket without `authid`, cryptosign without a key); if no other is left,
+//! authentication is required. Whether the user can use a method is not asked: it would tell who is one.
+//!
+//! A ticket is checked by the authenticator, which may take its time; other proofs are judged here.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tandem_protocols::wamp::auth::{AuthError, ticket};
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::error::{
     AUTHENTICATION_REQUIRED, INVALID_URI, NO_MATCHING_AUTH_METHOD, NO_SUCH_REALM, Violation,
@@ -15,10 +19,11 @@ use tandem_protocols::wamp::message::{Authenticate, Challenge, Hello, Message, W
 use tandem_protocols::wamp::options::{Feature, HelloDetails, Role, Roles};
 use tandem_protocols::wamp::uri::{Rule, is_uri};
 
-use crate::core::access::{Credentials, Peer, Principal, Refusal};
+use crate::core::access::{Credentials, Peer, Principal, Refusal, SessionId};
 use crate::core::mailbox::Mailbox;
 use crate::core::protocol::Output;
 use crate::core::realm::{Member, Realm};
+use crate::wamp::credentials::{PROVIDER, Pending};
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::fault;
 use crate::wamp::settings::WampSettings;
@@ -26,9 +31,6 @@ use crate::wamp::voice::{Voice, id};
 
 /// How long a peer may take to answer a CHALLENGE.
 pub(super) const CHALLENGE_TIME_MAX: Duration = Duration::from_secs(10);
-
-/// The only method with a secret so far.
-const TICKET: &str = "ticket";
 
 /// A peer that has not been let in.
 #[derive(Debug)]
@@ -43,7 +45,7 @@ enum Stage {
     /// Nothing was said.
     Hello,
     /// CHALLENGE was said, and is to be answered until then.
-    Challenged(Application, Instant),
+    Challenged(Application, Test, Instant),
     /// The answer is being checked.
     Checking(Application),
 }
@@ -52,8 +54,16 @@ enum Stage {
 #[derive(Debug)]
 struct Application {
     realm: Arc<Realm>,
-    authid: Arc<str>,
+    /// The session that it is to be.
+    session: SessionId,
     roles: Roles,
+}
+
+/// What is to be answered.
+#[derive(Debug)]
+enum Test {
+    Ticket(Arc<str>),
+    Proof(Box<Pending>),
 }
 
 /// What becomes of a peer.
@@ -69,7 +79,7 @@ pub(super) enum Step {
 /// How a peer is to authenticate.
 enum Way {
     Anonymous(Principal),
-    Ticket(Arc<str>),
+    Challenge(Challenge, Test),
 }
 
 impl Opening {
@@ -80,7 +90,7 @@ impl Opening {
     /// Until when the peer must have answered.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Challenged(_, deadline) => Some(*deadline),
+            Stage::Challenged(.., deadline) => Some(*deadline),
             Stage::Hello | Stage::Checking(_) => None,
         }
     }
@@ -95,9 +105,8 @@ impl Opening {
     ) -> Result<Step, Violation> {
         match (std::mem::replace(&mut self.stage, Stage::Hello), message) {
             (Stage::Hello, Message::Hello(hello)) => self.greet(hello, settings, voice, now),
-            (Stage::Challenged(application, _), Message::Authenticate(proof)) => {
-                self.check(application, proof, voice);
-                Ok(Step::Wait)
+            (Stage::Challenged(application, test, _), Message::Authenticate(answer)) => {
+                self.check(application, test, answer, settings, voice)
             }
             (Stage::Hello, message) => {
                 Err(Violation::new(format!("{} before the session is established", message.name())))
@@ -125,51 +134,85 @@ impl Opening {
         let Some(realm) = settings.realm(&hello.realm) else {
             return Ok(Step::Refuse(NO_SUCH_REALM, "there is no such realm".to_owned()));
         };
-        match self.choose_way(&details, settings) {
-            Ok(Way::Anonymous(principal)) => Ok(self.enter(realm, details.roles, principal, settings, voice)),
-            Ok(Way::Ticket(authid)) => {
-                let application = Application { realm: realm.clone(), authid, roles: details.roles };
-                self.stage = Stage::Challenged(application, now + CHALLENGE_TIME_MAX);
-                voice.say(Challenge { auth_method: TICKET.to_owned(), extra: Dict::new() });
+        let session = realm.propose_id();
+        let way = self.choose_way(&details, session, settings)?;
+        let application = Application { realm: realm.clone(), session, roles: details.roles };
+        match way {
+            Ok(Way::Anonymous(principal)) => {
+                Ok(self.enter(application, principal, Dict::new(), settings, voice))
+            }
+            Ok(Way::Challenge(challenge, test)) => {
+                self.stage = Stage::Challenged(application, test, now + CHALLENGE_TIME_MAX);
+                voice.say(challenge);
                 Ok(Step::Wait)
             }
-            Err((uri, sentence)) => Ok(Step::Refuse(uri, sentence.to_owned())),
+            Err((uri, sentence)) => Ok(Step::Refuse(uri, sentence)),
         }
     }
 
     fn choose_way(
         &self,
         details: &HelloDetails<'_>,
+        session: SessionId,
         settings: &WampSettings,
-    ) -> Result<Way, (&'static str, &'static str)> {
+    ) -> Result<Result<Way, (&'static str, String)>, Violation> {
         let methods = details.authmethods.as_deref().unwrap_or_default();
         let methods = if methods.is_empty() { &["anonymous"] } else { methods };
         let mut known = false;
         for method in methods {
             let way = match *method {
                 "anonymous" => settings.authenticator.anonymous(&self.peer).map(Way::Anonymous),
-                TICKET => details.authid.filter(|id| !id.is_empty()).map(|id| Way::Ticket(id.into())),
-                _ => continue,
+                ticket::METHOD => details.authid.filter(|id| !id.is_empty()).map(|id| {
+                    let challenge = Challenge { auth_method: ticket::METHOD.to_owned(), extra: Dict::new() };
+                    Way::Challenge(challenge, Test::Ticket(id.into()))
+                }),
+                method => match settings.credentials.challenge(method, details, session) {
+                    None => continue,
+                    Some(Ok((challenge, pending))) => {
+                        Some(Way::Challenge(challenge, Test::Proof(Box::new(pending))))
+                    }
+                    Some(Err(AuthError::Required(_))) => None,
+                    Some(Err(AuthError::Violation(violation))) => return Err(violation),
+                    Some(Err(error)) => return Ok(Err((error.uri(), error.to_string()))),
+                },
             };
             known = true;
             if let Some(way) = way {
-                return Ok(way);
+                return Ok(Ok(way));
             }
         }
-        Err(if known {
-            (AUTHENTICATION_REQUIRED, "an authid and a ticket are required")
+        Ok(Err(if known {
+            (AUTHENTICATION_REQUIRED, "an authid, and what its method needs, are required".to_owned())
         } else {
-            (NO_MATCHING_AUTH_METHOD, "none of the authentication methods is available")
-        })
+            (NO_MATCHING_AUTH_METHOD, "none of the authentication methods is available".to_owned())
+        }))
     }
 
-    fn check(&mut self, application: Application, proof: Authenticate, voice: &mut Voice) {
-        voice.push(Output::Authenticate(Credentials {
-            user: application.authid.clone(),
-            secret: proof.signature.into(),
-            method: TICKET,
-        }));
-        self.stage = Stage::Checking(application);
+    fn check(
+        &mut self,
+        application: Application,
+        test: Test,
+        answer: Authenticate,
+        settings: &WampSettings,
+        voice: &mut Voice,
+    ) -> Result<Step, Violation> {
+        match test {
+            Test::Ticket(user) => {
+                let secret = answer.signature.into();
+                voice.push(Output::Authenticate(Credentials { user, secret, method: ticket::METHOD }));
+                self.stage = Stage::Checking(application);
+                Ok(Step::Wait)
+            }
+            Test::Proof(pending) => match pending.verify(&answer) {
+                Ok((principal, authextra)) => {
+                    Ok(self.enter(application, principal, authextra, settings, voice))
+                }
+                Err(AuthError::Violation(violation)) => Err(violation),
+                // In the words of any other secret that is wrong.
+                Err(AuthError::Denied) => Ok(refuse(&Refusal::WrongSecret)),
+                Err(error) => Ok(Step::Refuse(error.uri(), error.to_string())),
+            },
+        }
     }
 
     /// It was found out who the peer is.
@@ -179,28 +222,30 @@ impl Opening {
         settings: &WampSettings,
         voice: &mut Voice,
     ) -> Step {
-        let Stage::Checking(Application { realm, roles, .. }) =
-            std::mem::replace(&mut self.stage, Stage::Hello)
-        else {
+        let Stage::Checking(application) = std::mem::replace(&mut self.stage, Stage::Hello) else {
             return refuse(&Refusal::AuthenticationFailed);
         };
         match result {
-            Ok(principal) => self.enter(&realm, roles, principal, settings, voice),
+            Ok(principal) => self.enter(application, principal, Dict::new(), settings, voice),
             Err(refusal) => refuse(&refusal),
         }
     }
 
     fn enter(
         &self,
-        realm: &Arc<Realm>,
-        roles: Roles,
+        application: Application,
         principal: Principal,
+        authextra: Dict,
         settings: &WampSettings,
         voice: &mut Voice,
     ) -> Step {
-        match realm.join(principal, self.mailbox.clone()) {
+        let Application { realm, session, roles } = application;
+        match realm.join_as(session, principal, self.mailbox.clone()) {
             Ok(member) => {
-                let details = welcome_details(&member, settings);
+                let mut details = welcome_details(&member, settings);
+                if !authextra.is_empty() {
+                    details.insert("authextra", authextra);
+                }
                 voice.say(Welcome { session: id(member.id().0), details });
                 Step::Enter(Box::new(Dialogue::new(member, roles)))
             }
@@ -220,7 +265,7 @@ fn welcome_details(member: &Member, settings: &WampSettings) -> Dict {
         .with("authid", &**id)
         .with("authrole", &**role)
         .with("authmethod", *method)
-        .with("authprovider", "static")
+        .with("authprovider", PROVIDER)
         .with("agent", settings.agent)
         .with("roles", router_roles(member.realm().topics().history().is_some()).to_dict())
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::core::access::Authenticator;
 use crate::core::realm::Realm;
+use crate::wamp::credentials::WampCredentials;
 
 /// What they have in common.
 #[derive(Clone)]
@@ -12,6 +13,8 @@ pub struct WampSettings {
     pub realms: Vec<Arc<Realm>>,
     /// Says who a peer is that says nothing. The pump asks it about those that do.
     pub authenticator: Arc<dyn Authenticator>,
+    /// What users prove who they are by, where they do not send a secret.
+    pub credentials: Arc<WampCredentials>,
     /// How the router calls itself in WELCOME.
     pub agent: &'static str,
 }

@@ -25,7 +25,7 @@ use tandem_broker::core::protocol::{Close, Output, Protocol, Reason, Session};
 use tandem_broker::core::queues::QueueLimits;
 use tandem_broker::core::realm::{Member, Realm, RealmLimits};
 use tandem_broker::core::retained::RetainedLimits;
-use tandem_broker::wamp::{Wamp, WampSettings};
+use tandem_broker::wamp::{Wamp, WampCredentials, WampSettings, WampUser};
 use tandem_protocols::payload::{Format, Limits, transcode};
 use tandem_protocols::wamp::codec::{decode, subprotocol};
 
@@ -97,11 +97,25 @@ impl House {
         House::of(Realm::with_history("realm1", limits(), entropy, history), true)
     }
 
+    /// A house that lets in these users, and whoever has joe's or ann's ticket.
+    pub fn with_users(users: &[WampUser<'_>]) -> House {
+        let counter = Arc::new(AtomicU64::new(1 << 40));
+        let entropy = Arc::new(move || counter.fetch_add(1, Ordering::Relaxed));
+        let clock = || 1_403_454_985_448;
+        let credentials = WampCredentials::new(users.iter().copied(), entropy.clone(), clock).unwrap();
+        House::made(Realm::new("realm1", limits(), entropy), false, credentials)
+    }
+
     fn of(realm: Arc<Realm>, anonymous: bool) -> House {
+        House::made(realm, anonymous, WampCredentials::none())
+    }
+
+    fn made(realm: Arc<Realm>, anonymous: bool, credentials: WampCredentials) -> House {
         let users = Arc::new(Users { anonymous });
         let protocol = Wamp::new(WampSettings {
             realms: vec![realm.clone()],
             authenticator: users.clone(),
+            credentials: Arc::new(credentials),
             agent: "tandem/test",
         });
         let bounds = Bounds { bytes_soft_max: 1 << 20, bytes_max: 1 << 20, overflow: Overflow::Disconnect };

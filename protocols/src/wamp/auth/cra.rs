@@ -99,6 +99,31 @@ impl CraCredential {
         Ok(Self { key: derivation.derive(password), derivation: Some(derivation) })
     }
 
+    /// The same, with a salt like those of [`fake`](Self::fake). `random` is this user's only.
+    ///
+    /// # Errors
+    ///
+    /// See [`derive`](Self::derive).
+    pub fn derive_with(
+        password: &str,
+        random: &[u8; 16],
+        iterations: u32,
+        keylen: u32,
+    ) -> Result<Self, InvalidCredential> {
+        Self::derive(password, &base64(random), iterations, keylen)
+    }
+
+    /// Of a user that there is not, with the numbers of another, or without a salt as that one.
+    #[must_use]
+    pub fn fake_like(model: &Self, authid: &str, server_secret: &[u8]) -> Self {
+        let key = base64(&hmac_of_user(server_secret, "wampcra key", authid));
+        let derivation = model.derivation.as_ref().map(|Derivation { iterations, keylen, .. }| {
+            let salt = base64(&hmac_of_user(server_secret, "wampcra salt", authid)[..16]);
+            Derivation { salt, iterations: *iterations, keylen: *keylen }
+        });
+        Self { key: Zeroizing::new(key), derivation }
+    }
+
     /// Of a user that there is not. Nothing matches it, and its salt is always the same for one `authid`.
     /// Fitting are the numbers of the other users and salts of 16 random bytes in base64.
     ///

@@ -1,0 +1,316 @@
+//! Proofs that do not send a secret.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use tandem_broker::core::protocol::Reason;
+use tandem_broker::wamp::{WampCredentials, WampUser};
+use tandem_protocols::payload::Format;
+use tandem_protocols::wamp::auth::cra::{self, CraCredential};
+use tandem_protocols::wamp::auth::cryptosign::{CryptosignClient, PrivateKey};
+use tandem_protocols::wamp::auth::scram::{Dialect, Kdf, ScramClient, ScramCredential};
+use tandem_protocols::wamp::codec::{decode, encode};
+use tandem_protocols::wamp::dict::Dict;
+use tandem_protocols::wamp::message::{Authenticate, Challenge, Message, Welcome};
+
+use crate::wamp_harness::{Client, FORMATS, House, hello};
+
+const DENIED: &str = "wamp.error.authentication_denied";
+
+/// peter can do everything, mary has a key only.
+struct Secrets {
+    cra: String,
+    scram: Vec<String>,
+    peters: PrivateKey,
+    marys: PrivateKey,
+    keys: [Vec<String>; 2],
+}
+
+impl Secrets {
+    fn new() -> Secrets {
+        let kdf = Kdf::pbkdf2(4096).unwrap();
+        let scram = ScramCredential::derive(Dialect::WampScram, kdf, "secret", &[7; 16]).unwrap();
+        let [peters, marys] = [[1; 32], [2; 32]].map(|seed| PrivateKey::from_seed(&seed));
+        Secrets {
+            cra: CraCredential::derive_with("secret", &[7; 16], 100, 32).unwrap().to_string(),
+            scram: vec![scram.to_string()],
+            keys: [&peters, &marys].map(|key| vec![key.public_key().to_string()]),
+            peters,
+            marys,
+        }
+    }
+
+    fn peter(&self) -> WampUser<'_> {
+        WampUser {
+            name: "peter",
+            role: "user",
+            wampcra: Some(&self.cra),
+            scram: &self.scram,
+            cryptosign: &self.keys[0],
+        }
+    }
+
+    fn mary(&self) -> WampUser<'_> {
+        WampUser { name: "mary", role: "admin", wampcra: None, scram: &[], cryptosign: &self.keys[1] }
+    }
+
+    fn house(&self) -> House {
+        House::with_users(&[self.peter(), self.mary()])
+    }
+}
+
+fn ask_for(methods: Value, authid: Option<&str>, authextra: Value) -> Value {
+    let roles = json!({"caller": {}});
+    hello(json!({"roles": roles, "authmethods": methods, "authid": authid, "authextra": authextra}))
+}
+
+fn heard(client: &mut Client) -> Message {
+    let frame = client.hear_frame().expect("the router says something");
+    let message = frame.message();
+    decode(client.format, &Bytes::from([&message.head[..], &message.body[..]].concat())).unwrap()
+}
+
+fn challenged(client: &mut Client, hello: Value) -> Challenge {
+    client.say(hello);
+    match heard(client) {
+        Message::Challenge(challenge) => challenge,
+        other => panic!("no challenge but {other:?}"),
+    }
+}
+
+fn answer(client: &mut Client, authenticate: Authenticate) {
+    let bytes = encode(client.format, &authenticate.into()).unwrap();
+    client.say_bytes(bytes);
+}
+
+fn welcomed(client: &mut Client) -> Welcome {
+    match heard(client) {
+        Message::Welcome(welcome) => welcome,
+        other => panic!("no welcome but {other:?}"),
+    }
+}
+
+fn is(welcome: &Welcome, authid: &str, authrole: &str, authmethod: &str) {
+    let told = ["authid", "authrole", "authmethod", "authprovider"];
+    let told = told.map(|key| welcome.details.str(key).unwrap().unwrap());
+    assert_eq!(told, [authid, authrole, authmethod, "static"]);
+}
+
+/// What a dictionary of texts is in JSON.
+fn texts(dict: &Dict, keys: &[&str]) -> Value {
+    keys.iter().filter_map(|key| Some(((*key).to_owned(), json!(dict.str(key).unwrap()?)))).collect()
+}
+
+#[test]
+fn wampcra_lets_in_who_knows_the_password() {
+    for format in FORMATS {
+        let secrets = Secrets::new();
+        let house = secrets.house();
+        let hello = |authid| ask_for(json!(["wampcra"]), Some(authid), Value::Null);
+        let mut client = house.connect(format);
+        let challenge = challenged(&mut client, hello("peter"));
+        let text = challenge.extra.str("challenge").unwrap().unwrap().to_owned();
+        let told: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(told["timestamp"], json!("2014-06-22T16:36:25.448Z"));
+        assert_eq!((&told["authid"], &told["authrole"]), (&json!("peter"), &json!("user")));
+        assert_eq!(house.realm.sessions(), 0);
+        answer(&mut client, cra::respond(&challenge, "secret").unwrap());
+        let welcome = welcomed(&mut client);
+        is(&welcome, "peter", "user", "wampcra");
+        assert_eq!(told["session"], json!(welcome.session.get()), "the session is the one that was signed");
+
+        // What answers one challenge answers no other; nor does another password.
+        let old = cra::respond(&challenge, "secret").unwrap();
+        for wrong in [Some(old), None] {
+            let mut client = house.connect(format);
+            let challenge = challenged(&mut client, hello("peter"));
+            answer(&mut client, wrong.unwrap_or_else(|| cra::respond(&challenge, "Secret").unwrap()));
+            client.is_aborted_with(DENIED, Reason::Refused);
+        }
+    }
+}
+
+#[test]
+fn scram_lets_in_who_knows_the_password_and_proves_the_router() {
+    for (dialect, format) in [(Dialect::WampScram, Format::Json), (Dialect::Scram, Format::Cbor)] {
+        let secrets = Secrets::new();
+        let house = secrets.house();
+        for (password, right) in [("secret", true), ("Secret", false)] {
+            let scram = ScramClient::new("peter", &[9; 16]).unwrap();
+            let authextra = texts(&scram.authextra(), &["nonce"]);
+            let mut client = house.connect(format);
+            let hello = ask_for(json!([dialect.method()]), Some("peter"), authextra);
+            let challenge = challenged(&mut client, hello);
+            let (authenticate, expectation) = scram.respond(&challenge, password).unwrap();
+            answer(&mut client, authenticate);
+            if right {
+                let welcome = welcomed(&mut client);
+                is(&welcome, "peter", "user", dialect.method());
+                expectation.verify(welcome.details.dict("authextra").unwrap()).unwrap();
+            } else {
+                client.is_aborted_with(DENIED, Reason::Refused);
+            }
+        }
+    }
+}
+
+#[test]
+fn cryptosign_lets_in_who_has_the_key_with_or_without_a_name() {
+    let secrets = Secrets::new();
+    let house = secrets.house();
+    let stranger = PrivateKey::from_seed(&[3; 32]);
+    for (key, authid, who) in [
+        (&secrets.peters, Some("peter"), Some(("peter", "user"))),
+        (&secrets.marys, None, Some(("mary", "admin"))),
+        (&secrets.marys, Some(""), Some(("mary", "admin"))),
+        (&secrets.marys, Some("peter"), None),
+        (&stranger, Some("peter"), None),
+        (&stranger, None, None),
+    ] {
+        let signer = CryptosignClient::new(key);
+        let mut authextra = texts(&signer.authextra(), &["pubkey"]);
+        authextra["channel_binding"] = Value::Null;
+        let mut client = house.connect(Format::MsgPack);
+        let challenge = challenged(&mut client, ask_for(json!(["cryptosign"]), authid, authextra));
+        answer(&mut client, signer.respond(&challenge).unwrap());
+        match who {
+            Some((authid, authrole)) => is(&welcomed(&mut client), authid, authrole, "cryptosign"),
+            None => client.is_aborted_with(DENIED, Reason::Refused),
+        }
+    }
+    // The key of another does not help.
+    let authextra = texts(&CryptosignClient::new(&secrets.peters).authextra(), &["pubkey"]);
+    let mut client = house.connect(Format::Json);
+    let challenge = challenged(&mut client, ask_for(json!(["cryptosign"]), None, authextra));
+    answer(&mut client, CryptosignClient::new(&stranger).respond(&challenge).unwrap());
+    client.is_aborted_with(DENIED, Reason::Refused);
+}
+
+/// A challenge without what differs each time.
+fn shape(challenge: &Challenge) -> Vec<(String, usize)> {
+    let keys = ["challenge", "salt", "nonce", "kdf"];
+    let text = |key: &&str| challenge.extra.str(key).unwrap().map(|text| ((*key).to_owned(), text.len()));
+    let number = |key: &&str| {
+        let number = challenge.extra.uint(key).unwrap()?;
+        Some(((*key).to_owned(), usize::try_from(number).unwrap()))
+    };
+    keys.iter().filter_map(text).chain(["iterations", "keylen", "memory"].iter().filter_map(number)).collect()
+}
+
+#[test]
+fn a_user_that_there_is_not_looks_like_one_that_there_is() {
+    let secrets = Secrets::new();
+    let house = secrets.house();
+    let nonce = json!({"nonce": "bm9uY2U="});
+    for method in ["wampcra", "wamp-scram", "scram"] {
+        let challenge = |authid| {
+            let mut client = house.connect(Format::Json);
+            let challenge = challenged(&mut client, ask_for(json!([method]), Some(authid), nonce.clone()));
+            (client, challenge)
+        };
+        let (_, known) = challenge("peter");
+        for authid in ["nobdy", "maria"] {
+            let (mut client, unknown) = challenge(authid);
+            assert_eq!(shape(&known), shape(&unknown), "{method}");
+            let (_, again) = challenge(authid);
+            assert_eq!(unknown.extra.str("salt"), again.extra.str("salt"), "the salt of a name stays");
+            assert_ne!(unknown.extra.str("salt"), known.extra.str("salt"));
+            let signature = "A".repeat(43) + "=";
+            answer(&mut client, Authenticate { signature, extra: Dict::new() });
+            client.is_aborted_with(DENIED, Reason::Refused);
+        }
+        // Nor is it told that somebody has a key only.
+        let (mut client, _) = challenge("mary");
+        answer(&mut client, Authenticate { signature: String::new(), extra: Dict::new() });
+        client.is_aborted_with(DENIED, Reason::Refused);
+    }
+}
+
+#[test]
+fn the_first_method_that_is_available_and_has_what_it_needs_is_taken() {
+    let secrets = Secrets::new();
+    let house = secrets.house();
+    let pubkey = json!({"pubkey": secrets.keys[0][0]});
+    for (methods, authid, authextra, chosen) in [
+        (json!(["cryptosign", "wampcra"]), Some("peter"), pubkey.clone(), "cryptosign"),
+        (json!(["wampcra", "cryptosign"]), Some("peter"), pubkey.clone(), "wampcra"),
+        (json!(["wampcra", "cryptosign"]), None, pubkey, "cryptosign"),
+        (json!(["cryptosign", "scram", "wampcra"]), Some("peter"), Value::Null, "wampcra"),
+        (json!(["anonymous", "x", "ticket", "wampcra"]), Some("peter"), Value::Null, "ticket"),
+    ] {
+        let mut client = house.connect(Format::Json);
+        let challenge = challenged(&mut client, ask_for(methods, authid, authextra));
+        assert_eq!(challenge.auth_method, chosen);
+    }
+    for method in ["wampcra", "scram", "wamp-scram", "cryptosign"] {
+        let mut client = house.connect(Format::Json);
+        client.say(ask_for(json!([method]), None, Value::Null));
+        client.is_aborted_with("wamp.error.authentication_required", Reason::Refused);
+    }
+    // Where nobody has a credential for it, there is no such method.
+    let house = House::with_users(&[secrets.mary()]);
+    for method in ["wampcra", "scram", "wamp-scram"] {
+        let mut client = house.connect(Format::Json);
+        client.say(ask_for(json!([method]), Some("mary"), json!({"nonce": "bm9uY2U="})));
+        client.is_aborted_with("wamp.error.no_matching_auth_method", Reason::Refused);
+    }
+}
+
+#[test]
+fn what_is_malformed_or_cannot_be_bound_is_refused() {
+    let secrets = Secrets::new();
+    let house = secrets.house();
+    let mut client = house.connect(Format::Json);
+    let bound = json!({"nonce": "bm9uY2U=", "channel_binding": "tls-unique"});
+    client.say(ask_for(json!(["wamp-scram"]), Some("peter"), bound));
+    client.is_aborted_with("wamp.error.authentication_failed", Reason::Refused);
+    for (method, authextra) in [("scram", json!({"nonce": "?"})), ("cryptosign", json!({"pubkey": "00"}))] {
+        let mut client = house.connect(Format::Json);
+        client.say(ask_for(json!([method]), Some("peter"), authextra));
+        client.is_aborted();
+    }
+    // Cryptosign goes on without a binding, and says so.
+    let authextra = json!({"pubkey": secrets.keys[0][0], "channel_binding": "tls-unique"});
+    let challenge =
+        challenged(&mut house.connect(Format::Json), ask_for(json!(["cryptosign"]), None, authextra));
+    assert!(challenge.extra.get("channel_binding").is_none());
+}
+
+#[test]
+fn a_proof_comes_in_time_or_not_at_all() {
+    let secrets = Secrets::new();
+    let house = secrets.house();
+    let mut client = house.connect(Format::Json);
+    let challenge = challenged(&mut client, ask_for(json!(["wampcra"]), Some("peter"), Value::Null));
+    let deadline = client.session.deadline().unwrap();
+    assert!(deadline <= client.now + Duration::from_secs(10));
+    client.session.tick(deadline);
+    client.drain();
+    client.is_aborted_with("wamp.close.timeout", Reason::Silent);
+    let bytes = encode(client.format, &cra::respond(&challenge, "secret").unwrap().into()).unwrap();
+    client.session.receive(client.kind, bytes, client.now);
+    assert!(client.session.poll().is_none());
+    assert_eq!(house.realm.sessions(), 0);
+}
+
+#[test]
+fn a_credential_that_is_none_is_named_and_not_repeated() {
+    let secrets = Secrets::new();
+    let (scram, keys) = (["scram-in-plain".to_owned()], ["not-a-key".to_owned()]);
+    let nothing = WampUser { name: "eve", role: "user", wampcra: None, scram: &[], cryptosign: &[] };
+    for (user, method) in [
+        (WampUser { wampcra: Some("in plain text"), ..nothing }, "wampcra"),
+        (WampUser { scram: &scram, ..nothing }, "scram"),
+        (WampUser { cryptosign: &keys, ..nothing }, "cryptosign"),
+        // A key belongs to one user.
+        (WampUser { cryptosign: &secrets.keys[0], ..nothing }, "cryptosign"),
+    ] {
+        let error =
+            WampCredentials::new([secrets.peter(), user], std::sync::Arc::new(|| 0), || 0).unwrap_err();
+        let said = error.to_string();
+        assert!(said.starts_with(&format!("{method} of user \"eve\": ")), "{said}");
+        assert!(!said.contains("plain") && !said.contains("not-a-key"), "{said}");
+    }
+}
