@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod front;
+pub mod local;
 pub mod metrics;
 pub mod server;
 pub mod stomp;

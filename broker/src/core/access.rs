@@ -18,6 +18,9 @@ pub const HOUSE_PREFIX: &str = "tandem.";
 /// What the names of queues for answers begin with. Whoever was told such a name may send to it.
 pub const REPLY_PREFIX: &str = "tandem.reply.";
 
+/// How the broker itself is known to be who it is.
+const HOUSE_METHOD: &str = "internal";
+
 /// Identifies a session in its realm: 1 to 2^53, random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
@@ -59,6 +62,18 @@ pub struct Principal {
     pub role: Arc<str>,
     /// How they proved who they are: `anonymous`, `ticket` and so on.
     pub method: &'static str,
+}
+
+impl Principal {
+    /// The broker itself. No peer can be it: no method that proves who somebody is bears this name.
+    pub fn house() -> Principal {
+        Principal { id: "tandem".into(), role: "tandem".into(), method: HOUSE_METHOD }
+    }
+
+    /// True for the broker itself.
+    pub fn is_house(&self) -> bool {
+        self.method == HOUSE_METHOD
+    }
 }
 
 /// What a peer says to prove who they are.
@@ -177,9 +192,10 @@ pub enum Action {
 
 /// Decides whether somebody may do something with a name, or with all that a pattern spelled so means. What
 /// belongs to the router and to the house is nobody's to write, to serve or to queue at.
-pub fn check(_who: &Principal, action: Action, name: &str) -> Result<(), Refusal> {
+pub fn check(who: &Principal, action: Action, name: &str) -> Result<(), Refusal> {
     let reserved = name.starts_with(WAMP_PREFIX) || name.starts_with(HOUSE_PREFIX);
     match action {
+        _ if who.is_house() => Ok(()),
         Action::Send if name.starts_with(REPLY_PREFIX) => Ok(()),
         Action::Publish | Action::Register | Action::Send | Action::Consume if reserved => {
             Err(Refusal::Reserved(name.to_owned()))

@@ -24,4 +24,4 @@ pub mod testament;
 pub mod topics;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

@@ -1,0 +1,198 @@
+//! Members of a realm that live in this process: they take parcels without a wire, and call procedures.
+//!
+//! [`attend`] is for them what the pump is for a connection. What a member does with a parcel must not wait.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::core::access::{Principal, Refusal};
+use crate::core::calls::{CallTerms, CancelMode};
+use crate::core::mailbox::{Batch, Bounds, Inbox, Overflow, cost, mailbox};
+use crate::core::parcel::{Answer, Failure, Parcel};
+use crate::core::realm::{Member, Outgoing, Realm};
+
+/// What may wait for a member of this process. Its events are dropped when that is too much, and counted: it
+/// does not leave.
+pub const BOUNDS: Bounds =
+    Bounds { bytes_soft_max: 16 << 20, bytes_max: 64 << 20, overflow: Overflow::DropNewest };
+
+/// Calls of one caller at a time.
+const CALLS_MAX: usize = 10_000;
+
+/// Hands a member all that comes into its mailbox, until it is told to leave.
+pub async fn attend(mut inbox: Inbox, mut receive: impl FnMut(Parcel)) {
+    let mut parcels = VecDeque::new();
+    loop {
+        poll_fn(|cx| inbox.poll_take(cx, &mut parcels)).await;
+        let mut taken = 0;
+        {
+            let _batch = Batch::begin();
+            for parcel in parcels.drain(..) {
+                taken += cost(&parcel);
+                if let Parcel::Farewell(_) = parcel {
+                    return;
+                }
+                receive(parcel);
+            }
+        }
+        inbox.settled(taken);
+        // A member that always has something to do is not to hold up the other tasks of its thread.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Calls procedures for the broker itself.
+#[derive(Debug)]
+pub struct LocalCaller {
+    member: Member,
+    last: AtomicU64,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+type Waiting = HashMap<u64, oneshot::Sender<Result<Answer, Failure>>>;
+
+/// Why a call gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum CallFailed {
+    /// The house refused it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The callee answered with an error, or left.
+    #[error("the callee answered {}", .0.error)]
+    Failed(Box<Failure>),
+    /// The callee took too long.
+    #[error("the callee took too long")]
+    TimedOut,
+    /// The broker shuts down.
+    #[error("the broker shuts down")]
+    Closed,
+}
+
+impl LocalCaller {
+    /// Joins the realm as the house itself. The future must be spawned: it takes in the answers, and ends with
+    /// the realm.
+    pub fn join(
+        realm: &Arc<Realm>,
+    ) -> Result<(LocalCaller, impl Future<Output = ()> + Send + use<>), Refusal> {
+        let (mailbox, inbox) = mailbox(BOUNDS);
+        let member = realm.join(Principal::house(), mailbox)?;
+        let waiting: Arc<Mutex<Waiting>> = Arc::default();
+        let answered = waiting.clone();
+        let attending = attend(inbox, move |parcel| {
+            if let Parcel::Outcome(outcome) = parcel {
+                let waiter = answered.lock().remove(&outcome.call);
+                if let Some(waiter) = waiter {
+                    // Who waited may have given up meanwhile.
+                    let _given_up = waiter.send(outcome.result);
+                }
+            }
+        });
+        Ok((LocalCaller { member, last: AtomicU64::new(0), waiting }, attending))
+    }
+
+    /// Calls a procedure, and waits for its one result.
+    pub async fn call(&self, outgoing: Outgoing, time_max: Duration) -> Result<Answer, CallFailed> {
+        let call = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut waiting = self.waiting.lock();
+            if waiting.len() >= CALLS_MAX {
+                return Err(Refusal::TooMany("calls of the broker itself", CALLS_MAX).into());
+            }
+            waiting.insert(call, sender);
+        }
+        let _forget = Forget { caller: self, call };
+        self.member.call(call, outgoing, CallTerms::default())?;
+        match tokio::time::timeout(time_max, receiver).await {
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(failure))) => Err(CallFailed::Failed(Box::new(failure))),
+            Ok(Err(_)) => Err(CallFailed::Closed),
+            Err(_) => Err(CallFailed::TimedOut),
+        }
+    }
+}
+
+/// Undoes a call that is not waited for any more.
+struct Forget<'a> {
+    caller: &'a LocalCaller,
+    call: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        if self.caller.waiting.lock().remove(&self.call).is_some() {
+            // Nothing is told of it: nobody waits any more.
+            let _canceled = self.caller.member.cancel(self.call, CancelMode::KillNoWait);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tandem_protocols::payload::{Content, Payload};
+
+    use super::*;
+    use crate::core::message::Attributes;
+    use crate::core::parcel::Farewell;
+    use crate::core::queues::QueueLimits;
+    use crate::core::realm::RealmLimits;
+    use crate::core::retained::RetainedLimits;
+    use crate::core::testing::{exact, large_mailbox, name, principal, take};
+
+    const LIMITS: RealmLimits = RealmLimits {
+        sessions_max: 9,
+        subscriptions_max: 9,
+        registrations_max: 9,
+        consumers_max: 9,
+        in_flight_bytes_max: 1 << 20,
+        retained: RetainedLimits { messages_max: 9, bytes_max: 999 },
+        queues: QueueLimits { queues_max: 9, messages_max: 99, bytes_max: 1 << 20, total_bytes_max: 1 << 20 },
+    };
+
+    fn realm() -> Arc<Realm> {
+        let last = AtomicU64::new(0);
+        Realm::new("test", LIMITS, Arc::new(move || last.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn to(text: &str) -> Outgoing {
+        let payload = Payload::new(Content::Opaque("x".into()));
+        Outgoing { name: name(text), payload, attributes: Attributes::default() }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_ends_with_its_answer_or_when_its_time_is_over() {
+        let realm = realm();
+        let (caller, attending) = LocalCaller::join(&realm).unwrap();
+        let attending = tokio::spawn(attending);
+        let refused = caller.call(to("p"), SECOND).await;
+        assert!(matches!(refused, Err(CallFailed::Refused(Refusal::NoSuchProcedure(_)))));
+
+        let (mailbox, mut inbox) = large_mailbox();
+        let mut callee = realm.join(principal("callee", "user"), mailbox).unwrap();
+        callee.register(&exact("p")).unwrap();
+        let timed_out = caller.call(to("p"), SECOND).await;
+        assert!(matches!(timed_out, Err(CallFailed::TimedOut)));
+        assert_eq!((realm.calls().pending(), caller.waiting.lock().len()), (0, 0));
+
+        take(&mut inbox);
+        let outgoing = to("p");
+        let (answer, ()) = tokio::join!(caller.call(outgoing, SECOND), async {
+            let payload = Payload::new(Content::Opaque("y".into()));
+            let answer = Answer { payload, attributes: Attributes::default(), is_progress: false };
+            callee.answer(2, Ok(answer));
+        });
+        let answer = answer.unwrap();
+        assert!(matches!(answer.payload.content(), Content::Opaque(bytes) if bytes == "y"));
+
+        realm.say_farewell(Farewell::Shutdown);
+        attending.await.unwrap();
+    }
+}
