@@ -221,7 +221,7 @@ fn of_random_comings_and_goings_nothing_is_left_over() {
         answered += party.answered;
     }
     assert_eq!(house.realm.calls().pending(), 0, "seed {seed}");
-    assert!(answered > 1000 && crashes > 100, "{answered} answers, {crashes} crashes");
+    assert!(answered > 500 && crashes > 100, "{answered} answers, {crashes} crashes");
     drop(parties);
     let (calls, topics) = (house.realm.calls(), house.realm.topics());
     let left = (house.realm.sessions(), calls.registrations(), calls.pending(), topics.len());
