@@ -44,6 +44,8 @@ pub struct Config {
     pub users: Vec<User>,
     /// WebSocket.
     pub websocket: WebSocketConfig,
+    /// WAMP.
+    pub wamp: WampConfig,
     /// STOMP.
     pub stomp: StompConfig,
     /// Limits.
@@ -172,6 +174,17 @@ pub enum Compression {
     Offered,
     /// Whoever does not offer it is refused.
     Required,
+}
+
+/// WAMP.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WampConfig {
+    /// Whether a client must number its requests 1, 2, 3 and so on, as the specification says. Some clients in
+    /// use do not.
+    pub strict_request_ids: bool,
+    /// Whether URIs must be of lower-case letters, digits and underscores, as the specification recommends.
+    pub strict_uris: bool,
 }
 
 /// STOMP.

@@ -17,7 +17,7 @@ use crate::front::door::Door;
 use crate::front::listener::bind;
 use crate::stomp;
 use crate::users::Users;
-use crate::wamp::{Wamp, WampCredentials, WampSettings, WampUser};
+use crate::wamp::{Strictness, Wamp, WampCredentials, WampSettings, WampUser};
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,10 @@ impl Server {
                 authenticator: users.clone(),
                 credentials,
                 agent,
+                strictness: Strictness {
+                    request_ids: config.wamp.strict_request_ids,
+                    uris: config.wamp.strict_uris,
+                },
             })),
             Arc::new(stomp::Stomp::new(stomp_settings(config, realms.clone(), users.clone()))),
         ];

@@ -544,6 +544,38 @@ fn request_ids_need_not_be_in_order() {
 }
 
 #[test]
+fn a_strict_router_wants_requests_in_order_and_uris_in_lower_case() {
+    let house = House::strict();
+    let mut callee = house.join(Format::Json);
+    assert_eq!(callee.ask(json!([64, 1, {}, "a.p"])), json!([65, 1, 1]));
+    assert_eq!(error_of(&callee.ask(json!([64, 2, {}, "A.p"]))).2, "wamp.error.invalid_uri");
+    assert_eq!(callee.ask(json!([64, 3, {"match": "prefix"}, "a."]))[0], json!(65));
+
+    let mut client = house.connect(Format::Json);
+    let caller = json!({"caller": {"features": {"progressive_call_invocations": true}}});
+    client.say(hello(json!({"roles": caller})));
+    assert_eq!(client.hear()[0], json!(2));
+    assert_eq!(error_of(&client.ask(json!([32, 1, {}, "a-b"]))), (32, 1, "wamp.error.invalid_uri"));
+    assert_eq!(error_of(&client.ask(json!([48, 2, {}, "a.\u{e4}"]))).2, "wamp.error.invalid_uri");
+    client.say(json!([16, 3, {}, "A"]));
+    client.say(json!([48, 4, {}, "a.p"]));
+    let invocation = callee.hear();
+    callee.say(json!([70, invocation[1], {}]));
+    assert_eq!(client.hear(), json!([50, 4, {}]));
+    // What comes late for a call that ended is for nobody, and a number is not used twice.
+    client.say(json!([48, 4, {}, "a.p"]));
+    client.hears_nothing();
+    callee.hears_nothing();
+    client.say(json!([48, 6, {}, "a.p"]));
+    client.is_aborted();
+    callee.hears_nothing();
+
+    let mut other = house.join(Format::Cbor);
+    other.say(json!([32, 2, {}, "a"]));
+    other.is_aborted();
+}
+
+#[test]
 fn what_hides_a_payload_travels_with_it() {
     let house = House::new();
     let (mut publisher, mut json, mut cbor) =

@@ -64,6 +64,41 @@ async fn either_language_reaches_subscribers_of_both_once_and_in_order() {
     fan_out(Stomp, alternating, MESSAGES).await;
 }
 
+/// Where a router hands out events in chunks, a second topic overtakes the first for those behind (Crossbar does so
+/// from 100 subscribers on).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_publishers_order_holds_across_topics_and_patterns() {
+    const TOPICS: [&str; 3] = ["fan.first", "fan.second", "fan.third"];
+    let broker = Broker::start().await;
+    let address = broker.address();
+    let mut subscribers = JoinSet::new();
+    for place in 0..160 {
+        let mut client = peers::wamp(address, Format::MsgPack).await;
+        match place % 3 {
+            0 => drop(client.subscribe("fan.", MatchPolicy::Prefix).await.unwrap()),
+            1 => drop(client.subscribe("fan.", MatchPolicy::Wildcard).await.unwrap()),
+            _ => {
+                for topic in TOPICS {
+                    client.subscribe(topic, MatchPolicy::Exact).await.unwrap();
+                }
+            }
+        }
+        subscribers.spawn(Subscriber::Wamp(Box::new(client)).expect_all(300));
+    }
+    let mut publisher = peers::wamp(address, Format::Json).await;
+    for place in 0..=300 {
+        let args = publisher.args(&(payload(place),)).unwrap();
+        publisher.publish(TOPICS[place % 3], Dict::new(), args).await.unwrap();
+    }
+    publisher.flush().await.unwrap();
+    let all = async {
+        while let Some(result) = subscribers.join_next().await {
+            result.unwrap();
+        }
+    };
+    timeout(TIME_MAX, all).await.expect("all messages arrive");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a million deliveries, four times"]
 async fn a_million_deliveries_in_every_mixture() {

@@ -13,16 +13,20 @@ use std::task::Waker;
 use std::time::Instant;
 
 use tandem_protocols::wamp::error::Violation;
+use tandem_protocols::wamp::id::Id;
 use tandem_protocols::wamp::message::{Message, MessageType};
-use tandem_protocols::wamp::options::{Feature, Role, Roles};
+use tandem_protocols::wamp::options::{Feature, MatchPolicy, Role, Roles};
+use tandem_protocols::wamp::uri::{Rule, check_pattern};
 
 use crate::core::calls::failure;
+use crate::core::name::{Name, Pattern};
 use crate::core::parcel::{Parcel, RegistrationId};
 use crate::core::realm::Member;
 use crate::wamp::dialogue::open_calls::OpenCalls;
 use crate::wamp::dialogue::pubsub::Subscriptions;
 use crate::wamp::dialogue::queue::Receives;
 use crate::wamp::fault::Fault;
+use crate::wamp::settings::Strictness;
 use crate::wamp::voice::Voice;
 
 /// The conversation with a peer that is in a realm.
@@ -37,6 +41,9 @@ pub(super) struct Dialogue {
     /// Calls that the house owes an answer. Most sessions never call.
     calls: Option<Box<OpenCalls>>,
     abilities: Abilities,
+    strictness: Strictness,
+    /// The number of the last request, where they must be in order.
+    last_request: Option<Id>,
     /// Something was published since the realm was last seen to have room.
     pub(super) has_published: Cell<bool>,
 }
@@ -66,7 +73,7 @@ impl Abilities {
 }
 
 impl Dialogue {
-    pub(super) fn new(member: Member, roles: Roles) -> Dialogue {
+    pub(super) fn new(member: Member, roles: Roles, strictness: Strictness) -> Dialogue {
         Dialogue {
             member,
             subscriptions: Subscriptions::default(),
@@ -74,6 +81,8 @@ impl Dialogue {
             receives: Receives::default(),
             calls: None,
             abilities: Abilities::new(roles),
+            strictness,
+            last_request: None,
             has_published: Cell::new(false),
         }
     }
@@ -105,6 +114,53 @@ impl Dialogue {
         }
     }
 
+    /// Whether a message is to be followed where requests are numbered in order. More arguments of a call bear the
+    /// call's number; once it ended they mean nothing.
+    fn check_order(&mut self, message: &Message) -> Result<bool, Violation> {
+        let request = match message {
+            Message::Call(call) if self.last_request.is_some_and(|last| call.request <= last) => {
+                return Ok(self.member.realm().calls().is_calling(self.member.id(), call.request.get()));
+            }
+            Message::Publish(_)
+            | Message::Subscribe(_)
+            | Message::Unsubscribe(_)
+            | Message::Register(_)
+            | Message::Unregister(_)
+            | Message::Call(_) => message.request(),
+            // What the router asked, and what refers to a request.
+            _ => return Ok(true),
+        };
+        let expected = self.last_request.map_or(Id::FIRST, Id::next);
+        if request != Some(expected) {
+            return Err(Violation::new(format!("requests are in order: {} is due", expected.get())));
+        }
+        self.last_request = request;
+        Ok(true)
+    }
+
+    /// What a topic or procedure of a message names.
+    pub(super) fn name(&self, text: &str) -> Result<Name, Fault> {
+        self.check_spelling(text)?;
+        Ok(Name::parse(text)?)
+    }
+
+    /// What a SUBSCRIBE or REGISTER is for.
+    pub(super) fn pattern(&self, text: &str, policy: MatchPolicy) -> Result<Pattern, Fault> {
+        self.check_spelling(text)?;
+        Ok(match policy {
+            MatchPolicy::Exact => Pattern::exact(Name::parse(text)?),
+            MatchPolicy::Prefix => Pattern::prefix(text)?,
+            MatchPolicy::Wildcard => Pattern::wildcard(text)?,
+        })
+    }
+
+    fn check_spelling(&self, text: &str) -> Result<(), Fault> {
+        match self.strictness.uris {
+            true => Ok(check_pattern(text, Rule::Strict)?),
+            false => Ok(()),
+        }
+    }
+
     fn act(
         &mut self,
         message: Message,
@@ -112,6 +168,9 @@ impl Dialogue {
         voice: &mut Voice,
         now: Instant,
     ) -> Result<(), Fault> {
+        if self.strictness.request_ids && !self.check_order(&message)? {
+            return Ok(());
+        }
         match message {
             Message::Publish(publish) => self.publish(publish, received_bytes, voice),
             Message::Subscribe(subscribe) => self.subscribe(&subscribe, voice),

@@ -21,4 +21,4 @@ mod voice;
 
 pub use self::credentials::{InvalidUser, WampCredentials, WampUser};
 pub use self::protocol::Wamp;
-pub use self::settings::WampSettings;
+pub use self::settings::{Strictness, WampSettings};

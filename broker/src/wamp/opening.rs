@@ -247,7 +247,7 @@ impl Opening {
                     details.insert("authextra", authextra);
                 }
                 voice.say(Welcome { session: id(member.id().0), details });
-                Step::Enter(Box::new(Dialogue::new(member, roles)))
+                Step::Enter(Box::new(Dialogue::new(member, roles, settings.strictness)))
             }
             Err(refusal) => refuse(&refusal),
         }

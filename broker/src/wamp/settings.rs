@@ -17,6 +17,17 @@ pub struct WampSettings {
     pub credentials: Arc<WampCredentials>,
     /// How the router calls itself in WELCOME.
     pub agent: &'static str,
+    /// What it insists on.
+    pub strictness: Strictness,
+}
+
+/// What the router insists on although clients exist that do otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Strictness {
+    /// The requests of a session are numbered 1, 2, 3 and so on. Anything else is a violation.
+    pub request_ids: bool,
+    /// URIs are of lower-case letters, digits and underscores. Others are invalid.
+    pub uris: bool,
 }
 
 impl WampSettings {

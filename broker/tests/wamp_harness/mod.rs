@@ -25,7 +25,7 @@ use tandem_broker::core::protocol::{Close, Output, Protocol, Reason, Session};
 use tandem_broker::core::queues::QueueLimits;
 use tandem_broker::core::realm::{Member, Realm, RealmLimits};
 use tandem_broker::core::retained::RetainedLimits;
-use tandem_broker::wamp::{Wamp, WampCredentials, WampSettings, WampUser};
+use tandem_broker::wamp::{Strictness, Wamp, WampCredentials, WampSettings, WampUser};
 use tandem_protocols::payload::{Format, Limits, transcode};
 use tandem_protocols::wamp::codec::{decode, subprotocol};
 
@@ -111,12 +111,31 @@ impl House {
     }
 
     fn made(realm: Arc<Realm>, anonymous: bool, credentials: WampCredentials) -> House {
+        House::insisting(realm, anonymous, credentials, Strictness::default())
+    }
+
+    /// A house that insists on what it may.
+    pub fn strict() -> House {
+        let counter = AtomicU64::new(1 << 40);
+        let entropy = Arc::new(move || counter.fetch_add(1, Ordering::Relaxed));
+        let realm = Realm::new("realm1", limits(), entropy);
+        let strictness = Strictness { request_ids: true, uris: true };
+        House::insisting(realm, true, WampCredentials::none(), strictness)
+    }
+
+    fn insisting(
+        realm: Arc<Realm>,
+        anonymous: bool,
+        credentials: WampCredentials,
+        strictness: Strictness,
+    ) -> House {
         let users = Arc::new(Users { anonymous });
         let protocol = Wamp::new(WampSettings {
             realms: vec![realm.clone()],
             authenticator: users.clone(),
             credentials: Arc::new(credentials),
             agent: "tandem/test",
+            strictness,
         });
         let bounds = Bounds { bytes_soft_max: 1 << 20, bytes_max: 1 << 20, overflow: Overflow::Disconnect };
         House { realm, protocol, users, bounds }

@@ -13,12 +13,11 @@ use tandem_protocols::wamp::codec;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::id::Id;
 use tandem_protocols::wamp::message::{Publish, Published, Subscribe, Subscribed, Unsubscribe, Unsubscribed};
-use tandem_protocols::wamp::options::{MatchPolicy, PublishOptions, SubscribeOptions, WithdrawOptions};
+use tandem_protocols::wamp::options::{PublishOptions, SubscribeOptions, WithdrawOptions};
 
 use crate::core::access::SessionId;
 use crate::core::eligibility::{Eligibility, Lists};
 use crate::core::message::{Frame, Message, Publication, Variant};
-use crate::core::name::{InvalidName, Name, Pattern};
 use crate::core::parcel::SubscriptionId;
 use crate::core::protocol::Output;
 use crate::core::realm::Outgoing;
@@ -60,15 +59,6 @@ impl Subscriptions {
     }
 }
 
-/// What a topic or procedure means under a match policy.
-pub(in crate::wamp) fn pattern(text: &str, policy: MatchPolicy) -> Result<Pattern, InvalidName> {
-    match policy {
-        MatchPolicy::Exact => Name::parse(text).map(Pattern::exact),
-        MatchPolicy::Prefix => Pattern::prefix(text),
-        MatchPolicy::Wildcard => Pattern::wildcard(text),
-    }
-}
-
 /// Why a subscription ended that its holder did not end.
 const REVOKED: &str = "wamp.subscription.revoked";
 
@@ -84,7 +74,7 @@ impl Dialogue {
         let terms = terms(&options);
         let attributes = luggage::attributes(&publish.options);
         let published = attributes.and_then(|attributes| {
-            let name = Name::parse(&publish.topic)?;
+            let name = self.name(&publish.topic)?;
             let payload = luggage::payload(publish.payload, received_bytes);
             let outgoing = Outgoing { name, payload, attributes };
             Ok(self.member.publish_under(outgoing, terms)?)
@@ -113,7 +103,7 @@ impl Dialogue {
         voice: &mut Voice,
     ) -> Result<(), Fault> {
         let options = SubscribeOptions::parse(&subscribe.options)?;
-        let pattern = pattern(&subscribe.topic, options.match_policy)?;
+        let pattern = self.pattern(&subscribe.topic, options.match_policy)?;
         // A WAMP session has one subscription to a pattern: there is nobody to tell apart.
         let tag = options.get_retained.then_some(0);
         let subscription = self.member.subscribe_and_replay(&pattern, tag)?;

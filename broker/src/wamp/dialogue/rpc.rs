@@ -23,11 +23,9 @@ use tandem_protocols::wamp::uri::{Rule, is_uri};
 
 use crate::core::access::Refusal;
 use crate::core::calls::{Answered, CallTerms, CancelMode, Canceled, Offer, Policy, failure};
-use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, RegistrationId};
 use crate::core::realm::Outgoing;
 use crate::wamp::dialogue::Dialogue;
-use crate::wamp::dialogue::pubsub;
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
 use crate::wamp::voice::{Voice, id, note_unconvertible};
@@ -43,7 +41,7 @@ impl Dialogue {
 
     pub(in crate::wamp) fn register(&mut self, register: &Register, voice: &mut Voice) -> Result<(), Fault> {
         let options = RegisterOptions::parse(&register.options)?;
-        let pattern = pubsub::pattern(&register.procedure, options.match_policy)?;
+        let pattern = self.pattern(&register.procedure, options.match_policy)?;
         let offer = Offer {
             policy: policy(options.invoke),
             concurrency: options.concurrency.filter(|limit| *limit > 0),
@@ -193,7 +191,7 @@ impl Dialogue {
             return Err(Violation::new(sentence).into());
         }
         let attributes = luggage::attributes(&call.options)?;
-        let name = Name::parse(&call.procedure)?;
+        let name = self.name(&call.procedure)?;
         let payload = luggage::payload(call.payload, received_bytes);
         let outgoing = Outgoing { name, payload, attributes };
         let timeout = options.timeout_ms.filter(|ms| *ms > 0).map(Duration::from_millis);
