@@ -106,7 +106,7 @@ class Run:
     async def cross(self):
         casts = []
         for client in self.cast():
-            if client.language == "websocket":
+            if client.language == "websocket" or not client.meets:
                 continue
             driver = await self.driver(client)
             if isinstance(driver, str):

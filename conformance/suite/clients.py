@@ -1,6 +1,7 @@
 """Who takes part: every client library, in every transport and serializer it is run in."""
 
 import shutil
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -39,10 +40,16 @@ class Client:
     serializer: str
     params: dict = field(hash=False, compare=False)
     lacks: dict = field(default_factory=dict, hash=False, compare=False)  # what it cannot do: why
+    meets: bool = True  # takes part in the matrix, whose rows grow with the square: a library's newest version does
 
     @property
     def name(self):
         return f"{self.library} {self.transport} {self.serializer}"
+
+
+# Interpreter, how it is asked whether the library is there, and the package that has it.
+DEBIAN = {".rb": ("ruby", ["-rstomp", "-e", ""], "ruby-stomp"),
+          ".pl": ("perl", ["-MNet::Stomp", "-e", "1"], "libnet-stomp-perl")}
 
 
 def command(driver):
@@ -51,6 +58,10 @@ def command(driver):
     if path.suffix == ".py":
         python = ROOT / ".venv/bin/python"
         return ([str(python), str(path)], None) if python.exists() else (None, "no .venv: run conformance/setup")
+    if path.suffix in DEBIAN:
+        interpreter, probe, package = DEBIAN[path.suffix]
+        there = shutil.which(interpreter) and not subprocess.run([interpreter, *probe], capture_output=True).returncode
+        return ([interpreter, str(path)], None) if there else (None, f"no {package}: run conformance/setup as root")
     if not shutil.which("node"):
         return None, "no node"
     if not (ROOT / "node_modules").exists():
@@ -66,6 +77,7 @@ WEBSTOMP_LACKS = {"bytes": TEXT_BODIES, "NUL": TEXT_BODIES, "escapes": "webstomp
 NO_NACK = {"nack": "STOMP 1.0 has no NACK"}
 NO_BEATS = {"heart-beat": "STOMP 1.0 has no heart-beats"}
 NO_ESCAPES = {"escapes": "STOMP 1.0 has no escapes"}
+NO_ERROR = {"ERROR": "stompit ends its own process at an ERROR whose body is text"}
 
 
 def everybody(target):
@@ -100,6 +112,21 @@ def everybody(target):
                  {"bytes": "stomp.py's WSTransport sends bytes in text messages unless binary_mode is on"})
     yield Client("stomp.py", "stomp", "stomp_py.py", "WebSocket", "1.2 binary",
                  stomp_ws | {"version": "1.2", "binary": True})
+
+    for version in ("1.0", "1.1", "1.2"):
+        first = NO_NACK | NO_BEATS | NO_ESCAPES if version == "1.0" else {}
+        yield Client("stompest", "stomp", "stompest_py.py", "TCP", version, tcp | {"version": version}, first,
+                     version == "1.2")
+        yield Client("stompit", "stomp", "stompit.mjs", "TCP", version, tcp | {"version": version}, first | NO_ERROR,
+                     version == "1.2")
+        yield Client("stomp (Ruby)", "stomp", "ruby_stomp.rb", "TCP", version, tcp | {"version": version}, first,
+                     version == "1.2")
+    yield Client("aiostomp", "stomp", "aiostomp_py.py", "TCP", "1.1", tcp | {"version": "1.1"},
+                 {"transactions": "aiostomp has no transactions"})
+    yield Client("stompman", "stomp", "stompman_py.py", "TCP", "1.2", tcp | {"version": "1.2"})
+    for version in ("1.0", "1.1"):
+        yield Client("Net::Stomp", "stomp", "net_stomp.pl", "TCP", version, tcp | {"version": version},
+                     NO_BEATS | NO_ESCAPES | (NO_NACK if version == "1.0" else {}), version == "1.1")
 
     for library, driver in (("ws", "ws.mjs"), ("websockets", "websockets_py.py")):
         yield Client(library, "websocket", driver, "WebSocket", "-", {})
