@@ -472,7 +472,8 @@ impl LongPoll {
         };
         // First what is missing of the head, then of the rest.
         for _ in 0..2 {
-            let (taken, left) = std::mem::take(data).split_at_mut(missing(&self.partial).min(data.len()));
+            let length = missing(&self.partial).min(data.len());
+            let (taken, left) = std::mem::take(data).split_at_mut(length);
             self.partial.extend_from_slice(taken);
             *data = left;
         }
