@@ -205,7 +205,7 @@ fn opened(protocol: &str, transport: &str) -> Answer {
     }
 }
 
-/// Runs a session to its end, and until the client has fetched what was said last.
+/// Runs a session to its end, and until the client has fetched what was said last and knows that it was the last.
 async fn run(
     door: Arc<Door>,
     connection: Box<Connection<LaneWire>>,
@@ -238,11 +238,19 @@ async fn run(
             return;
         }
     }
-    tokio::select! {
-        () = lane.until_fetched() => {}
-        () = tokio::time::sleep(close_time_max) => {
-            tracing::info!(%peer, transport = ?id, "what was said last was not fetched in time");
+    if timeout(close_time_max, lane.until_fetched()).await.is_err() {
+        return tracing::info!(%peer, transport = ?id, "what was said last was not fetched in time");
+    }
+    // Autobahn answers the last message with a close, and hangs if there is nothing to close any more.
+    let patience = async {
+        let _ = timeout(close_time_max, door.shutdown.cancelled()).await;
+        if door.shutdown.is_cancelled() {
+            tokio::time::sleep(door.settings.pump.linger_time_max).await;
         }
+    };
+    tokio::select! {
+        () = lane.until_known() => {}
+        () = patience => {}
     }
 }
 

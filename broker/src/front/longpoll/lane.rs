@@ -62,6 +62,8 @@ struct State {
     shut: bool,
     /// The client said that it is done.
     hung_up: bool,
+    /// A receive was told that there is nothing more.
+    told: bool,
     /// It is over: there is nothing more to fetch, and nobody to read.
     over: bool,
 }
@@ -107,6 +109,7 @@ impl Lane {
             ended: None,
             shut: false,
             hung_up: false,
+            told: false,
             over: false,
         };
         let lane = Arc::new(Lane {
@@ -244,6 +247,11 @@ impl Lane {
         self.until(|state| state.hung_up || state.outbound.is_empty()).await;
     }
 
+    /// Ready when the client knows that it is over: it said so itself, or was told.
+    pub async fn until_known(&self) {
+        self.until(|state| state.hung_up || state.told).await;
+    }
+
     /// Ready when there was no receive for so long.
     pub async fn until_silent(&self, time_max: Duration) {
         loop {
@@ -274,6 +282,11 @@ impl State {
     /// True when nothing more reaches the session.
     fn is_deaf(&self) -> bool {
         self.ended.is_some() || self.shut || self.hung_up || self.over
+    }
+
+    /// True when nothing more is to be fetched.
+    fn is_spent(&self) -> bool {
+        self.over || self.hung_up || (self.shut && self.outbound.is_empty())
     }
 
     /// What the pump read before, the session has dealt with: it came back to the wire.
@@ -332,7 +345,10 @@ impl Receive {
     /// Begins one; the one before is answered.
     fn begin(lane: &Arc<Lane>) -> Option<Receive> {
         let mut state = lane.state.lock();
-        if state.over || state.hung_up {
+        if state.is_spent() {
+            state.told = true;
+            drop(state);
+            lane.changed.notify_waiters();
             return None;
         }
         state.receive += 1;
@@ -356,7 +372,7 @@ impl Receive {
             }
             return Some(Received::Message(kind, message));
         }
-        (state.over || state.hung_up).then_some(Received::Nothing)
+        state.is_spent().then_some(Received::Nothing)
     }
 }
 
