@@ -144,6 +144,14 @@ impl Poller {
         self.sending.answer().await.expect("an answer")
     }
 
+    /// Asks for the health of the broker, some times: it has met what was there before.
+    pub async fn be_answered(&mut self) {
+        for _ in 0..3 {
+            self.sending.ask("GET", "/health", "", b"").await;
+            assert_eq!(self.sending.answer().await.expect("an answer").status, 200);
+        }
+    }
+
     /// Sends a message; gives the status.
     pub async fn send(&mut self, message: &[u8]) -> u16 {
         self.post("send", message).await.status

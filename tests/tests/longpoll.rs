@@ -7,6 +7,7 @@ use tandem_broker::users::hash_password;
 use tandem_protocols::payload::Format;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_tests::broker::{Broker, eventually, soon};
+use tandem_tests::daemon::Daemon;
 use tandem_tests::peers;
 use tandem_tests::poller::{Answer, Http, Poller, ask};
 
@@ -324,14 +325,10 @@ async fn what_comes_while_a_client_vanishes_waits_for_its_next_receive() {
     let mut poller = subscriber(&broker).await;
     for round in 0..20 {
         poller.poll().await;
-        let gone = std::mem::replace(&mut poller.receiving, Http::connect(broker.address()).await);
-        drop(gone);
-        // The broker hears of the end before the message: this connection's request is answered after it.
-        assert_eq!(
-            poller.say(json!([16, 2 * round + 2, {"acknowledge": true, "exclude_me": true}, "u"])).await,
-            204
-        );
-        assert_eq!(poller.hear().await[0], 17, "PUBLISHED");
+        // The broker has the receive, then it has the end, when it answers what came after it.
+        poller.be_answered().await;
+        drop(std::mem::replace(&mut poller.receiving, Http::connect(broker.address()).await));
+        poller.be_answered().await;
         publish(&broker, [round]).await;
         assert_eq!(number(&poller.hear().await), round);
     }
@@ -395,6 +392,49 @@ async fn a_send_that_breaks_off_is_not_taken() {
     drop(broken);
     assert_eq!(poller.say(json!([16, 2, {"exclude_me": false}, "t", [3]])).await, 204);
     assert_eq!(number(&poller.hear().await), 3);
+}
+
+#[tokio::test]
+async fn a_receive_ends_with_the_session_and_a_close_after_the_last_message_is_no_error() {
+    let broker = Broker::start().await;
+    let mut poller = subscriber(&broker).await;
+    poller.poll().await;
+    assert_eq!(poller.post("close", b"").await.status, 204);
+    assert_eq!(poller.receiving.answer().await.unwrap().status, 204);
+    assert_eq!(poller.receive().await.status, 404);
+    // As AutobahnJS does, which waits for the answer.
+    let mut poller = subscriber(&broker).await;
+    poller.poll().await;
+    assert_eq!(poller.say(json!([6, {}, "wamp.close.normal"])).await, 204);
+    let goodbye = poller.receiving.answer().await.unwrap();
+    assert_eq!((goodbye.status, &goodbye.body[..3]), (200, &b"[6,"[..]));
+    assert_eq!(poller.post("close", b"").await.status, 204);
+    assert_eq!(poller.post("close", b"").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_connection_between_two_requests_is_closed_in_time_and_its_session_is_not() {
+    let broker = Broker::start_with("[limits]\nstranger_time_s = 1\n").await;
+    let mut poller = subscriber(&broker).await;
+    assert!(poller.receiving.is_closed().await);
+    assert!(poller.sending.is_closed().await);
+    poller.receiving = Http::connect(broker.address()).await;
+    publish(&broker, [1]).await;
+    assert_eq!(number(&poller.hear().await), 1);
+}
+
+#[tokio::test]
+async fn the_log_does_not_tell_the_secret_of_a_transport() {
+    let daemon = Daemon::start(&["--log", "trace"]);
+    let mut poller = Poller::join(daemon.address()).await;
+    assert_eq!(poller.say(SUBSCRIBE()).await, 204);
+    assert_eq!(poller.hear().await[0], 33);
+    assert_eq!(poller.send(b"{").await, 400);
+    assert_eq!(poller.hear().await[0], 3);
+    let id = poller.path.strip_prefix("/lp/").unwrap();
+    let (log, _) = daemon.terminate();
+    assert!(log.contains(&id[..8]), "{log}");
+    assert!(!log.contains(&id[..9]), "{log}");
 }
 
 // ---- strangers and limits --------------------------------------------------------------------------------
