@@ -24,8 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
-use hyper::header::HeaderMap;
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::{Method, Request, StatusCode};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -115,9 +114,13 @@ pub async fn answer(
         _ if attendance.become_stranger(door, peer) => {}
         _ => return last(later("too many wait to be let in\n")),
     }
-    let cors = match judge(door, peer, &parts.headers, &parts.uri) {
+    let cors = match Cors::judge(&door.settings.origins, &parts.headers, &parts.uri) {
         Ok(cors) => cors,
-        Err(refusal) => return refusal,
+        Err(reason) => {
+            metrics::HANDSHAKES_REFUSED.add(1);
+            tracing::info!(%peer, %reason, "long-poll request refused");
+            return text(StatusCode::FORBIDDEN, format!("{reason}\n"));
+        }
     };
     let answer = match (parts.method, asked) {
         (_, Asked::Nothing) => text(StatusCode::NOT_FOUND, "nothing is here; see <path>/open\n"),
@@ -130,14 +133,6 @@ pub async fn answer(
         (_, Asked::Open | Asked::Of(..)) => wrong_method(METHODS),
     };
     cors.allow(not_kept(answer))
-}
-
-fn judge(door: &Door, peer: &Peer, headers: &HeaderMap, uri: &Uri) -> Result<Cors, Answer> {
-    Cors::judge(&door.settings.origins, headers, uri).map_err(|reason| {
-        metrics::HANDSHAKES_REFUSED.add(1);
-        tracing::info!(%peer, %reason, "long-poll request refused");
-        text(StatusCode::FORBIDDEN, format!("{reason}\n"))
-    })
 }
 
 // ---- opening ---------------------------------------------------------------------------------------------
