@@ -88,7 +88,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     pump.owed_bytes_max = 64 * 1024 * 1024;
     pump.message_time_max = Duration::from_secs(120);
     settings.pump = Arc::new(pump);
-    let door = Door::new(settings, vec![Arc::new(Echo)], Arc::new(Everybody));
+    let door = Door::new(settings, vec![Arc::new(Echo)], Arc::new(Everybody), Arc::new(rand::random::<u64>));
     door.clone().listen(bind(address)?).await;
     Ok(())
 }

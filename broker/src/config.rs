@@ -24,6 +24,7 @@ use crate::core::realm::RealmLimits;
 use crate::core::retained::RetainedLimits;
 use crate::front::connection::PumpLimits;
 use crate::front::door::DoorSettings;
+use crate::front::longpoll::asked::LongPollSettings;
 use crate::front::websocket::WebSocketLimits;
 
 /// The configuration file.
@@ -46,6 +47,8 @@ pub struct Config {
     pub websocket: WebSocketConfig,
     /// WAMP.
     pub wamp: WampConfig,
+    /// Long-polling.
+    pub longpoll: LongPollConfig,
     /// STOMP.
     pub stomp: StompConfig,
     /// Limits.
@@ -187,6 +190,21 @@ pub struct WampConfig {
     pub strict_uris: bool,
 }
 
+/// Long-polling over HTTP. Whose pages may do it, `websocket.allowed_origins` says.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LongPollConfig {
+    /// Whether there is any. By default there is.
+    pub enabled: Option<bool>,
+    /// What its paths begin with. By default `/lp`.
+    pub path: Option<String>,
+    /// How long a receive is held open, in seconds: shorter than any proxy or client on the way waits. By
+    /// default 10, as autobahn waits 12.
+    pub receive_time_s: Option<u64>,
+    /// How long a session lives without a receive, in seconds. By default 30.
+    pub session_time_s: Option<u64>,
+}
+
 /// STOMP.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -308,6 +326,7 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         self.origins()?;
         self.history()?;
+        self.longpoll()?;
         let open: Vec<_> =
             self.addresses().into_iter().filter(|a| !a.ip().to_canonical().is_loopback()).collect();
         if !open.is_empty() && self.authentication.anonymous.is_none() {
@@ -412,6 +431,7 @@ impl Config {
             origins: self.origins()?,
             default_token: None,
             path: self.websocket.path.clone(),
+            longpoll: self.longpoll()?,
             connections_max: self.limits.connections_max.unwrap_or(1_000_000),
             strangers_max: self.limits.strangers_max.unwrap_or(4096),
             strangers_per_address_max: self.limits.strangers_per_address_max.unwrap_or(64),
@@ -431,6 +451,29 @@ impl Config {
             linger_time_max: Duration::from_secs(1),
             owed_bytes_max: 256 * 1024,
         }
+    }
+
+    fn longpoll(&self) -> Result<Option<LongPollSettings>, ConfigError> {
+        let LongPollConfig { enabled, path, receive_time_s, session_time_s } = &self.longpoll;
+        if *enabled == Some(false) {
+            return Ok(None);
+        }
+        let refused = |why: String| Err(ConfigError::Refused(format!("longpoll: {why}")));
+        let path = path.as_deref().unwrap_or("/lp");
+        let legal = |octet: u8| octet.is_ascii_alphanumeric() || b"/-._~".contains(&octet);
+        if !path.starts_with('/') || path.ends_with('/') || !path.bytes().all(legal) {
+            return refused(format!("the path {path:?} must be like \"/lp\""));
+        }
+        let taken = self.websocket.path.as_deref().filter(|taken| taken.starts_with(&format!("{path}/")));
+        if let Some(taken) = taken {
+            return refused(format!("websocket.path {taken:?} lies below the path {path:?}"));
+        }
+        let seconds = |written: &Option<u64>, default| Duration::from_secs(written.unwrap_or(default));
+        let (receive_time_max, silent_time_max) = (seconds(receive_time_s, 10), seconds(session_time_s, 30));
+        if receive_time_max.is_zero() || silent_time_max.is_zero() {
+            return refused("receive_time_s and session_time_s must be at least 1".into());
+        }
+        Ok(Some(LongPollSettings { path: path.to_owned(), receive_time_max, silent_time_max }))
     }
 
     fn bounds(&self) -> Bounds {
@@ -540,6 +583,28 @@ mod tests {
     fn a_malformed_origin_is_refused_before_anything_starts() {
         let config = Config::parse("[websocket]\nallowed_origins = [\"example.com\"]\n").unwrap();
         assert!(config.check().unwrap_err().to_string().contains("allowed_origins"));
+    }
+
+    #[test]
+    fn long_polling_has_a_path_of_its_own_and_some_time() {
+        let told = |text: &str| Config::parse(text).unwrap().front().map(|settings| settings.longpoll);
+        let path = |text: &str| told(text).unwrap().unwrap().path;
+        assert_eq!(path(""), "/lp");
+        assert_eq!(path("[longpoll]\npath = \"/a/poll\""), "/a/poll");
+        assert!(told("[longpoll]\nenabled = false\npath = \"\"").unwrap().is_none());
+        for wrong in [
+            "path = \"\"",
+            "path = \"/\"",
+            "path = \"lp\"",
+            "path = \"/lp/\"",
+            "path = \"/l p\"",
+            "receive_time_s = 0",
+            "session_time_s = 0",
+        ] {
+            let error = told(&format!("[longpoll]\n{wrong}")).unwrap_err().to_string();
+            assert!(error.starts_with("longpoll: "), "{error}");
+        }
+        assert!(told("[websocket]\npath = \"/lp/ws\"").is_err());
     }
 
     #[test]

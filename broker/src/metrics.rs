@@ -42,6 +42,8 @@ macro_rules! metrics {
 metrics! {
     gauge CONNECTIONS "tandem_connections" "Connections open, whatever they speak.";
     gauge SESSIONS "tandem_sessions" "Sessions that joined a realm.";
+    gauge LONG_POLLS "tandem_long_polls" "Long-poll transports open.";
+    counter LONG_POLLS_SILENT "tandem_long_polls_silent_total" "Long-poll transports ended because their client did not poll.";
     counter CONNECTIONS_ACCEPTED "tandem_connections_accepted_total" "Connections accepted.";
     counter CONNECTIONS_REFUSED "tandem_connections_refused_total" "Connections refused at a limit.";
     counter HANDSHAKES_REFUSED "tandem_handshakes_refused_total" "Opening handshakes refused.";

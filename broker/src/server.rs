@@ -59,7 +59,7 @@ impl Server {
         };
         let realms: Vec<Arc<Realm>> = config.realms().iter().map(open).collect();
         let users = Arc::new(Users::new(config, entropy.clone())?);
-        let credentials = Arc::new(wamp_credentials(config, entropy)?);
+        let credentials = Arc::new(wamp_credentials(config, entropy.clone())?);
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION"));
         // The languages: WAMP, then STOMP, which is what a WebSocket client speaks that does not say.
         let protocols: Vec<Arc<dyn Protocol>> = vec![
@@ -79,7 +79,7 @@ impl Server {
         if !config.websocket.require_subprotocol {
             settings.default_token = protocols[1].tokens().first().copied();
         }
-        let door = Door::new(settings, protocols, users);
+        let door = Door::new(settings, protocols, users, entropy);
         let mut addresses = Vec::new();
         for address in config.addresses() {
             let listener = bind(address).map_err(|error| StartError::Bind { address, error })?;

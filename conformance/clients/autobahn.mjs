@@ -1,4 +1,5 @@
-// AutobahnJS: WAMP over WebSocket (JSON, MessagePack, CBOR) and over RawSocket (JSON only).
+// AutobahnJS: WAMP over WebSocket (JSON, MessagePack, CBOR), over RawSocket (JSON only) and, with its browser
+// build, by long-polling (JSON only).
 
 import autobahn from 'autobahn';
 import WebSocket from 'ws';
@@ -41,9 +42,11 @@ function open({ url, realm, serializer, transport, host, port }, emit) {
          realm,
          max_retries: 0,
          on_user_error: () => {},
-         transports: [transport === 'rawsocket'
-            ? { type: 'rawsocket', host, port }
-            : { type: 'websocket', url, serializers: [serializers[serializer]()] }],
+         transports: [({
+            rawsocket: () => ({ type: 'rawsocket', host, port }),
+            longpoll: () => ({ type: 'longpoll', url: `http://${host}:${port}/lp` }),
+            websocket: () => ({ type: 'websocket', url, serializers: [serializers[serializer]()] }),
+         })[transport]()],
       });
       connection.onclose = (reason, details) => {
          emit({ event: 'closed', reason: details?.reason || reason });

@@ -135,6 +135,10 @@ def everybody(target):
     for serializer in ("json", "msgpack", "cbor"):
         yield Client("autobahn-js", "wamp", "browser.mjs", "Chromium", serializer,
                      websocket | {"library": "autobahn", "serializer": serializer})
+    # Of AutobahnJS only the browser build still has it: this too is in Chromium.
+    yield Client("autobahn-js", "wamp", "browser.mjs", "long-poll", "json",
+                 websocket | {"library": "autobahn", "transport": "longpoll", "serializer": "json"},
+                 {"progress": "AutobahnJS posts messages side by side: a result may overtake its progress"})
     yield Client("wampy", "wamp", "browser.mjs", "Chromium", "cbor",
                  websocket | {"library": "wampy", "serializer": "cbor"}, WAMPY_LACKS)
     for binary, how in ((False, "text"), (True, "binary")):

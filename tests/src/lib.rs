@@ -7,3 +7,4 @@ pub mod attacker;
 pub mod broker;
 pub mod daemon;
 pub mod peers;
+pub mod poller;

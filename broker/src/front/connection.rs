@@ -326,6 +326,7 @@ impl<W: Wire> Connection<W> {
 
     fn note_established(&mut self) {
         if self.stranger.is_some() && self.is_established() {
+            self.transport.note_established();
             self.stranger = None;
         }
     }

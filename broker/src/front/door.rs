@@ -13,8 +13,11 @@ use tandem_protocols::websocket::origin::OriginPolicy;
 use crate::core::access::{Authenticator, Peer};
 use crate::core::mailbox::{Bounds, mailbox};
 use crate::core::protocol::Protocol;
+use crate::core::realm::Entropy;
 use crate::front::connection::{Connection, Parts, PumpLimits};
 use crate::front::gate::{Gate, Permit};
+use crate::front::longpoll::asked::LongPollSettings;
+use crate::front::longpoll::lanes::Lanes;
 use crate::front::transport::Transport;
 use crate::front::websocket::WebSocketLimits;
 use crate::front::wire::Wire;
@@ -38,6 +41,8 @@ pub struct DoorSettings {
     pub default_token: Option<&'static str>,
     /// The only path that WebSocket is at, if there is only one.
     pub path: Option<String>,
+    /// How long-polling is done, if it is.
+    pub longpoll: Option<LongPollSettings>,
     /// Connections at a time.
     pub connections_max: usize,
     /// Connections of strangers at a time.
@@ -61,6 +66,8 @@ pub struct Door {
     authenticator: Arc<dyn Authenticator>,
     /// The strangers in door of it.
     pub gate: Arc<Gate>,
+    /// The transports of those who poll.
+    pub lanes: Arc<Lanes>,
 }
 
 impl Door {
@@ -69,10 +76,12 @@ impl Door {
         settings: DoorSettings,
         protocols: Vec<Arc<dyn Protocol>>,
         authenticator: Arc<dyn Authenticator>,
+        entropy: Entropy,
     ) -> Arc<Door> {
         Arc::new(Door {
             tokens: protocols.iter().flat_map(|protocol| protocol.tokens()).copied().collect(),
             gate: Gate::new(settings.strangers_max, settings.strangers_per_address_max),
+            lanes: Lanes::new(entropy),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
             settings,
@@ -91,13 +100,29 @@ impl Door {
         stranger: Option<Permit>,
         opened: Instant,
     ) {
+        if let Some(connection) = self.connect(token, transport, wire, peer, stranger, opened) {
+            self.tasks.spawn(connection);
+        }
+    }
+
+    /// Makes the pump of a connection, for whoever runs it.
+    pub fn connect<W: Wire>(
+        &self,
+        token: &'static str,
+        transport: Transport,
+        wire: W,
+        peer: Peer,
+        stranger: Option<Permit>,
+        opened: Instant,
+    ) -> Option<Connection<W>> {
         let Some(protocol) = self.protocols.iter().find(|protocol| protocol.speaks(token)) else {
-            return tracing::error!(%peer, token, "no language has this token");
+            tracing::error!(%peer, token, "no language has this token");
+            return None;
         };
         let (mailbox, inbox) = mailbox(self.settings.bounds);
         let session = protocol.open(token, &peer, mailbox, opened);
         tracing::debug!(%peer, token, "connection opened");
-        let connection = Connection::new(Parts {
+        Some(Connection::new(Parts {
             wire,
             transport,
             session,
@@ -107,7 +132,6 @@ impl Door {
             limits: self.settings.pump.clone(),
             stranger,
             opened,
-        });
-        self.tasks.spawn(connection);
+        }))
     }
 }

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::core::access::Peer;
+
 /// The door.
 #[derive(Debug)]
 pub struct Gate {
@@ -33,6 +35,15 @@ impl Gate {
     pub async fn place(self: &Arc<Gate>) -> Place {
         let place = self.places.clone().acquire_owned().await;
         Place(place.expect("the semaphore is never closed"))
+    }
+
+    /// A place for somebody who does not wait for one; `None` when there is none.
+    pub fn try_enter(self: &Arc<Gate>, peer: &Peer) -> Option<Permit> {
+        let place = Place(self.places.clone().try_acquire_owned().ok()?);
+        match peer {
+            Peer::Socket(address) => self.enter(place, address.ip()),
+            Peer::Local => Some(Permit { _place: place, counted: None }),
+        }
     }
 
     /// Gives the place to somebody; `None` when too many come from there.

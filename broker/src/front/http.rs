@@ -1,25 +1,25 @@
-//! What is HTTP on the port: the opening handshake of WebSocket, a health page, and refusals that say why.
+//! What is HTTP on the port: the opening handshake of WebSocket, long-polling, a health page, and refusals that
+//! say why.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{Method, Request, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use parking_lot::Mutex;
 
 use tandem_protocols::websocket::handshake::{self, Accept, Rejection, Rules};
 
 use crate::core::access::Peer;
+use crate::front::answer::{Answer, last, later, text};
 use crate::front::connection::now;
 use crate::front::door::Door;
 use crate::front::gate::Permit;
+use crate::front::longpoll::{self, Attendance};
 use crate::front::transport::Transport;
 use crate::front::websocket::WebSocket;
 use crate::front::wire::Opened;
@@ -31,18 +31,16 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Requests with more headers are refused.
 const HEADERS_MAX: usize = 64;
 
-type Answer = Response<Full<Bytes>>;
-
 /// Serves HTTP on a connection until it becomes a WebSocket or ends.
 pub async fn serve(door: Arc<Door>, stream: Opened, peer: Peer, permit: Permit) {
     let time_max: Duration = door.settings.pump.establish_time_max;
     // The place at the door goes to the session, if the connection becomes one.
-    let permit = Arc::new(Mutex::new(Some(permit)));
+    let attendance = Attendance::new(permit);
     let service = {
-        let (door, peer) = (door.clone(), peer.clone());
+        let (door, peer, attendance) = (door.clone(), peer.clone(), attendance.clone());
         service_fn(move |request| {
-            let answer = answer(&door, &peer, &permit, request);
-            async move { Ok::<_, Infallible>(answer) }
+            let (door, peer, attendance) = (door.clone(), peer.clone(), attendance.clone());
+            async move { Ok::<_, Infallible>(answer(&door, &peer, &attendance, request).await) }
         })
     };
     let connection = http1::Builder::new()
@@ -56,7 +54,7 @@ pub async fn serve(door: Arc<Door>, stream: Opened, peer: Peer, permit: Permit) 
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        () = door.shutdown.cancelled() => {
+        () = attendance.dismissed(&door) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -66,12 +64,21 @@ pub async fn serve(door: Arc<Door>, stream: Opened, peer: Peer, permit: Permit) 
     }
 }
 
-fn answer(
+async fn answer(
     door: &Arc<Door>,
     peer: &Peer,
-    permit: &Arc<Mutex<Option<Permit>>>,
+    attendance: &Attendance,
     request: Request<Incoming>,
 ) -> Answer {
+    if let Some(settings) = &door.settings.longpoll
+        && let Some(asked) = settings.asked(request.uri().path())
+    {
+        // Boxed: other requests are not to carry what this one waits with.
+        return Box::pin(longpoll::answer(door, settings, asked, peer, attendance, request)).await;
+    }
+    if !attendance.become_stranger(door, peer) {
+        return last(later("too many wait to be let in\n"));
+    }
     match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/health") => health(door),
         (&Method::GET, "/metrics") if peer.is_loopback() => text(StatusCode::OK, metrics::render()),
@@ -79,24 +86,19 @@ fn answer(
             Some(wanted) if wanted != path => {
                 text(StatusCode::NOT_FOUND, format!("nothing is here; WebSocket is at {wanted}\n"))
             }
-            _ => upgrade(door, peer, permit, request),
+            _ => upgrade(door, peer, attendance, request),
         },
     }
 }
 
 fn health(door: &Door) -> Answer {
     if door.shutdown.is_cancelled() {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into());
+        return text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
     }
-    text(StatusCode::OK, "ok\n".into())
+    text(StatusCode::OK, "ok\n")
 }
 
-fn upgrade(
-    door: &Arc<Door>,
-    peer: &Peer,
-    permit: &Arc<Mutex<Option<Permit>>>,
-    mut request: Request<Incoming>,
-) -> Answer {
+fn upgrade(door: &Arc<Door>, peer: &Peer, attendance: &Attendance, mut request: Request<Incoming>) -> Answer {
     let accept = match judge(door, &request) {
         Ok(accept) => accept,
         Err(rejection) => {
@@ -106,15 +108,13 @@ fn upgrade(
         }
     };
     if door.shutdown.is_cancelled() {
-        let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into());
-        answer.headers_mut().insert("Retry-After", HeaderValue::from_static("1"));
-        return answer;
+        return later("shutting down\n");
     }
     let Accept { subprotocol, compression, response: answer } = accept;
     let chosen = subprotocol.map(|index| door.tokens[index]).or(door.settings.default_token);
-    let Some(token) = chosen else { return text(StatusCode::BAD_REQUEST, "no subprotocol\n".into()) };
+    let Some(token) = chosen else { return text(StatusCode::BAD_REQUEST, "no subprotocol\n") };
     let upgraded = hyper::upgrade::on(&mut request);
-    let stranger = permit.lock().take();
+    let stranger = attendance.take_permit();
     let (door, peer) = (door.clone(), peer.clone());
     door.clone().tasks.spawn(async move {
         let upgraded = match upgraded.await {
@@ -165,13 +165,5 @@ fn response(from: handshake::Response) -> Answer {
             answer.headers_mut().insert(name, value);
         }
     }
-    answer
-}
-
-fn text(status: StatusCode, body: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    *answer.status_mut() = status;
-    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
-    answer.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
     answer
 }

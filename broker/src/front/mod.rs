@@ -1,15 +1,19 @@
 //! The front door: one port that speaks everything, the opening handshake, and the pump.
 //!
 //! [`listener`] accepts and tells by the first bytes what a connection speaks; [`http`] answers what is
-//! HTTP, the opening handshake among it; [`connection`] is the pump, on a [`transport`]. No language is
+//! HTTP, the opening handshake among it; [`longpoll`] is a session over several requests; [`connection`] is the
+//! pump, on a [`transport`]. No language is
 //! named here: [`door`] gets a table of them.
 
+pub mod answer;
 pub mod connection;
+pub mod cors;
 pub mod door;
 pub mod framing;
 pub mod gate;
 pub mod http;
 pub mod listener;
+pub mod longpoll;
 pub mod rawsocket;
 pub mod transport;
 pub mod websocket;

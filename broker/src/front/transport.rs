@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::core::message::{Frame, Kind};
 use crate::core::protocol::{Close, Reason};
 use crate::front::framing::{Arrival, Piece, put_bytes};
+use crate::front::longpoll::lane::LongPoll;
 use crate::front::rawsocket::RawSocket;
 use crate::front::websocket::WebSocket;
 
@@ -15,6 +16,8 @@ pub enum Transport {
     WebSocket(WebSocket),
     /// WAMP's frames for streams.
     RawSocket(RawSocket),
+    /// Between the requests of HTTP.
+    LongPoll(LongPoll),
     /// Nothing of the wire's own: the language has its frames in the stream.
     Stream,
 }
@@ -25,6 +28,7 @@ impl Transport {
         match self {
             Transport::WebSocket(websocket) => websocket.next(data, established),
             Transport::RawSocket(rawsocket) => rawsocket.next(data),
+            Transport::LongPoll(longpoll) => Ok(longpoll.next(data)),
             Transport::Stream if data.is_empty() => Ok(None),
             Transport::Stream => {
                 let piece = Bytes::copy_from_slice(data);
@@ -39,6 +43,7 @@ impl Transport {
         match self {
             Transport::WebSocket(websocket) => websocket.frame(frame, buffer),
             Transport::RawSocket(rawsocket) => rawsocket.frame(frame, buffer),
+            Transport::LongPoll(longpoll) => longpoll.frame(frame, buffer),
             Transport::Stream => put_bytes(&frame.message().head, &frame.message().body, buffer),
         }
     }
@@ -47,7 +52,9 @@ impl Transport {
     pub fn continue_fragments(&mut self, mut rest: Bytes, buffer: &mut Vec<u8>) -> (Bytes, Bytes) {
         match self {
             Transport::WebSocket(websocket) => websocket.continue_fragments(rest, buffer),
-            Transport::RawSocket(_) | Transport::Stream => (std::mem::take(&mut rest), rest),
+            Transport::RawSocket(_) | Transport::LongPoll(_) | Transport::Stream => {
+                (std::mem::take(&mut rest), rest)
+            }
         }
     }
 
@@ -56,7 +63,7 @@ impl Transport {
         match self {
             Transport::WebSocket(websocket) => websocket.pong(data, buffer),
             Transport::RawSocket(rawsocket) => rawsocket.pong(data, buffer),
-            Transport::Stream => {}
+            Transport::LongPoll(_) | Transport::Stream => {}
         }
     }
 
@@ -65,7 +72,8 @@ impl Transport {
         match self {
             Transport::WebSocket(websocket) => websocket.ping(buffer),
             Transport::RawSocket(rawsocket) => rawsocket.ping(buffer),
-            Transport::Stream => return false,
+            // The door counts how long there was no request.
+            Transport::LongPoll(_) | Transport::Stream => return false,
         }
         true
     }
@@ -75,6 +83,18 @@ impl Transport {
         match self {
             Transport::WebSocket(websocket) => websocket.close(reason, buffer),
             Transport::RawSocket(_) | Transport::Stream => false,
+            Transport::LongPoll(longpoll) => {
+                longpoll.close(reason);
+                false
+            }
+        }
+    }
+
+    /// The peer was let in.
+    pub fn note_established(&mut self) {
+        match self {
+            Transport::LongPoll(longpoll) => longpoll.note_established(),
+            Transport::WebSocket(_) | Transport::RawSocket(_) | Transport::Stream => {}
         }
     }
 
@@ -83,6 +103,7 @@ impl Transport {
         match self {
             Transport::WebSocket(websocket) => websocket.is_incomplete(),
             Transport::RawSocket(rawsocket) => rawsocket.is_incomplete(),
+            Transport::LongPoll(longpoll) => longpoll.is_incomplete(),
             Transport::Stream => false,
         }
     }

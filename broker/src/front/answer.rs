@@ -1,0 +1,55 @@
+//! What HTTP answers look like here.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+
+/// An answer, whole.
+pub type Answer = Response<Full<Bytes>>;
+
+/// A sentence for whoever reads it; `body` ends its line itself.
+pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    content(status, "text/plain; charset=utf-8", body.into())
+}
+
+/// Bytes of this type.
+pub fn content(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
+    let mut answer = empty(status);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    *answer.body_mut() = Full::new(body);
+    answer
+}
+
+/// No content at all.
+pub fn empty(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::new()));
+    *answer.status_mut() = status;
+    answer
+}
+
+/// It cannot be done now; it may be in a second.
+pub fn later(why: &'static str) -> Answer {
+    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, why);
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
+/// What is there is spoken to otherwise.
+pub fn wrong_method(allowed: &'static str) -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("this takes {allowed}\n"));
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    answer
+}
+
+/// The same, after which the connection closes: what is left of the request is not read.
+pub fn last(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// The same, which nobody on the way is to keep.
+pub fn not_kept(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
