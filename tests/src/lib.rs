@@ -5,5 +5,6 @@
 
 pub mod attacker;
 pub mod broker;
+pub mod certificates;
 pub mod daemon;
 pub mod peers;

@@ -150,7 +150,8 @@ impl Door {
         if first[0] != tls::HANDSHAKE {
             let error = io::Error::new(io::ErrorKind::InvalidData, "TLS is all that is spoken on this port");
             tls.complain(address, &error);
-            if matches!(self.recognize(first), Some(Spoken::Http)) {
+            // Anything may be HTTP, but not all of it is a method.
+            if first[0].is_ascii_uppercase() && matches!(self.recognize(first), Some(Spoken::Http)) {
                 tls::refuse_plain(&mut stream).await?;
             }
             return Err(error);
