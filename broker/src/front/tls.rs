@@ -105,17 +105,21 @@ impl Tls {
     pub fn complain(&self, peer: SocketAddr, error: &io::Error) {
         metrics::TLS_HANDSHAKES_FAILED.add(1);
         tracing::debug!(%peer, %error, "the TLS handshake failed");
-        let others = {
-            let mut complaints = self.complaints.lock();
-            let now = now();
-            if complaints.last.is_some_and(|last| now < last + COMPLAINT_INTERVAL) {
-                complaints.since += 1;
-                return;
-            }
-            complaints.last = Some(now);
-            std::mem::take(&mut complaints.since)
-        };
-        tracing::warn!(%peer, %error, others, "the TLS handshake failed, as did others since this was last said");
+        if let Some(others) = self.complaints.lock().count(now()) {
+            tracing::warn!(%peer, %error, others, "the TLS handshake failed, as did others since this was said");
+        }
+    }
+}
+
+impl Complaints {
+    /// Counts one. If it is to be said, how many there were since the last that was.
+    fn count(&mut self, now: Instant) -> Option<u64> {
+        if self.last.is_some_and(|last| now < last + COMPLAINT_INTERVAL) {
+            self.since += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.since))
     }
 }
 
@@ -135,4 +139,66 @@ pub async fn refuse_plain<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> 
     stream.shutdown().await?;
     tokio::io::copy(&mut stream.take(PLAIN_BYTES_MAX), &mut tokio::io::sink()).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+
+    /// The broker's side with room for one handshake, and a peer that trusts it.
+    fn both() -> (Arc<Tls>, TlsConnector) {
+        let folder = std::env::temp_dir().join(format!("tandem-front-tls-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec!["a".into()]).unwrap().self_signed(&key).unwrap();
+        let (certificate_path, key_path) = (folder.join("certificate.pem"), folder.join("key.pem"));
+        std::fs::write(&certificate_path, certificate.pem()).unwrap();
+        std::fs::write(&key_path, key.serialize_pem()).unwrap();
+        let files = TlsFiles { certificate: certificate_path, key: key_path, clients: None };
+        let tls = Tls::new(files, 1).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let client = client.unwrap().with_root_certificates(roots).with_no_client_auth();
+        (Arc::new(tls), TlsConnector::from(Arc::new(client)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_as_many_handshakes_are_computed_as_may_be_the_next_one_waits() {
+        let (tls, connector) = both();
+        let address = "192.0.2.1:5".parse().unwrap();
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let connecting =
+            tokio::spawn(async move { connector.connect(ServerName::try_from("a").unwrap(), theirs).await });
+        let place = tls.handshakes.acquire().await.unwrap();
+        let mut shaking = std::pin::pin!(tls.shake_hands(ours, address));
+        let minute = Duration::from_secs(60);
+        assert!(tokio::time::timeout(minute, shaking.as_mut()).await.is_err());
+        assert!(!connecting.is_finished());
+        drop(place);
+        let (_ours, secure) = tokio::time::timeout(minute, shaking).await.unwrap().unwrap();
+        let _theirs = connecting.await.unwrap().unwrap();
+        assert_eq!((secure.address, secure.certificate), (address, None));
+        assert!(secure.exporter.is_some());
+        assert_eq!(tls.handshakes.available_permits(), 1);
+    }
+
+    #[test]
+    fn of_many_failures_one_is_said_and_the_others_are_counted() {
+        let mut complaints = Complaints::default();
+        let begin = now();
+        assert_eq!(complaints.count(begin), Some(0));
+        for _ in 0..1000 {
+            assert_eq!(complaints.count(begin + COMPLAINT_INTERVAL / 2), None);
+        }
+        assert_eq!(complaints.count(begin + COMPLAINT_INTERVAL), Some(1000));
+        assert_eq!(complaints.count(begin + COMPLAINT_INTERVAL * 2), Some(0));
+    }
 }
