@@ -3,9 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use bytes::Bytes;
 use rustls::version::{TLS12, TLS13};
@@ -29,7 +28,7 @@ use tandem_protocols::wamp::rawsocket::Limit;
 use tandem_tests::attacker::{Bystanders, say};
 use tandem_tests::broker::{Broker, eventually, soon};
 use tandem_tests::certificates::{Authority, Issued, Peer, dns, email, exporter};
-use tandem_tests::daemon::{ConfigFile, executable};
+use tandem_tests::daemon::{ConfigFile, Daemon, executable};
 
 type Tls = TlsStream<TcpStream>;
 
@@ -446,22 +445,12 @@ async fn new_certificates_are_for_new_connections_and_broken_ones_for_nobody() {
 async fn a_hangup_of_the_daemon_reads_its_certificates_again() {
     let authority = Authority::new();
     let first = authority.renew();
-    let file = ConfigFile::new(&authority.config("off"));
-    let mut daemon = Command::new(executable())
-        .args(["serve", "--config", file.path()])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut said = String::new();
-    BufReader::new(daemon.stdout.take().expect("it is piped")).read_line(&mut said).unwrap();
-    let address = said.split("wss://").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
-    let address: SocketAddr = address.parse().unwrap();
+    let mut daemon = Daemon::start_with(&authority.config("off"));
+    let address = daemon.tls_address();
     let mut live = wamp(authority.peer(), address).await;
     assert_eq!(shown(&authority.peer().connect(address).await), first.der());
     let second = authority.renew();
-    let signal = Command::new("kill").args(["-HUP", &daemon.id().to_string()]).status().unwrap();
-    assert!(signal.success());
+    daemon.signal("HUP");
     let renewed = async {
         while shown(&authority.peer().connect(address).await) != second.der() {
             tokio::task::yield_now().await;
@@ -469,8 +458,6 @@ async fn a_hangup_of_the_daemon_reads_its_certificates_again() {
     };
     soon("the new certificate", renewed).await;
     live.subscribe("a", MatchPolicy::Exact).await.unwrap();
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
 }
 
 #[test]
@@ -578,5 +565,24 @@ async fn a_record_that_was_changed_on_its_way_ends_the_connection() {
     tcp.write_all(&[9; 32]).await.unwrap();
     let mut rest = Vec::new();
     let _ = soon("the end", tcp.read_to_end(&mut rest)).await;
+    eventually("its session is gone", || broker.sessions() == 0).await;
+}
+
+#[tokio::test]
+async fn who_does_nothing_but_change_keys_is_cut_off() {
+    let authority = Authority::new();
+    let (broker, address) = start(&authority, "off", "").await;
+    let client = wamp(authority.peer().only(&TLS13), address).await;
+    let mut stream = client.into_link().into_transport().into_inner();
+    let flood = async {
+        loop {
+            stream.get_mut().1.refresh_traffic_keys().unwrap();
+            if stream.flush().await.is_err() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the end", flood).await;
     eventually("its session is gone", || broker.sessions() == 0).await;
 }

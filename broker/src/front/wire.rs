@@ -23,6 +23,9 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+const _: () =
+    assert!(size_of::<Stream>() == size_of::<TcpStream>(), "a connection in the clear pays nothing for TLS");
+
 /// A stream of which the first bytes were read already, to see what it speaks.
 #[derive(Debug)]
 pub struct Opened {
