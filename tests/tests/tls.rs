@@ -102,6 +102,31 @@ async fn websocket_rawsocket_and_stomp_meet_at_one_port_inside_tls_and_with_thos
 }
 
 #[tokio::test]
+async fn who_does_not_read_inside_tls_is_let_go_and_holds_up_nobody() {
+    let authority = Authority::new();
+    let (broker, address) = start(&authority, "off", "").await;
+    let mut lazy = wamp(authority.peer(), address).await;
+    lazy.subscribe("a", MatchPolicy::Exact).await.unwrap();
+    let mut eager = stomp(authority.peer(), address).await.unwrap();
+    eager.subscribe("/topic/a", "0", AckMode::Auto, &[]).await.unwrap();
+    let mut publisher = stomp(authority.peer(), address).await.unwrap();
+    let text = "x".repeat(500_000);
+    let mut published = 0;
+    let flood = async {
+        // More than its mailbox, rustls and the kernel hold.
+        while broker.sessions() == 3 {
+            publisher.send("/topic/a", &[("content-type", "text/plain")], text.clone()).await.unwrap();
+            publisher.flush().await.unwrap();
+            published += 1;
+            let heard = soon("the message", eager.next_message()).await.unwrap();
+            assert_eq!(heard.body.len(), text.len());
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), flood).await.expect("the lazy one is let go");
+    assert!(published * text.len() > 4 << 20, "not before its mailbox was full: {published}");
+}
+
+#[tokio::test]
 async fn a_shutdown_says_goodbye_inside_tls() {
     let authority = Authority::new();
     let (broker, address) = start(&authority, "off", "").await;

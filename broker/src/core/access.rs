@@ -51,18 +51,14 @@ impl Peer {
 
     /// Bytes that bind a proof to the peer's connection; see [`Secure::exporter`].
     pub fn exporter(&self) -> Option<&[u8; 32]> {
-        match self {
-            Peer::Secure(secure) => secure.exporter.as_ref(),
-            Peer::Socket(_) | Peer::Local => None,
-        }
+        let Peer::Secure(secure) = self else { return None };
+        secure.exporter.as_ref()
     }
 
     /// The certificate that the peer has shown and that was found good.
     pub fn certificate(&self) -> Option<&Certificate> {
-        match self {
-            Peer::Secure(secure) => secure.certificate.as_ref(),
-            Peer::Socket(_) | Peer::Local => None,
-        }
+        let Peer::Secure(secure) = self else { return None };
+        secure.certificate.as_ref()
     }
 }
 
