@@ -89,6 +89,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     pump.message_time_max = Duration::from_secs(120);
     settings.pump = Arc::new(pump);
     let door = Door::new(settings, vec![Arc::new(Echo)], Arc::new(Everybody), Arc::new(rand::random::<u64>));
-    door.clone().listen(bind(address)?).await;
+    door.clone().listen(bind(address)?, None).await;
     Ok(())
 }

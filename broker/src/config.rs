@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::core::name::{Name, Pattern};
 use crate::core::queues::{Credit, QueueLimits};
 use crate::core::realm::RealmLimits;
 use crate::core::retained::RetainedLimits;
+use crate::front::certificates::{ClientAuthority, TlsFiles};
 use crate::front::connection::PumpLimits;
 use crate::front::door::DoorSettings;
 use crate::front::longpoll::asked::LongPollSettings;
@@ -31,8 +32,13 @@ use crate::front::websocket::WebSocketLimits;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Addresses to listen at. By default port 8080 of this machine only.
+    /// Addresses to listen at, in the clear. By default port 8080 of this machine only, or none where
+    /// `listen_tls` has some.
     pub listen: Vec<SocketAddr>,
+    /// Addresses to listen at with TLS only.
+    pub listen_tls: Vec<SocketAddr>,
+    /// What TLS is spoken with.
+    pub tls: Option<TlsConfig>,
     /// What to log: `info`, or a filter such as `tandem_broker=debug`.
     pub log: Option<String>,
     /// Realms. The first is where STOMP clients go that name none of them. By default `realm1`.
@@ -53,6 +59,34 @@ pub struct Config {
     pub stomp: StompConfig,
     /// Limits.
     pub limits: Limits,
+}
+
+/// What TLS is spoken with. The files are PEM, and are read again at a SIGHUP.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The broker's certificate, and the intermediate ones after it.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities whose certificates clients may show.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients are asked for certificates.
+    #[serde(default)]
+    pub client_certificates: ClientCertificates,
+}
+
+/// Whether clients are asked for certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificates {
+    /// They are not.
+    #[default]
+    Off,
+    /// They are, and may have none.
+    Optional,
+    /// Who has none is turned away.
+    Required,
 }
 
 /// Topics that have a history.
@@ -105,6 +139,9 @@ pub enum Anonymous {
 pub struct Authentication {
     /// Without saying who they are. To listen at other than loopback addresses this must be written.
     pub anonymous: Option<Anonymous>,
+    /// Whether WAMP's tickets and STOMP's passcodes, which are sent as they are, are only taken over TLS and
+    /// from this machine.
+    pub tickets_need_tls: bool,
 }
 
 /// A user. Each has one way to prove who they are, or several.
@@ -128,6 +165,10 @@ pub struct User {
     /// Public keys for WAMP's cryptosign, of 64 hexadecimal digits each.
     #[serde(default)]
     pub cryptosign: Vec<String>,
+    /// Certificates that the client may show: `sha256:` and the fingerprint, or `dns:` or `email:` and an
+    /// alternative name of the subject, as it is in the certificate.
+    #[serde(default)]
+    pub certificates: Vec<String>,
 }
 
 impl fmt::Debug for User {
@@ -241,6 +282,8 @@ pub struct Limits {
     pub strangers_per_address_max: Option<usize>,
     /// Time to be let in. By default 10.
     pub stranger_time_s: Option<u64>,
+    /// TLS handshakes that are computed at a time. By default four times the number of processors.
+    pub tls_handshakes_max: Option<usize>,
     /// Bytes that a peer may send before it is let in. By default 65,536.
     pub stranger_bytes_max: Option<usize>,
     /// The size of a message. By default 1 MiB.
@@ -327,8 +370,9 @@ impl Config {
         self.origins()?;
         self.history()?;
         self.longpoll()?;
-        let open: Vec<_> =
-            self.addresses().into_iter().filter(|a| !a.ip().to_canonical().is_loopback()).collect();
+        self.tls()?;
+        let addresses = self.addresses().into_iter().chain(self.listen_tls.iter().copied());
+        let open: Vec<_> = addresses.filter(|a| !a.ip().to_canonical().is_loopback()).collect();
         if !open.is_empty() && self.authentication.anonymous.is_none() {
             return Err(ConfigError::Refused(format!(
                 "to listen at {}, which others can reach, say who is let in. In the configuration file:\n\n  \
@@ -346,12 +390,60 @@ impl Config {
         Ok(())
     }
 
-    /// Where to listen.
+    /// Where to listen in the clear.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        if !self.listen.is_empty() {
+        if !self.listen.is_empty() || !self.listen_tls.is_empty() {
             return self.listen.clone();
         }
         vec![SocketAddr::from(([127, 0, 0, 1], PORT))]
+    }
+
+    /// What to listen with at the addresses of TLS, if there are any.
+    pub fn tls(&self) -> Result<Option<TlsFiles>, ConfigError> {
+        let refused = |text: String| Err(ConfigError::Refused(text));
+        let files = match (&self.tls, self.listen_tls.is_empty()) {
+            (None, true) => None,
+            (None, false) => {
+                return refused(format!(
+                    "to listen with TLS at {}, say by which certificate. In the configuration file:\n\n  \
+                     [tls]\n  certificate = \"...\"       # the chain, PEM\n  key = \"...\"               # \
+                     PEM\n",
+                    self.listen_tls[0]
+                ));
+            }
+            (Some(_), true) => {
+                return refused(
+                    "there is a section [tls], but no address to use it at: listen_tls = [\"...\"]".into(),
+                );
+            }
+            (Some(tls), false) => {
+                let clients = tls.clients()?;
+                Some(TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone(), clients })
+            }
+        };
+        let asked = files.as_ref().is_some_and(|files| files.clients.is_some());
+        match self.users.iter().find(|user| !user.certificates.is_empty()) {
+            Some(user) if !asked => refused(format!(
+                "user {:?} has certificates, but nobody is asked for one: tls.client_certificates and \
+                 tls.client_ca",
+                user.name
+            )),
+            _ => Ok(files),
+        }
+    }
+
+    /// TLS handshakes that are computed at a time.
+    pub fn tls_handshakes_max(&self) -> usize {
+        let processors = std::thread::available_parallelism().map_or(1, |number| number.get());
+        self.limits.tls_handshakes_max.unwrap_or(4 * processors)
+    }
+
+    /// An address where passwords are taken in the clear, and that others can reach.
+    pub fn exposes_passwords(&self) -> Option<SocketAddr> {
+        if self.authentication.tickets_need_tls || self.users.iter().all(|user| user.password.is_none()) {
+            return None;
+        }
+        self.addresses().into_iter().find(|address| !address.ip().to_canonical().is_loopback())
     }
 
     /// The realms, the default first.
@@ -530,6 +622,26 @@ impl Config {
     }
 }
 
+impl TlsConfig {
+    fn clients(&self) -> Result<Option<ClientAuthority>, ConfigError> {
+        match (self.client_certificates, &self.client_ca) {
+            (ClientCertificates::Off, None) => Ok(None),
+            (ClientCertificates::Off, Some(_)) => Err(ConfigError::Refused(
+                "tls.client_ca is of no use while nobody is asked for a certificate: \
+                 client_certificates = \"optional\", or \"required\""
+                    .into(),
+            )),
+            (_, None) => Err(ConfigError::Refused(
+                "tls.client_certificates: say in client_ca whose certificates are trusted".into(),
+            )),
+            (asked, Some(file)) => {
+                let required = asked == ClientCertificates::Required;
+                Ok(Some(ClientAuthority { file: file.clone(), required }))
+            }
+        }
+    }
+}
+
 /// For an unknown key, the known one that looks most like it.
 fn suggestion(message: &str) -> Option<String> {
     let mut quoted = message.split('`').skip(1).step_by(2);
@@ -563,6 +675,44 @@ mod tests {
         Config::parse("listen = [\"[::1]:1\", \"127.0.0.9:2\"]").unwrap().check().unwrap();
         let nobody = Config::parse("[authentication]\nanonymous = \"never\"\n").unwrap();
         assert!(nobody.check().is_err());
+    }
+
+    #[test]
+    fn what_is_written_of_tls_makes_sense_together() {
+        let tls = "listen_tls = [\"127.0.0.1:0\"]\n[tls]\ncertificate = \"c\"\nkey = \"k\"\n";
+        let config = Config::parse(tls).unwrap();
+        config.check().unwrap();
+        assert!(config.addresses().is_empty(), "only what is written is listened at");
+        let open = Config::parse(&tls.replace("127.0.0.1:0", "0.0.0.0:1")).unwrap();
+        assert!(open.check().unwrap_err().to_string().contains("0.0.0.0:1"));
+        let user = "[[users]]\nname = \"a\"\ncertificates = [\"dns:a\"]\n";
+        for (text, said) in [
+            ("listen_tls = [\"127.0.0.1:1\"]\n".to_owned(), "[tls]"),
+            (tls.replace("listen_tls", "listen"), "listen_tls"),
+            (format!("{tls}client_ca = \"ca\"\n"), "client_certificates"),
+            (format!("{tls}client_certificates = \"required\"\n"), "client_ca"),
+            (user.to_owned(), "user \"a\" has certificates"),
+            (format!("{tls}{user}"), "user \"a\" has certificates"),
+        ] {
+            let error = Config::parse(&text).unwrap().check().unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        let asked = format!("{tls}client_ca = \"ca\"\nclient_certificates = \"optional\"\n{user}");
+        assert!(Config::parse(&asked).unwrap().tls().unwrap().unwrap().clients.is_some());
+    }
+
+    #[test]
+    fn passwords_in_the_clear_are_noticed_where_others_could_read_them() {
+        let user = "[[users]]\nname = \"a\"\npassword = \"x\"\n";
+        for (text, exposed) in [
+            (format!("listen = [\"127.0.0.1:1\"]\n{user}"), false),
+            (format!("listen_tls = [\"0.0.0.0:1\"]\n{user}"), false),
+            (format!("listen = [\"0.0.0.0:1\"]\n{user}"), true),
+            (format!("listen = [\"0.0.0.0:1\"]\n{}", user.replace("password", "wampcra")), false),
+            (format!("listen = [\"0.0.0.0:1\"]\nauthentication.tickets_need_tls = true\n{user}"), false),
+        ] {
+            assert_eq!(Config::parse(&text).unwrap().exposes_passwords().is_some(), exposed, "{text}");
+        }
     }
 
     #[test]

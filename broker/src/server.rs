@@ -15,6 +15,7 @@ use crate::core::protocol::Protocol;
 use crate::core::realm::{Entropy, Realm};
 use crate::front::door::Door;
 use crate::front::listener::bind;
+use crate::front::tls::Tls;
 use crate::stomp;
 use crate::users::Users;
 use crate::wamp::{Strictness, Wamp, WampCredentials, WampSettings, WampUser};
@@ -38,6 +39,8 @@ pub enum StartError {
 /// A broker that runs.
 pub struct Server {
     addresses: Vec<SocketAddr>,
+    tls_addresses: Vec<SocketAddr>,
+    tls: Option<Arc<Tls>>,
     realms: Vec<Arc<Realm>>,
     door: Arc<Door>,
     drain_time: std::time::Duration,
@@ -47,6 +50,11 @@ impl Server {
     /// Starts a broker. Must be called in a tokio runtime.
     pub fn start(config: &Config) -> Result<Server, StartError> {
         config.check()?;
+        let tls = tls(config)?;
+        if let Some(address) = config.exposes_passwords() {
+            tracing::warn!(%address, "passwords are taken in the clear at an address that others can reach; \
+                           see listen_tls and authentication.tickets_need_tls");
+        }
         let entropy: Entropy = Arc::new(rand::random::<u64>);
         let limits = config.realm_limits();
         let history = config.history()?;
@@ -80,18 +88,38 @@ impl Server {
             settings.default_token = protocols[1].tokens().first().copied();
         }
         let door = Door::new(settings, protocols, users, entropy);
-        let mut addresses = Vec::new();
-        for address in config.addresses() {
-            let listener = bind(address).map_err(|error| StartError::Bind { address, error })?;
-            addresses.push(listener.local_addr().map_err(|error| StartError::Bind { address, error })?);
-            door.tasks.spawn(door.clone().listen(listener));
-        }
-        Ok(Server { addresses, realms, door, drain_time: config.drain_time() })
+        let listen = |address, tls| {
+            let failed = |error| StartError::Bind { address, error };
+            let listener = bind(address).map_err(failed)?;
+            let bound = listener.local_addr().map_err(failed)?;
+            door.tasks.spawn(door.clone().listen(listener, tls));
+            Ok::<_, StartError>(bound)
+        };
+        let addresses = config.addresses().into_iter().map(|address| listen(address, None));
+        let addresses = addresses.collect::<Result<_, _>>()?;
+        let tls_addresses = config.listen_tls.iter().map(|&address| listen(address, tls.clone()));
+        let tls_addresses = tls_addresses.collect::<Result<_, _>>()?;
+        Ok(Server { addresses, tls_addresses, tls, realms, door, drain_time: config.drain_time() })
     }
 
-    /// Where it listens.
+    /// Where it listens in the clear.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where it listens with TLS.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_addresses
+    }
+
+    /// Reads the certificates again, for those who connect from now on; nobody else notices. Where they are of
+    /// no use, the old ones stay, and the log says why.
+    pub fn reload_certificates(&self) {
+        match self.tls.as_ref().map(|tls| tls.reload()) {
+            None => tracing::info!("there are no certificates to read again"),
+            Some(Ok(())) => tracing::info!("the certificates were read again"),
+            Some(Err(error)) => tracing::error!(%error, "the certificates stay as they were"),
+        }
     }
 
     /// Its realms, the default first.
@@ -115,9 +143,16 @@ impl Server {
 pub fn check(config: &Config) -> Result<(), ConfigError> {
     config.check()?;
     config.front()?;
+    tls(config)?;
     let entropy: Entropy = Arc::new(|| 0);
     Users::new(config, entropy.clone())?;
     wamp_credentials(config, entropy).map(drop)
+}
+
+fn tls(config: &Config) -> Result<Option<Arc<Tls>>, ConfigError> {
+    let Some(files) = config.tls()? else { return Ok(None) };
+    let tls = Tls::new(files, config.tls_handshakes_max());
+    tls.map(|tls| Some(Arc::new(tls))).map_err(|error| ConfigError::Refused(format!("tls: {error}")))
 }
 
 fn wamp_credentials(config: &Config, entropy: Entropy) -> Result<WampCredentials, ConfigError> {

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use crate::config::{Anonymous, Config, ConfigError};
 use crate::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal, Refusal};
 use crate::core::realm::Entropy;
+use crate::core::secure::CertificateName;
 
 /// Finds out who somebody is by the configuration.
 pub struct Users {
@@ -25,6 +26,9 @@ pub struct Users {
     /// Checked in place of a user that does not exist.
     nobody: Arc<str>,
     checks: Arc<Semaphore>,
+    tickets_need_tls: bool,
+    /// Whose certificate it is that has this fingerprint or name.
+    by_certificate: HashMap<CertificateName, Arc<str>>,
     entropy: Entropy,
 }
 
@@ -45,6 +49,7 @@ impl Users {
     /// The users of a configuration. Fails on a password that is not a hash.
     pub fn new(config: &Config, entropy: Entropy) -> Result<Users, ConfigError> {
         let mut by_name = HashMap::new();
+        let mut by_certificate = HashMap::new();
         for user in &config.users {
             if user.password.as_deref().is_some_and(|hash| PasswordHash::new(hash).is_err()) {
                 let text = format!(
@@ -53,7 +58,22 @@ impl Users {
                 );
                 return Err(ConfigError::Refused(text));
             }
-            let others = user.wampcra.is_some() || !user.scram.is_empty() || !user.cryptosign.is_empty();
+            for text in &user.certificates {
+                let refused = |why| {
+                    Err(ConfigError::Refused(format!(
+                        "the certificate {text:?} of user {:?} {why}",
+                        user.name
+                    )))
+                };
+                let Some(name) = CertificateName::parse(text) else {
+                    return refused("is none: write sha256:, dns: or email:, and what is in the certificate");
+                };
+                if by_certificate.insert(name, user.name.as_str().into()).is_some() {
+                    return refused("is there twice");
+                }
+            }
+            let others = user.wampcra.is_some()
+                || [&user.scram, &user.cryptosign, &user.certificates].iter().any(|list| !list.is_empty());
             if user.password.is_none() && !others {
                 let text = format!("user {:?} has neither a password nor another credential", user.name);
                 return Err(ConfigError::Refused(text));
@@ -71,6 +91,8 @@ impl Users {
             nobody: if by_name.is_empty() { "".into() } else { hash_password("nobody")?.into() },
             by_name,
             checks: Arc::new(Semaphore::new(processors)),
+            tickets_need_tls: config.authentication.tickets_need_tls,
+            by_certificate,
             entropy,
         })
     }
@@ -90,8 +112,30 @@ impl Authenticator for Users {
         })
     }
 
+    fn recognize(&self, peer: &Peer, user: Option<&str>) -> Option<Principal> {
+        let mut found = peer
+            .certificate()?
+            .names()
+            .filter_map(|name| self.by_certificate.get(&name))
+            .filter(|name| user.is_none_or(|user| ***name == *user));
+        let name = found.next()?;
+        // One that is good for several must be told whom it is meant for.
+        if found.any(|other| other != name) {
+            return None;
+        }
+        let role = self.by_name.get(&**name)?.role.clone();
+        Some(Principal { id: name.clone(), role, method: "tls" })
+    }
+
+    fn takes_secrets(&self, peer: &Peer) -> bool {
+        !self.tickets_need_tls || peer.is_private()
+    }
+
     fn authenticate(&self, credentials: Credentials, peer: &Peer) -> Authenticating {
         let Credentials { user, secret, method } = credentials;
+        if !self.takes_secrets(peer) {
+            return Box::pin(std::future::ready(Err(Refusal::NotPrivate)));
+        }
         if self.by_name.is_empty() {
             // Clients that must always send some login get in like those who send none.
             let principal = self.anonymous(peer).ok_or(Refusal::WrongSecret);
@@ -118,6 +162,7 @@ impl Authenticator for Users {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::secure::{Certificate, Secure};
 
     fn users(anonymous: &str) -> Users {
         let hash = hash_password("secret").unwrap();
@@ -159,6 +204,82 @@ mod tests {
         for secret in ["nobody", ""] {
             assert_eq!(login(&users, "alice", secret).await, Err(Refusal::WrongSecret));
         }
+    }
+
+    fn with_certificates(text: &str) -> Result<Users, ConfigError> {
+        let user =
+            |name, certificates| format!("[[users]]\nname = {name:?}\ncertificates = [{certificates}]\n");
+        let all = user("alice", "\"dns:Alice.example\", \"email:alice@example.com\"") + &user("bob", text);
+        Users::new(&Config::parse(&all).unwrap(), Arc::new(|| 7))
+    }
+
+    fn showing(dns_names: &[&str], emails: &[&str]) -> Peer {
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let certificate = Certificate {
+            fingerprint: [0xAB; 32],
+            dns_names: owned(dns_names),
+            emails: owned(emails),
+            common_name: Some("bob".to_owned()),
+        };
+        let address = "192.0.2.1:5".parse().unwrap();
+        Peer::Secure(Arc::new(Secure { address, exporter: None, certificate: Some(certificate) }))
+    }
+
+    #[test]
+    fn a_certificate_is_that_of_whom_one_of_its_names_is_of_exactly() {
+        let users = with_certificates("\"dns:bob.example\"").unwrap();
+        let who = |peer: &Peer, user| users.recognize(peer, user).map(|principal| principal.id.to_string());
+        assert_eq!(who(&showing(&["alice.EXAMPLE"], &[]), None).unwrap(), "alice");
+        assert_eq!(who(&showing(&["x.example"], &["alice@example.com"]), Some("alice")).unwrap(), "alice");
+        for (dns_names, emails) in [
+            (&[][..], &[][..]),
+            (&["*.example", "www.alice.example", "alice.example.", "alice.example\0.evil", "bob"], &[]),
+            (&["alice@example.com"], &["alice.example", "Alice@example.com"]),
+        ] {
+            assert_eq!(who(&showing(dns_names, emails), None), None);
+        }
+        assert_eq!(who(&showing(&["alice.example"], &[]), Some("bob")), None);
+        assert!(users.recognize(&Peer::Local, None).is_none());
+        // Good for two: it must be said which.
+        let both = showing(&["alice.example", "bob.example"], &[]);
+        assert_eq!(who(&both, None), None);
+        assert_eq!(who(&both, Some("bob")).unwrap(), "bob");
+        assert_eq!(users.recognize(&both, Some("bob")).unwrap().method, "tls");
+    }
+
+    #[test]
+    fn a_fingerprint_is_read_as_openssl_writes_it() {
+        for text in ["ab".repeat(32), ["AB"; 32].join(":")] {
+            let users = with_certificates(&format!("\"sha256:{text}\"")).unwrap();
+            assert_eq!(&*users.recognize(&showing(&[], &[]), None).unwrap().id, "bob");
+        }
+    }
+
+    #[test]
+    fn what_names_no_certificate_or_that_of_another_is_refused() {
+        let short = format!("sha256:{}", "ab".repeat(31));
+        for text in
+            ["bob", "cn:bob", "dns:", "sha256:00", &short, "email:alice@example.com", "dns:ALICE.example"]
+        {
+            let error = with_certificates(&format!("{text:?}")).err().map(|error| error.to_string());
+            assert!(error.as_ref().is_some_and(|error| error.contains("bob")), "{text}: {error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn where_tickets_need_tls_they_are_not_even_looked_at_in_the_clear() {
+        let mut users = users("never");
+        users.tickets_need_tls = true;
+        let login = async |peer: &Peer| {
+            let credentials = Credentials { user: "alice".into(), secret: "secret".into(), method: "ticket" };
+            users.authenticate(credentials, peer).await.map(|principal| principal.id.to_string())
+        };
+        let far = Peer::Socket("192.0.2.1:5".parse().unwrap());
+        assert_eq!(login(&far).await, Err(Refusal::NotPrivate));
+        assert_eq!(login(&showing(&[], &[])).await.unwrap(), "alice");
+        assert_eq!(login(&Peer::Local).await.unwrap(), "alice");
+        users.tickets_need_tls = false;
+        assert!(users.takes_secrets(&far));
     }
 
     #[test]

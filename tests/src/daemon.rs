@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
+    said: BufReader<ChildStdout>,
     address: SocketAddr,
 }
 
@@ -27,11 +28,9 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the daemon starts");
-        let mut first = String::new();
-        BufReader::new(child.stdout.as_mut().expect("it is piped")).read_line(&mut first).unwrap();
-        let address = first.split("ws://").nth(1).and_then(|rest| rest.split('/').next());
-        let address = address.and_then(|address| address.parse().ok());
-        Daemon { child, address: address.unwrap_or_else(|| panic!("the daemon says {first:?}")) }
+        let mut said = BufReader::new(child.stdout.take().expect("it is piped"));
+        let address = next_address(&mut said, "ws://");
+        Daemon { child, said, address }
     }
 
     /// Starts it at a port of its own, with this configuration.
@@ -43,6 +42,11 @@ impl Daemon {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens with TLS. To be asked once.
+    pub fn tls_address(&mut self) -> SocketAddr {
+        next_address(&mut self.said, "wss://")
     }
 
     /// The number of its process.
@@ -104,6 +108,15 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The address of this scheme that is in the next line.
+fn next_address(said: &mut BufReader<ChildStdout>, scheme: &str) -> SocketAddr {
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    let address = line.split(scheme).nth(1).and_then(|rest| rest.split('/').next());
+    let address = address.and_then(|address| address.parse().ok());
+    address.unwrap_or_else(|| panic!("the daemon says {line:?}"))
 }
 
 /// A configuration in a file, which goes with this.

@@ -5,6 +5,7 @@
 
 pub mod attacker;
 pub mod broker;
+pub mod certificates;
 pub mod daemon;
 pub mod peers;
 pub mod poller;

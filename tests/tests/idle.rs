@@ -17,11 +17,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use tandem_tests::certificates::Authority;
 use tandem_tests::daemon::Daemon;
 
 const CONNECTIONS: usize = 15_000;
@@ -31,6 +32,12 @@ const OPENERS: usize = 50;
 
 /// What each of them may cost the process.
 const BYTES_MAX: usize = 2048;
+
+/// Those of TLS, of which each takes a handshake.
+const TLS_CONNECTIONS: usize = 3000;
+
+/// What each of them may cost the process.
+const TLS_BYTES_MAX: usize = 12 * 1024;
 
 /// Generous: opening so many takes a while in a debug build.
 const TIME_MAX: Duration = Duration::from_secs(300);
@@ -54,7 +61,7 @@ fn text(payload: &str) -> Vec<u8> {
 }
 
 /// Reads until this was said.
-async fn hear(stream: &mut TcpStream, what: &str) {
+async fn hear<S: AsyncRead + Unpin>(stream: &mut S, what: &str) {
     let mut heard = Vec::new();
     let mut buffer = [0; 2048];
     while !String::from_utf8_lossy(&heard).contains(what) {
@@ -70,7 +77,11 @@ fn shares(place: usize) -> bool {
 }
 
 async fn open(address: SocketAddr, place: usize) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    join(TcpStream::connect(address).await.unwrap(), address, place).await
+}
+
+/// Opens a WebSocket in this stream, and a session with its subscriptions in that.
+async fn join<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: SocketAddr, place: usize) -> S {
     let is_wamp = place.is_multiple_of(2);
     let subprotocol = if is_wamp { "wamp.2.json" } else { "v12.stomp" };
     let request = format!(
@@ -139,4 +150,26 @@ async fn an_idle_connection_costs_at_most_two_kibibytes() {
     for (_, mut stream) in streams.into_iter().filter(|(place, _)| shares(*place)) {
         timeout(TIME_MAX, hear(&mut stream, "half of you")).await.expect("the message arrives");
     }
+}
+
+#[tokio::test]
+async fn an_idle_connection_over_tls_costs_at_most_twelve_kibibytes() {
+    let authority = Authority::new();
+    authority.renew();
+    let mut daemon = Daemon::start_with(&(authority.config("off") + CONFIG));
+    let address = daemon.tls_address();
+    let open = async |places: std::ops::Range<usize>| {
+        let mut streams = Vec::new();
+        for place in places {
+            let stream = authority.peer().connect(address).await;
+            streams.push(timeout(TIME_MAX, join(stream, address, place)).await.expect("it opens"));
+        }
+        streams
+    };
+    let _first = open(0..100).await;
+    let before = daemon.resident_bytes();
+    let _streams = open(100..100 + TLS_CONNECTIONS).await;
+    let each = (daemon.resident_bytes() - before) / TLS_CONNECTIONS;
+    println!("{TLS_CONNECTIONS} idle connections over TLS: {each} bytes each");
+    assert!(each <= TLS_BYTES_MAX, "an idle connection over TLS costs {each} bytes");
 }

@@ -33,11 +33,19 @@ pub(super) fn run(arguments: Serve) -> Outcome {
 async fn serve(config: &Config) -> Outcome {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     let server = Server::start(config)?;
     greet(&server)?;
-    tokio::select! {
-        _ = interrupt.recv() => tracing::info!("interrupted: saying goodbye"),
-        _ = terminate.recv() => tracing::info!("told to terminate: saying goodbye"),
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => tracing::info!("interrupted: saying goodbye"),
+            _ = terminate.recv() => tracing::info!("told to terminate: saying goodbye"),
+            _ = hang_up.recv() => {
+                server.reload_certificates();
+                continue;
+            }
+        }
+        break;
     }
     let stopped = tokio::select! {
         drained = server.shutdown() => drained,
@@ -57,6 +65,11 @@ fn greet(server: &Server) -> Outcome {
     for address in server.addresses() {
         say(&format!(
             "tandem listens at ws://{address}/ (WAMP and STOMP), tcp://{address} (STOMP, RawSocket)"
+        ))?;
+    }
+    for address in server.tls_addresses() {
+        say(&format!(
+            "tandem listens at wss://{address}/ (WAMP and STOMP), tls://{address} (STOMP, RawSocket)"
         ))?;
     }
     let Some(address) = server.addresses().first() else { return Ok(()) };

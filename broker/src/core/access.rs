@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::core::index::TooManyHoleSets;
 use crate::core::name::Name;
+use crate::core::secure::{Certificate, Secure};
 
 /// Names that begin so belong to WAMP's router.
 pub const WAMP_PREFIX: &str = "wamp.";
@@ -30,6 +31,8 @@ pub struct SessionId(pub u64);
 pub enum Peer {
     /// Over TCP.
     Socket(SocketAddr),
+    /// Over TLS.
+    Secure(Arc<Secure>),
     /// From this process, or over a wire that has no addresses.
     Local,
 }
@@ -39,8 +42,36 @@ impl Peer {
     pub fn is_loopback(&self) -> bool {
         match self {
             Peer::Socket(address) => address.ip().to_canonical().is_loopback(),
+            Peer::Secure(secure) => secure.address.ip().to_canonical().is_loopback(),
             Peer::Local => true,
         }
+    }
+
+    /// True when nobody on the way can read what the peer sends, or there is no way.
+    pub fn is_private(&self) -> bool {
+        matches!(self, Peer::Secure(_)) || self.is_loopback()
+    }
+
+    /// The same peer where it speaks over several connections: no single one of them can be bound to.
+    pub fn unbound(&self) -> Peer {
+        match self {
+            Peer::Secure(secure) => {
+                Peer::Secure(Arc::new(Secure { exporter: None, ..Secure::clone(secure) }))
+            }
+            Peer::Socket(_) | Peer::Local => self.clone(),
+        }
+    }
+
+    /// Bytes that bind a proof to the peer's connection; see [`Secure::exporter`].
+    pub fn exporter(&self) -> Option<&[u8; 32]> {
+        let Peer::Secure(secure) = self else { return None };
+        secure.exporter.as_ref()
+    }
+
+    /// The certificate that the peer has shown and that was found good.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        let Peer::Secure(secure) = self else { return None };
+        secure.certificate.as_ref()
     }
 }
 
@@ -48,6 +79,7 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Peer::Socket(address) => address.fmt(f),
+            Peer::Secure(secure) => secure.address.fmt(f),
             Peer::Local => f.write_str("local"),
         }
     }
@@ -99,6 +131,9 @@ pub enum Refusal {
     /// The user is unknown, or the secret is wrong: which of the two is not said.
     #[error("the user is unknown or the secret is wrong")]
     WrongSecret,
+    /// The peer sent a secret that others can read on its way.
+    #[error("secrets are taken over TLS only; this one was sent in the clear")]
+    NotPrivate,
     /// Nobody is let in without a name.
     #[error("authentication is required")]
     AuthenticationRequired,
@@ -168,6 +203,17 @@ pub type Authenticating = Pin<Box<dyn Future<Output = Result<Principal, Refusal>
 pub trait Authenticator: Send + Sync {
     /// Who a peer is that does not say; `None` when they must say.
     fn anonymous(&self, peer: &Peer) -> Option<Principal>;
+
+    /// Who a peer is by the certificate that it has shown; `user` is who it says, if it says. `None` where the
+    /// certificate is nobody's, or could be that of several.
+    fn recognize(&self, _peer: &Peer, _user: Option<&str>) -> Option<Principal> {
+        None
+    }
+
+    /// Whether a peer may send a secret as it is: a ticket, a password.
+    fn takes_secrets(&self, _peer: &Peer) -> bool {
+        true
+    }
 
     /// Checks what a peer says. May take its time: the pump awaits it.
     fn authenticate(&self, credentials: Credentials, peer: &Peer) -> Authenticating;

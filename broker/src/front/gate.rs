@@ -41,6 +41,7 @@ impl Gate {
     pub fn try_enter(self: &Arc<Gate>, peer: &Peer) -> Option<Permit> {
         let place = Place(self.places.clone().try_acquire_owned().ok()?);
         match peer {
+            Peer::Secure(secure) => self.enter(place, secure.address.ip()),
             Peer::Socket(address) => self.enter(place, address.ip()),
             Peer::Local => Some(Permit { _place: place, counted: None }),
         }

@@ -20,8 +20,9 @@ use crate::front::door::Door;
 use crate::front::gate::Permit;
 use crate::front::http;
 use crate::front::rawsocket;
+use crate::front::tls::{self, Tls};
 use crate::front::transport::Transport;
-use crate::front::wire::Opened;
+use crate::front::wire::{Opened, Stream};
 use crate::metrics;
 
 /// The longest beginning that is looked at to tell what a peer speaks.
@@ -54,16 +55,16 @@ const _: () = assert!(
 );
 
 impl Door {
-    /// Accepts connections until the shutdown.
-    pub async fn listen(self: Arc<Door>, listener: TcpListener) {
+    /// Accepts connections until the shutdown; where there is TLS, only over that.
+    pub async fn listen(self: Arc<Door>, listener: TcpListener, tls: Option<Arc<Tls>>) {
         loop {
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => return,
                 accepted = self.accept(&listener) => accepted,
             };
             let Some((stream, address, permit)) = accepted else { continue };
-            let door = self.clone();
-            self.tasks.spawn(async move { door.greet(stream, address, permit).await });
+            let (door, tls) = (self.clone(), tls.clone());
+            self.tasks.spawn(async move { door.greet(stream, address, permit, tls).await });
         }
     }
 
@@ -96,18 +97,34 @@ impl Door {
     }
 
     /// Finds out what a peer speaks, and hands it on.
-    async fn greet(self: Arc<Door>, mut stream: TcpStream, address: SocketAddr, permit: Permit) {
+    async fn greet(
+        self: Arc<Door>,
+        stream: TcpStream,
+        address: SocketAddr,
+        permit: Permit,
+        tls: Option<Arc<Tls>>,
+    ) {
         let opened = now();
-        let peer = Peer::Socket(address);
         let time_max = self.settings.pump.establish_time_max;
+        let first = async {
+            let (mut stream, peer) = match &tls {
+                None => (Stream::Tcp(stream), Peer::Socket(address)),
+                // Boxed, as it is large, and a stranger in the clear has none.
+                Some(tls) => Box::pin(self.secure(tls, stream, address)).await?,
+            };
+            let (first, spoken) = self.first_bytes(&mut stream).await?;
+            Ok::<_, io::Error>((stream, peer, first, spoken))
+        };
         let first = tokio::select! {
             () = self.shutdown.cancelled() => return,
-            first = tokio::time::timeout(time_max, self.first_bytes(&mut stream)) => first,
+            first = tokio::time::timeout(time_max, first) => first,
         };
-        let (first, spoken) = match first {
+        let (stream, peer, first, spoken) = match first {
             Ok(Ok(known)) => known,
-            Ok(Err(error)) => return tracing::debug!(%peer, %error, "closed before it said anything"),
-            Err(_) => return tracing::info!(%peer, "said nothing in time"),
+            Ok(Err(error)) => {
+                return tracing::debug!(peer = %address, %error, "closed before it said anything");
+            }
+            Err(_) => return tracing::info!(peer = %address, "said nothing in time"),
         };
         let wire = Opened::new(first, stream);
         match spoken {
@@ -118,7 +135,36 @@ impl Door {
         }
     }
 
-    async fn first_bytes(&self, stream: &mut TcpStream) -> io::Result<(Bytes, Spoken)> {
+    /// Goes over to TLS, if that is what the peer speaks.
+    async fn secure(
+        &self,
+        tls: &Tls,
+        mut stream: TcpStream,
+        address: SocketAddr,
+    ) -> io::Result<(Stream, Peer)> {
+        let mut first = [0; FIRST_BYTES_MAX];
+        let first = match stream.peek(&mut first).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => &first[..length],
+        };
+        if first[0] != tls::HANDSHAKE {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "TLS is all that is spoken on this port");
+            tls.complain(address, &error);
+            // Anything may be HTTP, but not all of it is a method.
+            if first[0].is_ascii_uppercase() && matches!(self.recognize(first), Some(Spoken::Http)) {
+                tls::refuse_plain(&mut stream).await?;
+            }
+            return Err(error);
+        }
+        let shaken = tls.shake_hands(stream, address).await;
+        let (stream, secure) = shaken.inspect_err(|error| tls.complain(address, error))?;
+        if let Some(certificate) = &secure.certificate {
+            tracing::debug!(peer = %address, %certificate, "the peer has a certificate");
+        }
+        Ok((Stream::Tls(Box::new(stream)), Peer::Secure(Arc::new(secure))))
+    }
+
+    async fn first_bytes(&self, stream: &mut Stream) -> io::Result<(Bytes, Spoken)> {
         let mut first = BytesMut::with_capacity(FIRST_BYTES_MAX);
         loop {
             if stream.read_buf(&mut first).await? == 0 {
@@ -133,7 +179,7 @@ impl Door {
     fn recognize(&self, first: &[u8]) -> Option<Spoken> {
         match first.first() {
             Some(&rawsocket::MAGIC) => return Some(Spoken::RawSocket),
-            Some(&TLS_HANDSHAKE) => return Some(Spoken::Tls),
+            Some(&tls::HANDSHAKE) => return Some(Spoken::Tls),
             _ => {}
         }
         let mut undecided = false;
@@ -171,9 +217,6 @@ enum Spoken {
     Stream(&'static str),
     Tls,
 }
-
-/// The first octet of a TLS handshake.
-const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Listens at an address.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {

@@ -182,7 +182,7 @@ async fn open(door: &Arc<Door>, settings: &LongPollSettings, peer: &Peer, body: 
         return refused(later("no transport is to be had\n"), "the entropy repeats itself");
     };
     let transport = Transport::LongPoll(wire.transport());
-    let Some(connection) = door.connect(token, transport, wire, peer.clone(), Some(permit), now()) else {
+    let Some(connection) = door.connect(token, transport, wire, peer.unbound(), Some(permit), now()) else {
         return text(StatusCode::INTERNAL_SERVER_ERROR, "no language has this token\n");
     };
     tracing::debug!(%peer, transport = ?listed.id, "long-poll transport opened");

@@ -106,6 +106,7 @@ impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Fault {
         let message = match &refusal {
             Refusal::WrongSecret
+            | Refusal::NotPrivate
             | Refusal::AuthenticationRequired
             | Refusal::AuthenticationFailed
             | Refusal::Reserved(_)

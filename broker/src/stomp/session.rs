@@ -193,7 +193,9 @@ impl StompSession {
                 Ok(None)
             }
             None => {
-                let principal = self.settings.authenticator.anonymous(&stranger.peer);
+                let (authenticator, peer) = (&self.settings.authenticator, &stranger.peer);
+                let principal = authenticator.recognize(peer, None);
+                let principal = principal.or_else(|| authenticator.anonymous(peer));
                 principal.map(Some).ok_or_else(|| Refusal::AuthenticationRequired.into())
             }
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tandem_protocols::wamp::auth::cra::{self, CraCredential, CraPending, CraSubject};
 use tandem_protocols::wamp::auth::cryptosign::{self, CryptosignHello, CryptosignPending, PublicKey};
 use tandem_protocols::wamp::auth::scram::{Dialect, ScramCredential, ScramHello, ScramPending};
-use tandem_protocols::wamp::auth::{AuthError, InvalidCredential};
+use tandem_protocols::wamp::auth::{AuthError, ChannelBinding, InvalidCredential};
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::message::{Authenticate, Challenge};
 use tandem_protocols::wamp::options::HelloDetails;
@@ -146,17 +146,18 @@ impl WampCredentials {
     }
 
     /// The CHALLENGE of a method, for the session that is to be. `None` when the method is not available here,
-    /// because nobody could use it.
+    /// because nobody could use it. `bindings` is what the connection can be bound by.
     pub(super) fn challenge(
         &self,
         method: &str,
         details: &HelloDetails<'_>,
         session: SessionId,
+        bindings: &[ChannelBinding<'_>],
     ) -> Option<Result<(Challenge, Pending), AuthError>> {
         match method {
             cra::METHOD => self.challenge_cra(details, session),
-            cryptosign::METHOD => self.challenge_cryptosign(details),
-            _ => self.challenge_scram(Dialect::from_method(method)?, details),
+            cryptosign::METHOD => self.challenge_cryptosign(details, bindings),
+            _ => self.challenge_scram(Dialect::from_method(method)?, details, bindings),
         }
     }
 
@@ -190,6 +191,7 @@ impl WampCredentials {
         &self,
         dialect: Dialect,
         details: &HelloDetails<'_>,
+        bindings: &[ChannelBinding<'_>],
     ) -> Option<Result<(Challenge, Pending), AuthError>> {
         let able = match dialect {
             Dialect::WampScram => &self.wamp_scram,
@@ -206,7 +208,7 @@ impl WampCredentials {
         let kdf = model.scram(dialect)?.kdf();
         let fake = ScramCredential::fake(dialect, kdf, hello.authid(), &self.secret);
         let credential = user.and_then(|user| user.scram(dialect)).unwrap_or(&fake);
-        let challenge = hello.challenge(credential, &self.random(), &[]);
+        let challenge = hello.challenge(credential, &self.random(), bindings);
         Some(challenge.map(|(challenge, pending)| {
             (challenge, Pending::of(user, dialect.method(), Proof::Scram(pending)))
         }))
@@ -215,6 +217,7 @@ impl WampCredentials {
     fn challenge_cryptosign(
         &self,
         details: &HelloDetails<'_>,
+        bindings: &[ChannelBinding<'_>],
     ) -> Option<Result<(Challenge, Pending), AuthError>> {
         if self.by_key.is_empty() {
             return None;
@@ -223,7 +226,7 @@ impl WampCredentials {
             let user = self.by_key.get(&hello.pubkey()).and_then(|place| self.users.get(*place));
             let authid = details.authid.filter(|authid| !authid.is_empty());
             let user = user.filter(|user| authid.is_none_or(|authid| *user.name == *authid));
-            let (challenge, pending) = hello.challenge(self.random(), &[], None);
+            let (challenge, pending) = hello.challenge(self.random(), bindings, None);
             (challenge, Pending::of(user, cryptosign::METHOD, Proof::Cryptosign(pending)))
         }))
     }

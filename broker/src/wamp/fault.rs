@@ -69,7 +69,7 @@ impl From<Refusal> for Fault {
 /// The URI of a refusal.
 pub(super) fn uri(refusal: &Refusal) -> &'static str {
     match refusal {
-        Refusal::WrongSecret => error::AUTHENTICATION_DENIED,
+        Refusal::WrongSecret | Refusal::NotPrivate => error::AUTHENTICATION_DENIED,
         Refusal::AuthenticationRequired => error::AUTHENTICATION_REQUIRED,
         Refusal::AuthenticationFailed => error::AUTHENTICATION_FAILED,
         Refusal::NoSuchRealm(_) => error::NO_SUCH_REALM,

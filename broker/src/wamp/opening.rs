@@ -2,7 +2,8 @@
 //!
 //! The client's authentication methods are tried in its order, and the first that can be used is. One that
 //! nobody here could use is passed over, and so is one that is known but cannot be used (anonymous where
-//! everybody must have a name, ticket without `authid`, cryptosign without a key); if no other is left,
+//! everybody must have a name, ticket without `authid`, cryptosign without a key, tls without a certificate of a
+//! user); if no other is left,
 //! authentication is required. Whether the user can use a method is not asked: it would tell who is one.
 //!
 //! A ticket is checked by the authenticator, which may take its time; other proofs are judged here.
@@ -10,7 +11,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tandem_protocols::wamp::auth::{AuthError, ticket};
+use tandem_protocols::wamp::auth::{AuthError, BindingKind, ChannelBinding, ticket};
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::error::{
     AUTHENTICATION_REQUIRED, INVALID_URI, NO_MATCHING_AUTH_METHOD, NO_SUCH_REALM, Violation,
@@ -31,6 +32,9 @@ use crate::wamp::voice::{Voice, id};
 
 /// How long a peer may take to answer a CHALLENGE.
 pub(super) const CHALLENGE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The method by which a peer is who its certificate says, as autobahn calls it.
+const TLS: &str = "tls";
 
 /// A peer that has not been let in.
 #[derive(Debug)]
@@ -78,7 +82,8 @@ pub(super) enum Step {
 
 /// How a peer is to authenticate.
 enum Way {
-    Anonymous(Principal),
+    /// It is known already who it is.
+    Known(Principal),
     Challenge(Challenge, Test),
 }
 
@@ -138,9 +143,7 @@ impl Opening {
         let way = self.choose_way(&details, session, settings)?;
         let application = Application { realm: realm.clone(), session, roles: details.roles };
         match way {
-            Ok(Way::Anonymous(principal)) => {
-                Ok(self.enter(application, principal, Dict::new(), settings, voice))
-            }
+            Ok(Way::Known(principal)) => Ok(self.enter(application, principal, Dict::new(), settings, voice)),
             Ok(Way::Challenge(challenge, test)) => {
                 self.stage = Stage::Challenged(application, test, now + CHALLENGE_TIME_MAX);
                 voice.say(challenge);
@@ -158,15 +161,21 @@ impl Opening {
     ) -> Result<Result<Way, (&'static str, String)>, Violation> {
         let methods = details.authmethods.as_deref().unwrap_or_default();
         let methods = if methods.is_empty() { &["anonymous"] } else { methods };
+        let exporter = self.peer.exporter();
+        let bindings = exporter.map(|data| ChannelBinding { kind: BindingKind::TlsExporter, data });
         let mut known = false;
         for method in methods {
             let way = match *method {
-                "anonymous" => settings.authenticator.anonymous(&self.peer).map(Way::Anonymous),
+                "anonymous" => settings.authenticator.anonymous(&self.peer).map(Way::Known),
+                TLS => settings.authenticator.recognize(&self.peer, details.authid).map(Way::Known),
+                // Who would send a secret in the clear is not asked for it.
+                ticket::METHOD if !settings.authenticator.takes_secrets(&self.peer) => continue,
                 ticket::METHOD => details.authid.filter(|id| !id.is_empty()).map(|id| {
                     let challenge = Challenge { auth_method: ticket::METHOD.to_owned(), extra: Dict::new() };
                     Way::Challenge(challenge, Test::Ticket(id.into()))
                 }),
-                method => match settings.credentials.challenge(method, details, session) {
+                method => match settings.credentials.challenge(method, details, session, bindings.as_slice())
+                {
                     None => continue,
                     Some(Ok((challenge, pending))) => {
                         Some(Way::Challenge(challenge, Test::Proof(Box::new(pending))))
@@ -182,7 +191,10 @@ impl Opening {
             }
         }
         Ok(Err(if known {
-            (AUTHENTICATION_REQUIRED, "an authid, and what its method needs, are required".to_owned())
+            (
+                AUTHENTICATION_REQUIRED,
+                "an authid or a certificate, and what its method needs, are required".to_owned(),
+            )
         } else {
             (NO_MATCHING_AUTH_METHOD, "none of the authentication methods is available".to_owned())
         }))

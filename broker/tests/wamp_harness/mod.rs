@@ -44,6 +44,15 @@ impl Authenticator for Users {
         self.anonymous.then_some(principal)
     }
 
+    fn recognize(&self, peer: &Peer, user: Option<&str>) -> Option<Principal> {
+        let name = peer.certificate()?.dns_names.iter().find(|name| user.is_none_or(|user| user == *name))?;
+        Some(Principal { id: name.as_str().into(), role: "user".into(), method: "tls" })
+    }
+
+    fn takes_secrets(&self, peer: &Peer) -> bool {
+        peer.is_private()
+    }
+
     fn authenticate(&self, credentials: Credentials, _peer: &Peer) -> Authenticating {
         let role = match &*credentials.user {
             "joe" | "ann" => "user",
@@ -143,9 +152,14 @@ impl House {
 
     /// A client that has said nothing yet.
     pub fn connect(&self, format: Format) -> Client {
+        self.connect_from(&Peer::Local, format)
+    }
+
+    /// One that connects from there.
+    pub fn connect_from(&self, peer: &Peer, format: Format) -> Client {
         let (mailbox, inbox) = mailbox(self.bounds);
         let now = Instant::now();
-        let session = self.protocol.open(subprotocol(format), &Peer::Local, mailbox.clone(), now);
+        let session = self.protocol.open(subprotocol(format), peer, mailbox.clone(), now);
         let kind = if format == Format::Json { Kind::Text } else { Kind::Binary };
         let users = self.users.clone();
         Client {

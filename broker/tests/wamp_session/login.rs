@@ -1,11 +1,14 @@
 //! Proofs that do not send a secret.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use tandem_broker::core::access::Peer;
 use tandem_broker::core::protocol::Reason;
+use tandem_broker::core::secure::{Certificate, Secure};
 use tandem_broker::wamp::{WampCredentials, WampUser};
 use tandem_protocols::payload::Format;
 use tandem_protocols::wamp::auth::cra::{self, CraCredential};
@@ -255,6 +258,51 @@ fn the_first_method_that_is_available_and_has_what_it_needs_is_taken() {
         let mut client = house.connect(Format::Json);
         client.say(ask_for(json!([method]), Some("mary"), json!({"nonce": "bm9uY2U="})));
         client.is_aborted_with("wamp.error.no_matching_auth_method", Reason::Refused);
+    }
+}
+
+fn over_tls(exporter: Option<[u8; 32]>, dns_names: &[&str]) -> Peer {
+    let dns_names: Vec<String> = dns_names.iter().map(|&name| name.to_owned()).collect();
+    let certificate = (!dns_names.is_empty()).then(|| Certificate { dns_names, ..Certificate::default() });
+    Peer::Secure(Arc::new(Secure { address: "192.0.2.1:5".parse().unwrap(), exporter, certificate }))
+}
+
+#[test]
+fn a_certificate_says_who_it_is_unless_the_peer_says_otherwise() {
+    let secrets = Secrets::new();
+    let house = secrets.house();
+    for (names, authid, who) in [
+        (&["joe"][..], None, Some("joe")),
+        (&["joe", "ann"], Some("ann"), Some("ann")),
+        (&["joe"], Some("ann"), None),
+        (&[], None, None),
+    ] {
+        let mut client = house.connect_from(&over_tls(None, names), Format::Cbor);
+        client.say(ask_for(json!(["tls"]), authid, Value::Null));
+        match who {
+            Some(who) => is(&welcomed(&mut client), who, "user", "tls"),
+            None => client.is_aborted_with("wamp.error.authentication_required", Reason::Refused),
+        }
+    }
+    // Who has none goes on to the next method.
+    let mut client = house.connect(Format::Json);
+    let challenge = challenged(&mut client, ask_for(json!(["tls", "ticket"]), Some("joe"), Value::Null));
+    assert_eq!(challenge.auth_method, "ticket");
+}
+
+#[test]
+fn who_would_send_a_ticket_in_the_clear_is_not_asked_for_it() {
+    let secrets = Secrets::new();
+    let house = secrets.house();
+    let far = Peer::Socket("192.0.2.1:5".parse().unwrap());
+    let mut client = house.connect_from(&far, Format::Json);
+    client.say(ask_for(json!(["ticket"]), Some("joe"), Value::Null));
+    client.is_aborted_with("wamp.error.no_matching_auth_method", Reason::Refused);
+    for (peer, chosen) in [(far, "wampcra"), (over_tls(None, &[]), "ticket")] {
+        let mut client = house.connect_from(&peer, Format::Json);
+        let challenge =
+            challenged(&mut client, ask_for(json!(["ticket", "wampcra"]), Some("peter"), Value::Null));
+        assert_eq!(challenge.auth_method, chosen);
     }
 }
 
