@@ -8,16 +8,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tandem_protocols::stomp::state::HeartBeat;
 
 use crate::config::{Config, ConfigError};
-use crate::core::access::Authenticator;
+use crate::core::access::{Authenticator, Refusal};
 use crate::core::history::History;
+use crate::core::mailbox::mailbox;
 use crate::core::parcel::Farewell;
 use crate::core::protocol::Protocol;
 use crate::core::realm::{Entropy, Realm};
 use crate::front::door::Door;
 use crate::front::listener::bind;
+use crate::local;
 use crate::stomp;
 use crate::users::Users;
-use crate::wamp::{Wamp, WampCredentials, WampSettings, WampUser};
+use crate::wamp::{MetaApi, Wamp, WampCredentials, WampSettings, WampUser};
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +78,10 @@ impl Server {
             settings.default_token = protocols[1].tokens().first().copied();
         }
         let door = Door::new(settings, protocols, users);
+        for realm in &realms {
+            let meta = serve_meta(realm).expect("a realm that nobody is in takes a member of the house");
+            door.tasks.spawn(meta);
+        }
         let mut addresses = Vec::new();
         for address in config.addresses() {
             let listener = bind(address).map_err(|error| StartError::Bind { address, error })?;
@@ -114,6 +120,14 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     let entropy: Entropy = Arc::new(|| 0);
     Users::new(config, entropy.clone())?;
     wamp_credentials(config, entropy).map(drop)
+}
+
+/// WAMP's meta API in a realm: a member of this process, as long as the future is driven. It ends when the realm
+/// says farewell, and until then holds the realm; it counts as no session.
+fn serve_meta(realm: &Arc<Realm>) -> Result<impl Future<Output = ()> + Send + use<>, Refusal> {
+    let (mailbox, inbox) = mailbox(local::BOUNDS);
+    let mut meta = MetaApi::join(realm, mailbox, Arc::new(wall_time_ms))?;
+    Ok(local::attend(inbox, move |parcel| meta.receive(parcel)))
 }
 
 fn wamp_credentials(config: &Config, entropy: Entropy) -> Result<WampCredentials, ConfigError> {

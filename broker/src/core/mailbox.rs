@@ -103,6 +103,10 @@ impl Mailbox {
                     return Pushed::Full;
                 }
             },
+            Parcel::Notice(_) if state.bytes + cost > bytes_max => {
+                metrics::NOTICES_DROPPED.add(1);
+                return Pushed::Full;
+            }
             Parcel::Invocation(_) if state.bytes + cost > bytes_soft_max => return Pushed::Full,
             Parcel::Outcome(_) | Parcel::Retained { .. } if state.bytes + cost > bytes_max => {
                 return overflow_now(state);
@@ -116,6 +120,7 @@ impl Mailbox {
             | Parcel::RegistrationRevoked { .. }
             | Parcel::Outcome(_)
             | Parcel::Authenticated(_)
+            | Parcel::Notice(_)
             | Parcel::Farewell(_) => {}
         }
         let crosses_soft_limit = state.bytes <= bytes_soft_max && state.bytes + cost > bytes_soft_max;
@@ -136,16 +141,31 @@ impl Mailbox {
         }
     }
 
+    /// Ends the session at once and for good: what it had not taken is dropped.
+    pub fn end(&self, farewell: Farewell) -> Pushed {
+        let state = self.0.state.lock();
+        if state.ended {
+            return Pushed::Closed;
+        }
+        end_now(state, farewell);
+        Pushed::Queued
+    }
+
     /// True when nobody will look into this mailbox again.
     pub fn is_closed(&self) -> bool {
         self.0.state.lock().ended
     }
 }
 
-/// Empties the mailbox, at once and for good; the session is left with the reason.
-fn overflow_now(mut state: MutexGuard<'_, State>) -> Pushed {
+fn overflow_now(state: MutexGuard<'_, State>) -> Pushed {
     metrics::SLOW_CONSUMERS.add(1);
-    let farewell = VecDeque::from([Parcel::Farewell(Farewell::SlowConsumer)]);
+    end_now(state, Farewell::SlowConsumer);
+    Pushed::Closed
+}
+
+/// Empties the mailbox, at once and for good; the session is left with the reason.
+fn end_now(mut state: MutexGuard<'_, State>, farewell: Farewell) {
+    let farewell = VecDeque::from([Parcel::Farewell(farewell)]);
     let parcels = std::mem::replace(&mut state.parcels, farewell);
     state.ended = true;
     let waker = state.waker.take();
@@ -153,7 +173,6 @@ fn overflow_now(mut state: MutexGuard<'_, State>) -> Pushed {
     wake_after_batch(waker);
     // Outside of the lock: there may be megabytes of them.
     drop(parcels);
-    Pushed::Closed
 }
 
 impl State {
@@ -278,6 +297,7 @@ pub fn cost(parcel: &Parcel) -> usize {
                     Err(failure) => failure.payload.len() + failure.attributes.bytes(),
                 }
         }
+        Parcel::Notice(notice) => notice.cost(),
         // The message itself is kept by its topic in any case.
         Parcel::Retained { .. }
         | Parcel::SubscriptionRevoked { .. }

@@ -152,20 +152,20 @@ impl Dialogue {
             Parcel::Retained { publication, subscription, .. } => {
                 self.bring_retained(&publication, subscription, voice);
             }
-            Parcel::SubscriptionRevoked { subscription } => {
-                self.bring_subscription_revocation(subscription, voice)
+            Parcel::SubscriptionRevoked { subscription, reason } => {
+                self.bring_subscription_revocation(subscription, reason.as_deref(), voice)
             }
             Parcel::Delivery(delivery) => self.bring_delivery(&delivery, voice),
             Parcel::Invocation(invocation) => self.bring_invocation(&invocation, voice),
             Parcel::Interrupt { invocation, is_awaited } => {
                 self.bring_interrupt(invocation, is_awaited, voice);
             }
-            Parcel::RegistrationRevoked { registration } => {
-                self.bring_registration_revocation(registration, voice)
+            Parcel::RegistrationRevoked { registration, reason } => {
+                self.bring_registration_revocation(registration, reason.as_deref(), voice)
             }
             Parcel::Outcome(outcome) => self.bring_outcome(&outcome, voice, now),
-            // The session deals with these itself.
-            Parcel::Authenticated(_) | Parcel::Farewell(_) => {}
+            // The session deals with these itself, and nobody tells it of changes.
+            Parcel::Authenticated(_) | Parcel::Farewell(_) | Parcel::Notice(_) => {}
         }
     }
 }

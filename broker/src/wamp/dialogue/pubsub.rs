@@ -13,12 +13,12 @@ use tandem_protocols::wamp::codec;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::id::Id;
 use tandem_protocols::wamp::message::{Publish, Published, Subscribe, Subscribed, Unsubscribe, Unsubscribed};
-use tandem_protocols::wamp::options::{MatchPolicy, PublishOptions, SubscribeOptions, WithdrawOptions};
+use tandem_protocols::wamp::options::{PublishOptions, SubscribeOptions, WithdrawOptions};
 
 use crate::core::access::SessionId;
 use crate::core::eligibility::{Eligibility, Lists};
 use crate::core::message::{Frame, Message, Publication, Variant};
-use crate::core::name::{InvalidName, Name, Pattern};
+use crate::core::name::Name;
 use crate::core::parcel::SubscriptionId;
 use crate::core::protocol::Output;
 use crate::core::realm::Outgoing;
@@ -26,6 +26,7 @@ use crate::core::topics::{PublishTerms, Retain};
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
+use crate::wamp::patterns::pattern;
 use crate::wamp::voice::{Voice, id, note_unconvertible};
 
 /// The subscriptions of a session, in order of their numbers, and which of them are to patterns: their
@@ -57,15 +58,6 @@ impl Subscriptions {
         if let Ok(place) = self.find(id) {
             self.0.remove(place);
         }
-    }
-}
-
-/// What a topic or procedure means under a match policy.
-pub(in crate::wamp) fn pattern(text: &str, policy: MatchPolicy) -> Result<Pattern, InvalidName> {
-    match policy {
-        MatchPolicy::Exact => Name::parse(text).map(Pattern::exact),
-        MatchPolicy::Prefix => Pattern::prefix(text),
-        MatchPolicy::Wildcard => Pattern::wildcard(text),
     }
 }
 
@@ -139,6 +131,7 @@ impl Dialogue {
     pub(in crate::wamp) fn bring_subscription_revocation(
         &mut self,
         subscription: SubscriptionId,
+        reason: Option<&str>,
         voice: &mut Voice,
     ) {
         // The peer may have ended it at the same time, and was told so.
@@ -146,7 +139,7 @@ impl Dialogue {
             return;
         }
         self.subscriptions.remove(subscription);
-        let details = Dict::new().with("subscription", subscription.0).with("reason", REVOKED);
+        let details = Dict::new().with("subscription", subscription.0).with("reason", reason.unwrap_or(REVOKED));
         voice.say(Unsubscribed { request: None, details: Some(details) });
     }
 

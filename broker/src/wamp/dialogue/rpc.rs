@@ -27,9 +27,9 @@ use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, RegistrationId};
 use crate::core::realm::Outgoing;
 use crate::wamp::dialogue::Dialogue;
-use crate::wamp::dialogue::pubsub;
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
+use crate::wamp::patterns::pattern;
 use crate::wamp::voice::{Voice, id, note_unconvertible};
 
 /// Why a callee lost its registration: another one took it by `force_reregister`.
@@ -43,7 +43,7 @@ impl Dialogue {
 
     pub(in crate::wamp) fn register(&mut self, register: &Register, voice: &mut Voice) -> Result<(), Fault> {
         let options = RegisterOptions::parse(&register.options)?;
-        let pattern = pubsub::pattern(&register.procedure, options.match_policy)?;
+        let pattern = pattern(&register.procedure, options.match_policy)?;
         let offer = Offer {
             policy: policy(options.invoke),
             concurrency: options.concurrency.filter(|limit| *limit > 0),
@@ -77,13 +77,15 @@ impl Dialogue {
     pub(in crate::wamp) fn bring_registration_revocation(
         &mut self,
         registration: RegistrationId,
+        reason: Option<&str>,
         voice: &mut Voice,
     ) {
         self.member.forget_registration(registration);
         let Ok(place) = self.registrations.binary_search(&registration) else { return };
         self.registrations.remove(place);
         if self.abilities.hears_of_revocations {
-            let details = Dict::new().with("registration", registration.0).with("reason", REREGISTERED);
+            let reason = reason.unwrap_or(REREGISTERED);
+            let details = Dict::new().with("registration", registration.0).with("reason", reason);
             voice.say(Unregistered { request: None, details: Some(details) });
         }
     }
