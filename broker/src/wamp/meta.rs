@@ -169,7 +169,8 @@ impl MetaApi {
 /// These values as positional arguments.
 fn positional(format: Format, values: &[Value]) -> Arguments {
     let elements: Vec<_> = values.iter().map(Element::Value).collect();
-    Arguments { format, args: encode_list(format, &elements), kwargs: Default::default() }
+    let args = if elements.is_empty() { Default::default() } else { encode_list(format, &elements) };
+    Arguments { format, args, kwargs: Default::default() }
 }
 
 fn session_value(session: &SessionId) -> Value {

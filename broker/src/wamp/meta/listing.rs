@@ -10,8 +10,9 @@ use crate::core::name::Pattern;
 use crate::wamp::fault::{Fault, LIMIT_REACHED};
 use crate::wamp::patterns::{TAIL, policy_word};
 
-/// How many numbers one answer may hold: about 1.7 MB of them.
-pub(super) const LIST_MAX: usize = 100_000;
+/// How many numbers one answer may hold. They fit into a message of 1 MiB, and below what a payload may hold that is
+/// converted to another encoding.
+pub(super) const LIST_MAX: usize = 50_000;
 
 /// Refuses a list that is too long, and says what there is instead.
 pub(super) fn within_limit<T>(list: Vec<T>, what: &str, instead: &str) -> Result<Vec<T>, Fault> {

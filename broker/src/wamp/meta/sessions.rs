@@ -201,7 +201,8 @@ impl MetaApi {
         let Some(Value::Dict(delta)) = request.value(1) else {
             return Err(Fault::argument("the second argument is a dictionary of details"));
         };
-        if let Some(reserved) = RESERVED.iter().find(|key| delta.get(key).is_some()) {
+        // Also where it is null, which would remove it.
+        if let Some((reserved, _)) = delta.iter().find(|(key, _)| RESERVED.contains(key)) {
             return Err(Fault::argument(&format!("{reserved} is not to be changed")));
         }
         self.realm().guests().get(session).ok_or_else(no_such_session)?;
