@@ -361,7 +361,8 @@ mod tests {
 
     use super::*;
     use crate::core::message::{Attributes, Encodings, Publication, SessionId};
-    use crate::core::name::Name;
+    use crate::core::name::{Name, Pattern};
+    use crate::core::notice::{Notice, SubscriptionFacts};
     use crate::core::parcel::{
         Answer, ConsumerId, Delivery, Invocation, Outcome, RegistrationId, SubscriptionId,
     };
@@ -560,6 +561,37 @@ mod tests {
         assert_eq!(mailbox.push(delivery(1)), Pushed::Queued);
         assert_eq!(mailbox.push(Parcel::Interrupt { invocation: 1, is_awaited: false }), Pushed::Queued);
         assert_eq!(mailbox.push(Parcel::Farewell(Farewell::Shutdown)), Pushed::Queued);
+    }
+
+    #[test]
+    fn who_is_ended_finds_only_why_and_is_ended_once() {
+        let (mailbox, mut inbox) = of_four(Overflow::Disconnect);
+        mailbox.push(outcome());
+        let (count, waker) = Count::new();
+        assert!(!inbox.poll_ended(&mut Context::from_waker(&waker)));
+        assert_eq!(mailbox.end(Farewell::Shutdown), Pushed::Queued);
+        assert_eq!(count.get(), 1);
+        assert_eq!(mailbox.end(Farewell::SlowConsumer), Pushed::Closed);
+        assert_eq!(mailbox.push(outcome()), Pushed::Closed);
+        assert!(matches!(take(&mut inbox)[..], [Parcel::Farewell(Farewell::Shutdown)]));
+    }
+
+    #[test]
+    fn a_notice_without_room_is_dropped_whatever_the_policy_for_events_is() {
+        let notice = |n: usize| {
+            let name = Name::parse(&"n".repeat(n)).unwrap();
+            let facts = SubscriptionFacts { id: SubscriptionId(1), pattern: Pattern::exact(name), created_ms: 0 };
+            Parcel::Notice(Box::new(Notice::SubscriptionCreated(SessionId(1), facts)))
+        };
+        assert_eq!(cost(&notice(372)), UNIT / 2);
+        for overflow in [Overflow::Disconnect, Overflow::DropOldest, Overflow::DropNewest] {
+            let (mailbox, mut inbox) = of_four(overflow);
+            (0..8).for_each(|_| assert_eq!(mailbox.push(notice(372)), Pushed::Queued));
+            assert_eq!(mailbox.push(notice(1)), Pushed::Full);
+            assert_eq!(take(&mut inbox).len(), 8);
+            inbox.settled(UNIT);
+            assert_eq!(mailbox.push(notice(1)), Pushed::Queued);
+        }
     }
 
     #[test]
