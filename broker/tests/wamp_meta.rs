@@ -952,6 +952,59 @@ fn meta_events_reach_only_who_subscribes_to_the_routers_topics() {
 }
 
 #[test]
+fn the_realm_tells_of_nothing_while_nobody_wants_to_hear_of_it() {
+    let world = World::new();
+    let told = || {
+        let mut batch = VecDeque::new();
+        let inbox = &mut world.meta.borrow_mut().1;
+        let _ = inbox.poll_take(&mut Context::from_waker(Waker::noop()), &mut batch);
+        inbox.settled(batch.iter().map(cost).sum());
+        batch.len()
+    };
+    let change = || {
+        let mut joe = world.joe();
+        joe.subscribe("a", "exact");
+        joe.register("p", "exact");
+    };
+    let mut watcher = world.house.join(Format::Json);
+    watcher.subscribe("", "prefix");
+    change();
+    assert_eq!(told(), 0);
+    let id = watcher.subscribe("wamp.session.on_join", "exact");
+    change();
+    assert_eq!(told(), 10);
+    watcher.ask(json!([34, 1, id]));
+    change();
+    assert_eq!(told(), 0);
+}
+
+#[test]
+fn a_history_of_meta_events_is_kept_though_nobody_subscribes() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use tandem_broker::core::history::{History, HistoryRule};
+    use tandem_broker::core::name::Pattern;
+    use tandem_broker::core::realm::Realm;
+    let rule = |pattern: Pattern| HistoryRule { pattern, events_max: 100 };
+    let rules = [rule(exact("wamp.session.on_leave")), rule(Pattern::prefix("").unwrap())];
+    let last = AtomicU64::new(1);
+    let entropy = Arc::new(move || last.fetch_add(1, Ordering::Relaxed));
+    let mut house = House::new();
+    house.realm = Realm::with_history("realm1", limits(), entropy, History::new(&rules, Arc::new(|| CREATED_MS)));
+    let bounds = house.bounds;
+    let world = World::of(house, bounds);
+    let (member, _inbox) = world.house.foreigner();
+    let left = member.id().0;
+    drop(member);
+    world.turn();
+    let (mut reader, _unused) = world.house.foreigner();
+    let events = |reader: &Member, id| reader.history(id, &Default::default()).unwrap().len();
+    let id = reader.subscribe(&exact("wamp.session.on_leave")).unwrap();
+    assert_eq!(events(&reader, id), 1, "{left} left");
+    let everything = reader.subscribe(&Pattern::prefix("").unwrap()).unwrap();
+    assert_eq!(events(&reader, everything), 0, "the router's own is not among everything");
+}
+
+#[test]
 fn nothing_is_told_about_the_routers_own_names() {
     let world = World::new();
     let (mut watcher, mut other) = (world.house.join(Format::Json), world.house.join(Format::Json));
