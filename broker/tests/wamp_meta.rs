@@ -206,10 +206,7 @@ fn a_list_that_one_answer_does_not_hold_is_refused_and_not_cut() {
     for number in 1..COUNT {
         members[0].subscribe(&exact(&format!("b{number}"))).unwrap();
     }
-    assert_eq!(
-        world.fail(&mut client, "wamp.subscription.list", json!([])),
-        "tandem.error.limit_reached"
-    );
+    assert_eq!(world.fail(&mut client, "wamp.subscription.list", json!([])), "tandem.error.limit_reached");
     drop(members);
     assert_eq!(world.call(&mut client, "wamp.session.list", json!([])), json!([client.id]));
 }
@@ -349,7 +346,8 @@ fn a_kill_is_refused_whose_arguments_do_not_suit() {
     assert_eq!(world.fail(&mut root, "wamp.session.kill", json!([77])), "wamp.error.no_such_session");
     assert_eq!(world.fail(&mut root, "wamp.session.kill", json!(["joe"])), "wamp.error.invalid_argument");
     joe.hears_nothing();
-    let answer = world.ask(&mut root, "wamp.session.kill_all", json!([]), json!({"message": "m".repeat(4096)}));
+    let answer =
+        world.ask(&mut root, "wamp.session.kill_all", json!([]), json!({"message": "m".repeat(4096)}));
     assert_eq!(answer[3], json!([1]));
 }
 
@@ -395,7 +393,9 @@ fn only_administrators_change_what_others_have() {
 fn nobody_serves_what_the_router_serves_not_even_by_pattern() {
     let world = World::new();
     let (mut callee, mut caller) = (world.joe(), world.house.join(Format::Json));
-    for (procedure, policy) in [("", "prefix"), ("wamp", "prefix"), ("..", "wildcard"), (".session.", "wildcard")] {
+    for (procedure, policy) in
+        [("", "prefix"), ("wamp", "prefix"), ("..", "wildcard"), (".session.", "wildcard")]
+    {
         callee.register(procedure, policy);
     }
     for refused in ["wamp.session.count", "wamp.", "wamp.session"] {
@@ -441,7 +441,9 @@ fn details_that_the_house_gives_are_not_changed_and_others_are_bounded() {
     let world = World::new();
     let (mut root, joe) = (world.root(), world.joe());
     let mut modify = |args: Value| world.fail(&mut root, "wamp.session.modify_details", args);
-    for key in ["session", "realm", "authid", "authrole", "authmethod", "authprovider", "authextra", "transport"] {
+    for key in
+        ["session", "realm", "authid", "authrole", "authmethod", "authprovider", "authextra", "transport"]
+    {
         for value in [json!("x"), json!(null)] {
             assert_eq!(modify(json!([joe.id, {key: value}])), "wamp.error.invalid_argument", "{key}");
         }
@@ -553,9 +555,21 @@ fn a_pattern_that_wamp_has_no_policy_for_is_under_a_name_of_its_own() {
     assert_eq!(details, json!({"id": id, "created": CREATED, "uri": "a..#", "match": "tail"}));
     let subscribers = world.call(&mut client, "wamp.subscription.list_subscribers", json!([id]));
     assert_eq!(subscribers, json!([member.id().0]));
+    let count =
+        |client: &mut Client, id: u64| world.call(client, "wamp.subscription.count_subscribers", json!([id]));
+    assert_eq!(count(&mut client, id), json!(1));
+    // One that has but bound queues is one, too.
+    member.bind(&exact("b"), credit).unwrap();
+    member.bind(&exact("b"), credit).unwrap();
+    let bound = client.subscribe("b", "exact");
+    assert_eq!(count(&mut client, bound), json!(2));
+    client.ask(json!([34, 1, bound]));
+    assert_eq!(count(&mut client, bound), json!(1));
     // Both parts are taken away together.
     let mut root = world.root();
-    world.call(&mut root, "wamp.subscription.remove_subscriber", json!([id, member.id().0]));
+    for id in [id, bound] {
+        world.call(&mut root, "wamp.subscription.remove_subscriber", json!([id, member.id().0]));
+    }
     assert!(world.house.realm.topics().is_empty());
 }
 
@@ -572,8 +586,7 @@ fn a_subscriber_is_removed_and_hears_why() {
             let id = joe.subscribe("a", "exact");
             let mut all = vec![json!(id), json!(joe.id)];
             all.extend(args.as_array().unwrap().clone());
-            let answer =
-                world.ask(&mut root, "wamp.subscription.remove_subscriber", json!(all), kwargs);
+            let answer = world.ask(&mut root, "wamp.subscription.remove_subscriber", json!(all), kwargs);
             assert_eq!(answer[0], json!(50), "{answer}");
             assert_eq!(joe.hear(), json!([35, 0, {"subscription": id, "reason": reason}]));
             assert!(world.house.realm.topics().is_empty());
@@ -631,7 +644,8 @@ fn registrations_are_listed_found_and_described() {
         let exact = joe.register("a.b", "exact");
         let prefix = joe.register("a", "prefix");
         let wildcard = ann.register("a.", "wildcard");
-        let policies = ["roundrobin", "random", "first", "last"].map(|invoke| (shared(&mut joe, invoke), invoke));
+        let policies =
+            ["roundrobin", "random", "first", "last"].map(|invoke| (shared(&mut joe, invoke), invoke));
         assert_eq!(shared(&mut ann, "first"), policies[2].0);
 
         let list = world.call(&mut joe, "wamp.registration.list", json!([]));
@@ -656,7 +670,8 @@ fn registrations_are_listed_found_and_described() {
             assert_eq!(best, expected, "{procedure}");
         }
         let mut describe = |id: u64| world.call(&mut joe, "wamp.registration.get", json!([id]));
-        let details = json!({"id": prefix, "created": CREATED, "uri": "a", "match": "prefix", "invoke": "single"});
+        let details =
+            json!({"id": prefix, "created": CREATED, "uri": "a", "match": "prefix", "invoke": "single"});
         assert_eq!(describe(prefix), details);
         assert_eq!(describe(wildcard)["match"], json!("wildcard"));
         for (id, invoke) in policies {
@@ -772,7 +787,8 @@ fn a_killed_session_leaves_before_it_has_answered() {
 #[test]
 fn subscriptions_and_registrations_are_told_of_in_order() {
     let world = World::new();
-    let (mut watcher, mut joe, mut ann) = (world.house.join(Format::Json), world.joe(), world.house.join(Format::Cbor));
+    let (mut watcher, mut joe, mut ann) =
+        (world.house.join(Format::Json), world.joe(), world.house.join(Format::Cbor));
     watcher.subscribe("wamp.", "prefix");
     let id = joe.subscribe("a", "exact");
     joe.subscribe("a", "exact");
@@ -791,7 +807,8 @@ fn subscriptions_and_registrations_are_told_of_in_order() {
     ];
     assert_eq!(events, expected.map(|(topic, args)| (topic.to_owned(), args)));
 
-    let register = |client: &mut Client| client.ask(json!([64, 8, {"invoke": "last"}, "p"]))[2].as_u64().unwrap();
+    let register =
+        |client: &mut Client| client.ask(json!([64, 8, {"invoke": "last"}, "p"]))[2].as_u64().unwrap();
     let id = register(&mut joe);
     register(&mut joe);
     register(&mut ann);
@@ -854,7 +871,10 @@ fn what_is_taken_away_is_told_too() {
     world.events(&mut watcher);
     root.ask(json!([64, 1, {"force_reregister": true}, "p"]));
     let events = world.events(&mut watcher);
-    let (gone, new) = (["registration.on_unregister", "registration.on_delete"], ["registration.on_create", "registration.on_register"]);
+    let (gone, new) = (
+        ["registration.on_unregister", "registration.on_delete"],
+        ["registration.on_create", "registration.on_register"],
+    );
     assert_eq!(topics(&events), [gone, new].concat());
     assert_eq!((&events[1].1[0], &events[2].1[0]), (&json!(joe.id), &json!(root.id)));
 }
@@ -989,7 +1009,8 @@ fn a_history_of_meta_events_is_kept_though_nobody_subscribes() {
     let last = AtomicU64::new(1);
     let entropy = Arc::new(move || last.fetch_add(1, Ordering::Relaxed));
     let mut house = House::new();
-    house.realm = Realm::with_history("realm1", limits(), entropy, History::new(&rules, Arc::new(|| CREATED_MS)));
+    house.realm =
+        Realm::with_history("realm1", limits(), entropy, History::new(&rules, Arc::new(|| CREATED_MS)));
     let bounds = house.bounds;
     let world = World::of(house, bounds);
     let (member, _inbox) = world.house.foreigner();
@@ -1013,7 +1034,10 @@ fn nothing_is_told_about_the_routers_own_names() {
     other.ask(json!([34, 1, second]));
     assert_eq!(world.events(&mut watcher), []);
     // They are there all the same.
-    assert_eq!(world.call(&mut other, "wamp.subscription.match", json!(["wamp.session.on_join"])), json!([first]));
+    assert_eq!(
+        world.call(&mut other, "wamp.subscription.match", json!(["wamp.session.on_join"])),
+        json!([first])
+    );
 }
 
 #[test]

@@ -580,7 +580,8 @@ mod tests {
     fn a_notice_without_room_is_dropped_whatever_the_policy_for_events_is() {
         let notice = |n: usize| {
             let name = Name::parse(&"n".repeat(n)).unwrap();
-            let facts = SubscriptionFacts { id: SubscriptionId(1), pattern: Pattern::exact(name), created_ms: 0 };
+            let facts =
+                SubscriptionFacts { id: SubscriptionId(1), pattern: Pattern::exact(name), created_ms: 0 };
             Parcel::Notice(Box::new(Notice::SubscriptionCreated(SessionId(1), facts)))
         };
         assert_eq!(cost(&notice(372)), UNIT / 2);

@@ -4,11 +4,11 @@
 //! it leaves the realm and undoes what was done: subscriptions, registrations and consumers go, what was
 //! not acknowledged becomes ready again, calls that were under way are answered.
 
-use std::collections::btree_map::Entry;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
-use std::{fmt, iter};
 use std::task::Waker;
+use std::{fmt, iter};
 
 use tandem_protocols::payload::Payload;
 

@@ -146,6 +146,13 @@ impl Subscribers {
         }
     }
 
+    fn has(&self, subscriber: Subscriber) -> bool {
+        match self {
+            Subscribers::One(known, _) => *known == subscriber,
+            Subscribers::Many(many) => many.contains_key(&subscriber),
+        }
+    }
+
     fn for_each(&self, mut visit: impl FnMut(Subscriber, &Receiver)) {
         match self {
             Subscribers::One(subscriber, receiver) => visit(*subscriber, receiver),
@@ -290,6 +297,22 @@ impl Topics {
         if let Some(subscription) = self.state.read().subscriptions.get(&id) {
             subscription.subscribers.for_each(|subscriber, _| visit(subscriber));
         }
+    }
+
+    /// How many sessions have a part in a subscription. Anybody may ask, so a million of them are not sorted for it.
+    pub fn subscriber_count(&self, id: SubscriptionId) -> usize {
+        let state = self.state.read();
+        let Some(subscription) = state.subscriptions.get(&id) else { return 0 };
+        let (mut plain, mut only_bound) = (0, Vec::new());
+        subscription.subscribers.for_each(|Subscriber { session, binding }, _| match binding {
+            0 => plain += 1,
+            _ if subscription.subscribers.has(Subscriber { session, binding: 0 }) => {}
+            _ => only_bound.push(session),
+        });
+        drop(state);
+        only_bound.sort_unstable();
+        only_bound.dedup();
+        plain + only_bound.len()
     }
 
     /// The sessions that have a part in a subscription, sorted.
@@ -576,9 +599,7 @@ mod tests {
         topics.publish(&publication("a.b", 1), None);
         assert!(topics.remove_session(id, SessionId(1)));
         let unknown = SubscriptionId(99);
-        assert!(
-            !topics.remove_session(id, SessionId(1)) && !topics.remove_session(unknown, SessionId(2))
-        );
+        assert!(!topics.remove_session(id, SessionId(1)) && !topics.remove_session(unknown, SessionId(2)));
         topics.publish(&publication("a.b", 2), None);
         assert_eq!(events(&mut inbox), [(id, 1)]);
         assert_eq!(events(&mut other), [(id, 1), (id, 2)]);

@@ -206,9 +206,8 @@ impl StompSession {
         let Some(application) = stranger.application.take() else { return };
         let Application { version, heart_beat, realm, waiting, .. } = application;
         let origin = Origin { peer: stranger.peer.clone(), dialect: self.voice.dialect_in(version) };
-        let join = |principal| {
-            realm.join_from(realm.propose_id(), principal, origin, stranger.mailbox.clone())
-        };
+        let join =
+            |principal| realm.join_from(realm.propose_id(), principal, origin, stranger.mailbox.clone());
         let joined = result.and_then(join);
         let member = match joined {
             Ok(member) => member,

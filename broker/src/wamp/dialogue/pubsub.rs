@@ -139,7 +139,8 @@ impl Dialogue {
             return;
         }
         self.subscriptions.remove(subscription);
-        let details = Dict::new().with("subscription", subscription.0).with("reason", reason.unwrap_or(REVOKED));
+        let details =
+            Dict::new().with("subscription", subscription.0).with("reason", reason.unwrap_or(REVOKED));
         voice.say(Unsubscribed { request: None, details: Some(details) });
     }
 

@@ -16,11 +16,13 @@ pub(super) const LIST_MAX: usize = 50_000;
 
 /// Refuses a list that is too long, and says what there is instead.
 pub(super) fn within_limit<T>(list: Vec<T>, what: &str, instead: &str) -> Result<Vec<T>, Fault> {
-    if list.len() <= LIST_MAX {
-        return Ok(list);
-    }
+    if list.len() <= LIST_MAX { Ok(list) } else { Err(too_many(what, instead)) }
+}
+
+/// The refusal of such a list.
+pub(super) fn too_many(what: &str, instead: &str) -> Fault {
     let sentence = format!("there are more {what} than the {LIST_MAX} that one answer holds; {instead}");
-    Err(Fault::Refused(LIMIT_REACHED, sentence))
+    Fault::Refused(LIMIT_REACHED, sentence)
 }
 
 /// Numbers by the match policy of their patterns. Those that the language has no policy for are under a name of ours,

@@ -7,7 +7,7 @@ use crate::core::name::Name;
 use crate::core::notice::SubscriptionFacts;
 use crate::core::parcel::SubscriptionId;
 use crate::wamp::fault::Fault;
-use crate::wamp::meta::listing::{LIST_MAX, by_policy, within_limit};
+use crate::wamp::meta::listing::{LIST_MAX, by_policy, too_many, within_limit};
 use crate::wamp::meta::request::Request;
 use crate::wamp::meta::{MetaApi, session_value};
 use crate::wamp::patterns::policy_word;
@@ -53,13 +53,17 @@ impl MetaApi {
 
     pub(super) fn list_subscribers(&mut self, request: &Request) -> Result<Option<Value>, Fault> {
         let id = self.subscription(request)?.id;
-        let list = within_limit(self.realm().topics().subscribers(id), "subscribers", "count them")?;
+        let topics = self.realm().topics();
+        if topics.subscriber_count(id) > LIST_MAX {
+            return Err(too_many("subscribers", "count them"));
+        }
+        let list = topics.subscribers(id);
         Ok(Some(Value::List(list.iter().map(session_value).collect())))
     }
 
     pub(super) fn count_subscribers(&mut self, request: &Request) -> Result<Option<Value>, Fault> {
         let id = self.subscription(request)?.id;
-        Ok(Some(Value::from(self.realm().topics().subscribers(id).len() as u64)))
+        Ok(Some(Value::from(self.realm().topics().subscriber_count(id) as u64)))
     }
 
     pub(super) fn remove_subscriber(&mut self, request: &Request) -> Result<Option<Value>, Fault> {
