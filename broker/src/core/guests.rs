@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::core::access::{Principal, Refusal, SessionId};
+use crate::core::access::{Peer, Principal, Refusal, SessionId};
 use crate::core::mailbox::{Mailbox, Pushed};
 use crate::core::notice::{Guest, Notice, Origin};
 use crate::core::parcel::{Farewell, Parcel};
@@ -23,14 +23,49 @@ pub struct Guests {
 
 #[derive(Debug, Default)]
 struct State {
-    guests: HashMap<SessionId, Seat>,
+    /// Boxed: the table is up to half empty.
+    guests: HashMap<SessionId, Box<Seat>>,
     house: HashMap<SessionId, Mailbox>,
+    /// All that were ever spoken here: there are as many as the languages have.
+    dialects: Vec<&'static str>,
 }
 
+/// Every idle session has one.
 #[derive(Debug)]
 struct Seat {
-    guest: Arc<Guest>,
     mailbox: Mailbox,
+    principal: Arc<Principal>,
+    peer: Peer,
+    /// Its place in the list.
+    dialect: u16,
+}
+
+const _: () =
+    assert!(size_of::<Seat>() <= 56, "with what the allocator adds, this is 64 bytes for each session");
+
+impl State {
+    fn dialect(&mut self, dialect: &'static str) -> u16 {
+        let known = self.dialects.iter().position(|known| *known == dialect);
+        let place = known.unwrap_or_else(|| {
+            self.dialects.push(dialect);
+            self.dialects.len() - 1
+        });
+        u16::try_from(place).expect("the languages have fewer dialects")
+    }
+
+    fn guest(&self, session: SessionId, seat: &Seat) -> Guest {
+        let dialect = self.dialects[usize::from(seat.dialect)];
+        let origin = Origin { peer: seat.peer.clone(), dialect };
+        Guest { session, principal: seat.principal.clone(), origin }
+    }
+
+    fn meant(
+        &self,
+        is_meant: impl Fn(SessionId, &Principal) -> bool,
+    ) -> impl Iterator<Item = (SessionId, &Seat)> {
+        let all = self.guests.iter().map(|(session, seat)| (*session, &**seat));
+        all.filter(move |(session, seat)| is_meant(*session, &seat.principal))
+    }
 }
 
 impl Guests {
@@ -59,19 +94,21 @@ impl Guests {
         if state.guests.len() >= self.sessions_max {
             return Err(Refusal::TooMany("sessions", self.sessions_max));
         }
-        let guest = Arc::new(Guest { session, principal: principal.clone(), origin });
-        state.guests.insert(session, Seat { guest: guest.clone(), mailbox: mailbox.clone() });
+        let dialect = state.dialect(origin.dialect);
+        let (mailbox, principal) = (mailbox.clone(), principal.clone());
+        let seat = Box::new(Seat { mailbox, principal, peer: origin.peer, dialect });
+        self.watch.tell(|| Notice::Joined(state.guest(session, &seat)));
+        state.guests.insert(session, seat);
         metrics::SESSIONS.add(1);
-        self.watch.tell(|| Notice::Joined(guest));
         Ok(session)
     }
 
     /// A session left.
     pub fn leave(&self, session: SessionId) {
         let mut state = self.state.lock();
-        if let Some(Seat { guest, .. }) = state.guests.remove(&session) {
+        if let Some(seat) = state.guests.remove(&session) {
             metrics::SESSIONS.add(-1);
-            self.watch.tell(|| Notice::Left(guest));
+            self.watch.tell(|| Notice::Left(state.guest(session, &seat)));
         } else {
             state.house.remove(&session);
         }
@@ -88,8 +125,9 @@ impl Guests {
     }
 
     /// One of them.
-    pub fn get(&self, session: SessionId) -> Option<Arc<Guest>> {
-        self.state.lock().guests.get(&session).map(|seat| seat.guest.clone())
+    pub fn get(&self, session: SessionId) -> Option<Guest> {
+        let state = self.state.lock();
+        state.guests.get(&session).map(|seat| state.guest(session, seat))
     }
 
     /// Where parcels for one of them go.
@@ -98,24 +136,27 @@ impl Guests {
     }
 
     /// How many are such guests.
-    pub fn count(&self, is_meant: impl Fn(&Guest) -> bool) -> usize {
-        self.state.lock().guests.values().filter(|seat| is_meant(&seat.guest)).count()
+    pub fn count(&self, is_meant: impl Fn(SessionId, &Principal) -> bool) -> usize {
+        self.state.lock().meant(is_meant).count()
     }
 
     /// The numbers of such guests, in no order; those of `count_max` of them, and one more if there are more.
-    pub fn list(&self, count_max: usize, is_meant: impl Fn(&Guest) -> bool) -> Vec<SessionId> {
+    pub fn list(&self, count_max: usize, is_meant: impl Fn(SessionId, &Principal) -> bool) -> Vec<SessionId> {
         let state = self.state.lock();
-        let meant = state.guests.values().filter(|seat| is_meant(&seat.guest));
-        meant.take(count_max.saturating_add(1)).map(|seat| seat.guest.session).collect()
+        let meant = state.meant(is_meant).map(|(session, _)| session);
+        meant.take(count_max.saturating_add(1)).collect()
     }
 
     /// Ends the sessions of such guests at once: what they have not read is gone. Gives the numbers of those that
     /// were not ending already.
-    pub fn end(&self, farewell: &Farewell, is_meant: impl Fn(&Guest) -> bool) -> Vec<SessionId> {
+    pub fn end(
+        &self,
+        farewell: &Farewell,
+        is_meant: impl Fn(SessionId, &Principal) -> bool,
+    ) -> Vec<SessionId> {
         let meant: Vec<(SessionId, Mailbox)> = {
             let state = self.state.lock();
-            let meant = state.guests.values().filter(|seat| is_meant(&seat.guest));
-            meant.map(|seat| (seat.guest.session, seat.mailbox.clone())).collect()
+            state.meant(is_meant).map(|(session, seat)| (session, seat.mailbox.clone())).collect()
         };
         let ended = meant.into_iter().filter(|(_, mailbox)| mailbox.end(farewell.clone()) == Pushed::Queued);
         ended.map(|(session, _)| session).collect()

@@ -45,7 +45,7 @@ impl Origin {
 }
 
 /// A session that is in a realm, the house's own not among them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Guest {
     /// Its number.
     pub session: SessionId,
@@ -84,9 +84,9 @@ pub struct RegistrationFacts {
 #[derive(Debug)]
 pub enum Notice {
     /// A session came in.
-    Joined(Arc<Guest>),
+    Joined(Guest),
     /// A session left.
-    Left(Arc<Guest>),
+    Left(Guest),
     /// There is a new subscription; its first subscriber is told of next.
     SubscriptionCreated(SessionId, SubscriptionFacts),
     /// A session takes part in a subscription. One that binds several queues to a pattern does so several times.

@@ -126,7 +126,7 @@ impl MetaApi {
         let guests = self.realm().guests();
         let count = match roles {
             None => guests.len(),
-            Some(roles) => guests.count(|guest| roles.contains(&&*guest.principal.role)),
+            Some(roles) => guests.count(|_, principal| roles.contains(&&*principal.role)),
         };
         Ok(Some(Value::from(count as u64)))
     }
@@ -134,7 +134,7 @@ impl MetaApi {
     pub(super) fn list_sessions(&mut self, request: &Request) -> Result<Option<Value>, Fault> {
         let roles = request.texts(0, "a list of roles")?;
         let is_meant =
-            |guest: &Guest| roles.as_ref().is_none_or(|roles| roles.contains(&&*guest.principal.role));
+            |_, principal: &Principal| roles.as_ref().is_none_or(|roles| roles.contains(&&*principal.role));
         let list = self.realm().guests().list(LIST_MAX, is_meant);
         let instead = "count them, or ask for those of some roles only";
         let mut list = within_limit(list, "sessions", instead)?;
@@ -165,7 +165,7 @@ impl MetaApi {
     /// The answer names no more than [`LIST_MAX`] of them.
     pub(super) fn kill_by_authid(&mut self, request: &Request) -> Result<Option<Value>, Fault> {
         let authid = request.text(0, "an authid")?;
-        let mut killed = self.kill_such(request, 1, |guest| *guest.principal.id == *authid)?;
+        let mut killed = self.kill_such(request, 1, |principal| *principal.id == *authid)?;
         killed.truncate(LIST_MAX);
         killed.sort_unstable();
         Ok(Some(Value::List(killed.iter().map(session_value).collect())))
@@ -173,7 +173,7 @@ impl MetaApi {
 
     pub(super) fn kill_by_authrole(&mut self, request: &Request) -> Result<Option<Value>, Fault> {
         let authrole = request.text(0, "an authrole")?;
-        let killed = self.kill_such(request, 1, |guest| *guest.principal.role == *authrole)?;
+        let killed = self.kill_such(request, 1, |principal| *principal.role == *authrole)?;
         Ok(Some(Value::from(killed.len() as u64)))
     }
 
@@ -187,10 +187,10 @@ impl MetaApi {
         &self,
         request: &Request,
         place: usize,
-        is_meant: impl Fn(&Guest) -> bool,
+        is_meant: impl Fn(&Principal) -> bool,
     ) -> Result<Vec<SessionId>, Fault> {
         let farewell = farewell(request, place)?;
-        let spares_caller = |guest: &Guest| guest.session != request.caller && is_meant(guest);
+        let spares_caller = |session, principal: &Principal| session != request.caller && is_meant(principal);
         let killed = self.realm().guests().end(&farewell, spares_caller);
         tracing::info!(by = request.caller.0, sessions = killed.len(), "sessions were killed");
         Ok(killed)
