@@ -52,6 +52,7 @@ metrics! {
     counter PUBLICATIONS "tandem_publications_total" "Messages published to topics.";
     counter EVENTS "tandem_events_total" "Messages put into the mailboxes of subscribers.";
     counter EVENTS_DROPPED "tandem_events_dropped_total" "Messages that a full mailbox did not take.";
+    counter NOTICES_DROPPED "tandem_meta_events_dropped_total" "Changes of a realm that its meta API was too busy to tell of.";
     counter SLOW_CONSUMERS "tandem_slow_consumers_total" "Sessions closed because their mailbox was full.";
     counter ENQUEUED "tandem_queue_messages_total" "Messages put into queues.";
     counter CALLS "tandem_calls_total" "Calls routed to a callee.";

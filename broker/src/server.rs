@@ -8,17 +8,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tandem_protocols::stomp::state::HeartBeat;
 
 use crate::config::{Config, ConfigError};
-use crate::core::access::Authenticator;
+use crate::core::access::{Authenticator, Refusal};
 use crate::core::history::History;
+use crate::core::mailbox::mailbox;
 use crate::core::parcel::Farewell;
 use crate::core::protocol::Protocol;
 use crate::core::realm::{Entropy, Realm};
 use crate::front::door::Door;
 use crate::front::listener::bind;
 use crate::front::tls::Tls;
+use crate::local;
 use crate::stomp;
 use crate::users::Users;
-use crate::wamp::{Strictness, Wamp, WampCredentials, WampSettings, WampUser};
+use crate::wamp::{MetaApi, Strictness, Wamp, WampCredentials, WampSettings, WampUser};
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +90,10 @@ impl Server {
             settings.default_token = protocols[1].tokens().first().copied();
         }
         let door = Door::new(settings, protocols, users, entropy);
+        for realm in &realms {
+            let meta = serve_meta(realm).expect("a realm that nobody is in takes a member of the house");
+            door.tasks.spawn(meta);
+        }
         let listen = |address, tls| {
             let failed = |error| StartError::Bind { address, error };
             let listener = bind(address).map_err(failed)?;
@@ -153,6 +159,14 @@ fn tls(config: &Config) -> Result<Option<Arc<Tls>>, ConfigError> {
     let Some(files) = config.tls()? else { return Ok(None) };
     let tls = Tls::new(files, config.tls_handshakes_max());
     tls.map(|tls| Some(Arc::new(tls))).map_err(|error| ConfigError::Refused(format!("tls: {error}")))
+}
+
+/// WAMP's meta API in a realm: a member of this process, as long as the future is driven. It ends when the realm
+/// says farewell, and until then holds the realm; it counts as no session.
+fn serve_meta(realm: &Arc<Realm>) -> Result<impl Future<Output = ()> + Send + use<>, Refusal> {
+    let (mailbox, inbox) = mailbox(local::BOUNDS);
+    let mut meta = MetaApi::join(realm, mailbox, Arc::new(wall_time_ms))?;
+    Ok(local::attend(inbox, move |parcel| meta.receive(parcel)))
 }
 
 fn wamp_credentials(config: &Config, entropy: Entropy) -> Result<WampCredentials, ConfigError> {

@@ -14,7 +14,7 @@ use tandem_broker::core::eligibility::{Eligibility, Lists};
 use tandem_broker::core::mailbox::{self, Bounds, Inbox, Overflow};
 use tandem_broker::core::message::{Attributes, Kind};
 use tandem_broker::core::name::{Name, Pattern};
-use tandem_broker::core::parcel::{Answer, Farewell, Parcel};
+use tandem_broker::core::parcel::{Answer, Farewell, Parcel, Verdict};
 use tandem_broker::core::protocol::{Close, Output, Protocol, Reason, Session};
 use tandem_broker::core::queues::QueueLimits;
 use tandem_broker::core::realm::{Member, Outgoing, Realm, RealmLimits};
@@ -1341,9 +1341,15 @@ fn h6_a_peer_that_is_not_read_is_not_silent() {
 
 #[test]
 fn a_farewell_is_an_error_that_says_why() {
+    let verdict = |message: Option<&str>| {
+        let (reason, message) = ("com.app.bye".into(), message.map(Box::from));
+        Farewell::Killed(Arc::new(Verdict { reason, message }))
+    };
     for (farewell, message, reason) in [
         (Farewell::Shutdown, "broker is shutting down", Reason::Shutdown),
         (Farewell::SlowConsumer, "Slow consumer", Reason::SlowConsumer),
+        (verdict(None), "Session killed", Reason::Refused),
+        (verdict(Some("go away")), "Session killed", Reason::Refused),
     ] {
         let house = House::new();
         let mut client = house.connect("1.2");

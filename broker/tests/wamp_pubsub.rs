@@ -363,7 +363,7 @@ fn a_subscriber_is_told_that_its_subscription_was_revoked_and_may_subscribe_agai
         let house = House::new();
         let (mut client, mut publisher) = (house.join(format), house.join(Format::Json));
         let subscription = client.subscribe("a", "exact");
-        assert!(house.realm.topics().revoke(SubscriptionId(subscription), SessionId(client.id)));
+        assert!(house.realm.revoke_subscription(SubscriptionId(subscription), SessionId(client.id), None));
         publisher.say(json!([16, 1, {}, "a"]));
         let details = json!({"subscription": subscription, "reason": "wamp.subscription.revoked"});
         assert_eq!(client.hear(), json!([35, 0, details]));
@@ -371,7 +371,7 @@ fn a_subscriber_is_told_that_its_subscription_was_revoked_and_may_subscribe_agai
         assert_eq!(error_of(&error), (34, 2, "wamp.error.no_such_subscription"));
         let again = client.subscribe("a", "exact");
         // The peer ends it while it is taken away: it is told once.
-        assert!(house.realm.topics().revoke(SubscriptionId(again), SessionId(client.id)));
+        assert!(house.realm.revoke_subscription(SubscriptionId(again), SessionId(client.id), None));
         assert_eq!(client.ask(json!([34, 3, again])), json!([35, 3]));
         client.hears_nothing();
     }

@@ -192,3 +192,56 @@ async def no_realm(stage):
         stage.true("no_such_realm" in str(failure), f"refused, but not with no_such_realm: {failure}")
     else:
         raise Failure("joined it")
+
+
+async def told_of(session, key, who, what):
+    """The next event that is about a session: others come and go meanwhile."""
+    while True:
+        args = (await session.next(key, what))["args"]
+        about = args[0]["session"] if isinstance(args[0], dict) else args[0]
+        if about == who:
+            return args
+
+
+@scenario("wamp", "asks the meta API, and hears who comes and goes")
+async def meta(stage):
+    topic, procedure = stage.name("topic"), stage.name("echo")
+    ann = await stage.connect()
+    stage.step("subscribe to on_join and on_leave")
+    await ann.op("subscribe", key="join", topic="wamp.session.on_join")
+    await ann.op("subscribe", key="leave", topic="wamp.session.on_leave")
+
+    async def ask(name, *args):
+        return (await ann.op("call", procedure=f"wamp.{name}", args=list(args)))["args"][0]
+
+    stage.step("another joins")
+    bob = await stage.connect()
+    who = bob.details["session"]
+    details = (await told_of(ann, "join", who, "on_join"))[0]
+    stage.equal(details["authid"], bob.details["authid"], "authid of on_join")
+    stage.step("ask about sessions")
+    got = await ask("session.get", who)
+    stage.equal([got["session"], got["authid"]], [who, details["authid"]], "wamp.session.get")
+    stage.true(who in await ask("session.list"), "the session is not in wamp.session.list")
+    stage.true(await ask("session.count") >= 2, "wamp.session.count is below 2")
+    stage.equal(await ask("session.count", ["no.such.role"]), 0, "wamp.session.count of an unknown role")
+    stage.step("ask about a subscription and a registration")
+    await bob.op("subscribe", key="t", topic=topic)
+    await bob.op("register", key="p", procedure=procedure, behaviour="echo")
+    for kind, uri, members in (("subscription", topic, "subscribers"), ("registration", procedure, "callees")):
+        number = await ask(f"{kind}.lookup", uri)
+        stage.true(number in (await ask(f"{kind}.list"))["exact"], f"the {kind} is not in wamp.{kind}.list")
+        stage.equal((await ask(f"{kind}.get", number))["uri"], uri, f"uri of wamp.{kind}.get")
+        stage.equal(await ask(f"{kind}.list_{members}", number), [who], f"wamp.{kind}.list_{members}")
+        stage.equal(await ask(f"{kind}.count_{members}", number), 1, f"wamp.{kind}.count_{members}")
+        found = await ask(f"{kind}.match", uri)
+        stage.true(number == found or number in found, f"wamp.{kind}.match did not find it: {found}")
+    stage.step("ask about what is not there, and for what is not allowed")
+    for name, error in (("session.get", "no_such_session"), ("subscription.get", "no_such_subscription"),
+                        ("registration.get", "no_such_registration"), ("session.kill", "not_authorized")):
+        refusal = await stage.refused(ask(name, 9007199254740991), f"wamp.{name}")
+        stage.equal(refusal.uri, f"wamp.error.{error}", f"the error of wamp.{name}")
+    stage.step("the other leaves")
+    await bob.op("close")
+    args = await told_of(ann, "leave", who, "on_leave")
+    stage.equal(args, [who, details["authid"], details["authrole"]], "on_leave")

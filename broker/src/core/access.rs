@@ -19,6 +19,18 @@ pub const HOUSE_PREFIX: &str = "tandem.";
 /// What the names of queues for answers begin with. Whoever was told such a name may send to it.
 pub const REPLY_PREFIX: &str = "tandem.reply.";
 
+/// Procedures by which somebody changes what others have or are, and the role that may call them.
+const GUARDED: &[&str] = &[
+    "wamp.session.kill",
+    "wamp.session.kill_by_authid",
+    "wamp.session.kill_by_authrole",
+    "wamp.session.kill_all",
+    "wamp.session.modify_details",
+    "wamp.registration.remove_callee",
+    "wamp.subscription.remove_subscriber",
+];
+const GUARDED_ROLE: &str = "admin";
+
 /// How the broker itself is known to be who it is.
 const HOUSE_METHOD: &str = "internal";
 
@@ -143,6 +155,9 @@ pub enum Refusal {
     /// There is no such realm.
     #[error("there is no realm {0:?}")]
     NoSuchRealm(String),
+    /// The role may not do it.
+    #[error("{0:?} is not for this role")]
+    Forbidden(String),
     /// The name belongs to the router.
     #[error("{0:?} is reserved")]
     Reserved(String),
@@ -242,6 +257,9 @@ pub fn check(who: &Principal, action: Action, name: &str) -> Result<(), Refusal>
     let reserved = name.starts_with(WAMP_PREFIX) || name.starts_with(HOUSE_PREFIX);
     match action {
         _ if who.is_house() => Ok(()),
+        Action::Call if reserved && GUARDED.contains(&name) && *who.role != *GUARDED_ROLE => {
+            Err(Refusal::Forbidden(name.to_owned()))
+        }
         Action::Send if name.starts_with(REPLY_PREFIX) => Ok(()),
         Action::Publish | Action::Register | Action::Send | Action::Consume if reserved => {
             Err(Refusal::Reserved(name.to_owned()))

@@ -16,11 +16,13 @@ use parking_lot::Mutex;
 use tandem_protocols::payload::{Arguments, Content, Format, Payload};
 
 use crate::core::access::{Principal, Refusal};
-use crate::core::calls::registrations::{NoSeat, Registrations};
+use crate::core::calls::registrations::{Added, Left, NoSeat, Registrations};
 use crate::core::mailbox::{Mailbox, Pushed};
 use crate::core::message::{Attributes, PUBLICATION_OVERHEAD, SessionId};
 use crate::core::name::{Name, Pattern};
+use crate::core::notice::{Notice, RegistrationFacts};
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, Parcel, RegistrationId};
+use crate::core::watch::Watch;
 use crate::metrics;
 
 pub use crate::core::calls::registrations::{CALLEES_MAX, Offer, Policy};
@@ -109,6 +111,7 @@ pub enum Answered {
 #[derive(Debug, Default)]
 pub struct Calls {
     state: Mutex<State>,
+    watch: Arc<Watch>,
 }
 
 #[derive(Debug, Default)]
@@ -176,7 +179,12 @@ impl Calls {
     /// Those of a realm without any. The seed decides whom calls of shared procedures go to at random.
     pub fn seeded(seed: u64) -> Calls {
         let registrations = Registrations::seeded(seed);
-        Calls { state: Mutex::new(State { registrations, ..State::default() }) }
+        Calls { state: Mutex::new(State { registrations, ..State::default() }), watch: Arc::default() }
+    }
+
+    /// The same calls, of a realm that is watched so.
+    pub fn watched(self, watch: Arc<Watch>) -> Calls {
+        Calls { watch, ..self }
     }
 
     /// Registers a procedure, or all that match a pattern. A procedure that is taken by force is taken from
@@ -190,9 +198,18 @@ impl Calls {
     ) -> Result<RegistrationId, Refusal> {
         let mut state = self.state.lock();
         if offer.force {
-            state.revoke(pattern);
+            state.revoke(pattern, &self.watch);
         }
-        let id = state.registrations.add(pattern, session, offer)?;
+        let (id, added) = state.registrations.add(pattern, session, offer, self.watch.time_ms())?;
+        if added == Added::Registration
+            && let Some(registration) = state.registrations.get(id)
+        {
+            let created = || Notice::RegistrationCreated(session, registration.facts(id));
+            self.watch.tell_about(pattern, created);
+        }
+        if added != Added::Nothing {
+            self.watch.tell_about(pattern, || Notice::Registered(session, id));
+        }
         let callee = state.callees.entry(session).or_insert_with(|| Callee {
             mailbox: mailbox.clone(),
             registrations: Vec::new(),
@@ -209,7 +226,7 @@ impl Calls {
     /// Ends a registration, or a callee's part in it. Calls that are under way are still answered.
     pub fn unregister(&self, id: RegistrationId, session: SessionId) -> Result<(), Refusal> {
         let mut state = self.state.lock();
-        if !state.registrations.remove(id, session) {
+        if !state.unseat(id, session, &self.watch) {
             return Err(Refusal::NoSuchRegistration);
         }
         if let Some(callee) = state.callees.get_mut(&session) {
@@ -219,7 +236,52 @@ impl Calls {
         Ok(())
     }
 
-    /// How many registrations there are.
+    /// Takes a callee's part in a registration away, and tells it. True when it had one.
+    pub fn revoke(&self, id: RegistrationId, session: SessionId, reason: Arc<str>) -> bool {
+        let mut state = self.state.lock();
+        let revoked = state.unseat(id, session, &self.watch);
+        if revoked && let Some(callee) = state.callees.get_mut(&session) {
+            callee.registrations.retain(|known| *known != id);
+            callee.mailbox.push(Parcel::RegistrationRevoked { registration: id, reason: Some(reason) });
+        }
+        revoked
+    }
+
+    /// What is known of a registration. Of the router's own nothing is.
+    pub fn facts(&self, id: RegistrationId) -> Option<RegistrationFacts> {
+        let state = self.state.lock();
+        let registration = state.registrations.get(id).filter(|known| !known.is_the_house_s())?;
+        Some(registration.facts(id))
+    }
+
+    /// The callees of a registration, in the order in which they registered. None of the router's own.
+    pub fn callees(&self, id: RegistrationId) -> Vec<SessionId> {
+        let state = self.state.lock();
+        let registration = state.registrations.get(id).filter(|known| !known.is_the_house_s());
+        let seats = registration.into_iter().flat_map(|known| &known.seats);
+        seats.map(|seat| seat.session).collect()
+    }
+
+    /// All registrations but the router's own, sorted; `count_max` of them, and one more if there are more.
+    pub fn list(&self, count_max: usize) -> Vec<(RegistrationId, Pattern)> {
+        let mut list = self.state.lock().registrations.list(count_max);
+        list.sort_unstable_by_key(|(id, _)| *id);
+        list
+    }
+
+    /// The number of the registration of this very pattern, if there is one that is not the router's own.
+    pub fn get(&self, pattern: &Pattern) -> Option<RegistrationId> {
+        let id = self.state.lock().registrations.of(pattern)?;
+        self.facts(id).map(|facts| facts.id)
+    }
+
+    /// The registration that calls of this procedure go to, if there is one that is not the router's own.
+    pub fn best_match(&self, procedure: &str) -> Option<RegistrationId> {
+        let id = self.state.lock().registrations.best_match(procedure)?;
+        self.facts(id).map(|facts| facts.id)
+    }
+
+    /// How many registrations there are, the router's own not counted.
     pub fn registrations(&self) -> usize {
         self.state.lock().registrations.len()
     }
@@ -387,7 +449,7 @@ impl Calls {
             None => Default::default(),
         };
         for id in registrations {
-            state.registrations.remove(id, session);
+            state.unseat(id, session, &self.watch);
         }
         for pending in waiting.values() {
             state.forget(pending);
@@ -405,14 +467,32 @@ impl Calls {
 
 impl State {
     /// Ends a registration, and tells those who had it.
-    fn revoke(&mut self, pattern: &Pattern) {
+    fn revoke(&mut self, pattern: &Pattern, watch: &Watch) {
         let Some(id) = self.registrations.of(pattern) else { return };
+        let mut last = None;
         for seat in self.registrations.end(id) {
             if let Some(callee) = self.callees.get_mut(&seat.session) {
                 callee.registrations.retain(|known| *known != id);
-                callee.mailbox.push(Parcel::RegistrationRevoked { registration: id });
+                callee.mailbox.push(Parcel::RegistrationRevoked { registration: id, reason: None });
             }
+            watch.tell_about(pattern, || Notice::Unregistered(seat.session, id));
+            last = Some(seat.session);
         }
+        if let Some(last) = last {
+            watch.tell_about(pattern, || Notice::RegistrationDeleted(last, id));
+        }
+    }
+
+    /// Takes a callee's seat away; false if it had none.
+    fn unseat(&mut self, id: RegistrationId, session: SessionId, watch: &Watch) -> bool {
+        let Some(registration) = self.registrations.get(id) else { return false };
+        let pattern = registration.pattern.clone();
+        let Some(left) = self.registrations.remove(id, session) else { return false };
+        watch.tell_about(&pattern, || Notice::Unregistered(session, id));
+        if left == Left::Nobody {
+            watch.tell_about(&pattern, || Notice::RegistrationDeleted(session, id));
+        }
+        true
     }
 
     /// Sends a call to a callee that was not tried yet.
@@ -617,7 +697,7 @@ mod tests {
             let told = |parcel| match parcel {
                 Parcel::Invocation(invocation) => Told::Invoked(invocation.id),
                 Parcel::Interrupt { invocation, is_awaited } => Told::Interrupted(invocation, is_awaited),
-                Parcel::RegistrationRevoked { registration } => Told::Revoked(registration),
+                Parcel::RegistrationRevoked { registration, .. } => Told::Revoked(registration),
                 Parcel::Outcome(outcome) => match outcome.result {
                     Ok(_) => Told::Result(outcome.call),
                     Err(failure) => Told::Error(outcome.call, failure.error.to_string()),

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 
 use crate::core::access::Principal;
 use crate::core::message::Publication;
-use crate::core::name::Pattern;
+use crate::core::name::{Name, Pattern};
+use crate::core::reserved::reaches;
 
 /// The time of day, in milliseconds since 1970.
 pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -32,6 +33,12 @@ pub struct HistoryRule {
     pub pattern: Pattern,
     /// How many events are kept; the oldest go first.
     pub events_max: usize,
+}
+
+impl HistoryRule {
+    fn means(&self, name: &Name) -> bool {
+        self.pattern.matches(name.as_str()) && reaches(&self.pattern, name.as_str())
+    }
 }
 
 /// The history of a realm.
@@ -131,13 +138,23 @@ impl History {
         History { clock, logs: rules.iter().map(log).collect() }
     }
 
+    /// The patterns that have a history.
+    pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        self.logs.iter().map(|log| &log.rule.pattern)
+    }
+
+    /// Whether what is published under a name is kept.
+    pub fn means(&self, name: &Name) -> bool {
+        self.logs.iter().any(|log| log.rule.means(name))
+    }
+
     /// Keeps a publication for each pattern that matches it.
     pub fn record(&self, publication: &Publication) {
         if publication.eligibility.as_ref().is_some_and(|lists| !lists.sessions.is_empty()) {
             return;
         }
         let mut past = None;
-        for log in self.logs.iter().filter(|log| log.rule.pattern.matches(publication.name.as_str())) {
+        for log in self.logs.iter().filter(|log| log.rule.means(&publication.name)) {
             let past = past.get_or_insert_with(|| Past {
                 publication: Arc::new(publication.uncharged()),
                 at_ms: (self.clock)(),

@@ -103,6 +103,10 @@ impl Mailbox {
                     return Pushed::Full;
                 }
             },
+            Parcel::Notice(_) if state.bytes + cost > bytes_max => {
+                metrics::NOTICES_DROPPED.add(1);
+                return Pushed::Full;
+            }
             Parcel::Invocation(_) if state.bytes + cost > bytes_soft_max => return Pushed::Full,
             Parcel::Outcome(_) | Parcel::Retained { .. } if state.bytes + cost > bytes_max => {
                 return overflow_now(state);
@@ -116,6 +120,7 @@ impl Mailbox {
             | Parcel::RegistrationRevoked { .. }
             | Parcel::Outcome(_)
             | Parcel::Authenticated(_)
+            | Parcel::Notice(_)
             | Parcel::Farewell(_) => {}
         }
         let crosses_soft_limit = state.bytes <= bytes_soft_max && state.bytes + cost > bytes_soft_max;
@@ -136,16 +141,31 @@ impl Mailbox {
         }
     }
 
+    /// Ends the session at once and for good: what it had not taken is dropped.
+    pub fn end(&self, farewell: Farewell) -> Pushed {
+        let state = self.0.state.lock();
+        if state.ended {
+            return Pushed::Closed;
+        }
+        end_now(state, farewell);
+        Pushed::Queued
+    }
+
     /// True when nobody will look into this mailbox again.
     pub fn is_closed(&self) -> bool {
         self.0.state.lock().ended
     }
 }
 
-/// Empties the mailbox, at once and for good; the session is left with the reason.
-fn overflow_now(mut state: MutexGuard<'_, State>) -> Pushed {
+fn overflow_now(state: MutexGuard<'_, State>) -> Pushed {
     metrics::SLOW_CONSUMERS.add(1);
-    let farewell = VecDeque::from([Parcel::Farewell(Farewell::SlowConsumer)]);
+    end_now(state, Farewell::SlowConsumer);
+    Pushed::Closed
+}
+
+/// Empties the mailbox, at once and for good; the session is left with the reason.
+fn end_now(mut state: MutexGuard<'_, State>, farewell: Farewell) {
+    let farewell = VecDeque::from([Parcel::Farewell(farewell)]);
     let parcels = std::mem::replace(&mut state.parcels, farewell);
     state.ended = true;
     let waker = state.waker.take();
@@ -153,7 +173,6 @@ fn overflow_now(mut state: MutexGuard<'_, State>) -> Pushed {
     wake_after_batch(waker);
     // Outside of the lock: there may be megabytes of them.
     drop(parcels);
-    Pushed::Closed
 }
 
 impl State {
@@ -278,6 +297,7 @@ pub fn cost(parcel: &Parcel) -> usize {
                     Err(failure) => failure.payload.len() + failure.attributes.bytes(),
                 }
         }
+        Parcel::Notice(notice) => notice.cost(),
         // The message itself is kept by its topic in any case.
         Parcel::Retained { .. }
         | Parcel::SubscriptionRevoked { .. }
@@ -341,7 +361,8 @@ mod tests {
 
     use super::*;
     use crate::core::message::{Attributes, Encodings, Publication, SessionId};
-    use crate::core::name::Name;
+    use crate::core::name::{Name, Pattern};
+    use crate::core::notice::{Notice, SubscriptionFacts};
     use crate::core::parcel::{
         Answer, ConsumerId, Delivery, Invocation, Outcome, RegistrationId, SubscriptionId,
     };
@@ -540,6 +561,38 @@ mod tests {
         assert_eq!(mailbox.push(delivery(1)), Pushed::Queued);
         assert_eq!(mailbox.push(Parcel::Interrupt { invocation: 1, is_awaited: false }), Pushed::Queued);
         assert_eq!(mailbox.push(Parcel::Farewell(Farewell::Shutdown)), Pushed::Queued);
+    }
+
+    #[test]
+    fn who_is_ended_finds_only_why_and_is_ended_once() {
+        let (mailbox, mut inbox) = of_four(Overflow::Disconnect);
+        mailbox.push(outcome());
+        let (count, waker) = Count::new();
+        assert!(!inbox.poll_ended(&mut Context::from_waker(&waker)));
+        assert_eq!(mailbox.end(Farewell::Shutdown), Pushed::Queued);
+        assert_eq!(count.get(), 1);
+        assert_eq!(mailbox.end(Farewell::SlowConsumer), Pushed::Closed);
+        assert_eq!(mailbox.push(outcome()), Pushed::Closed);
+        assert!(matches!(take(&mut inbox)[..], [Parcel::Farewell(Farewell::Shutdown)]));
+    }
+
+    #[test]
+    fn a_notice_without_room_is_dropped_whatever_the_policy_for_events_is() {
+        let notice = |n: usize| {
+            let name = Name::parse(&"n".repeat(n)).unwrap();
+            let facts =
+                SubscriptionFacts { id: SubscriptionId(1), pattern: Pattern::exact(name), created_ms: 0 };
+            Parcel::Notice(Box::new(Notice::SubscriptionCreated(SessionId(1), facts)))
+        };
+        assert_eq!(cost(&notice(372)), UNIT / 2);
+        for overflow in [Overflow::Disconnect, Overflow::DropOldest, Overflow::DropNewest] {
+            let (mailbox, mut inbox) = of_four(overflow);
+            (0..8).for_each(|_| assert_eq!(mailbox.push(notice(372)), Pushed::Queued));
+            assert_eq!(mailbox.push(notice(1)), Pushed::Full);
+            assert_eq!(take(&mut inbox).len(), 8);
+            inbox.settled(UNIT);
+            assert_eq!(mailbox.push(notice(1)), Pushed::Queued);
+        }
     }
 
     #[test]

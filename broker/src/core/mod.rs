@@ -10,19 +10,23 @@ pub mod budget;
 pub mod calls;
 pub mod deadlines;
 pub mod eligibility;
+pub mod guests;
 pub mod history;
 pub mod index;
 pub mod mailbox;
 pub mod message;
 pub mod name;
+pub mod notice;
 pub mod parcel;
 pub mod protocol;
 pub mod queues;
 pub mod realm;
+pub mod reserved;
 pub mod retained;
 pub mod secure;
 pub mod testament;
 pub mod topics;
+pub mod watch;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -8,14 +8,8 @@ use tandem_protocols::payload::Payload;
 use crate::core::access::{Principal, Refusal};
 use crate::core::message::{Attributes, Publication, SessionId};
 use crate::core::name::Name;
-
-/// Identifies a subscription in its realm: all sessions that subscribe to one pattern share it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SubscriptionId(pub u64);
-
-/// Identifies a registration in its realm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RegistrationId(pub u64);
+use crate::core::notice::Notice;
+pub use crate::core::notice::{RegistrationId, SubscriptionId};
 
 /// Identifies a consumer of a queue among those of its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +38,8 @@ pub enum Parcel {
     SubscriptionRevoked {
         /// The subscription.
         subscription: SubscriptionId,
+        /// Why, if somebody said so: a URI.
+        reason: Option<Arc<str>>,
     },
     /// A message from a queue.
     Delivery(Delivery),
@@ -60,11 +56,15 @@ pub enum Parcel {
     RegistrationRevoked {
         /// The registration.
         registration: RegistrationId,
+        /// Why, if somebody said so: a URI. Otherwise another callee took it.
+        reason: Option<Arc<str>>,
     },
     /// The answer to a call.
     Outcome(Box<Outcome>),
     /// The answer to the session's request to authenticate its peer.
     Authenticated(Box<Result<Principal, Refusal>>),
+    /// Something changed in the realm; for who watches it.
+    Notice(Box<Notice>),
     /// The session is to end.
     Farewell(Farewell),
 }
@@ -141,10 +141,21 @@ pub struct Failure {
 }
 
 /// Why the house ends a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Farewell {
     /// The broker shuts down.
     Shutdown,
     /// The session's mailbox was full.
     SlowConsumer,
+    /// Somebody who may wants it to.
+    Killed(Arc<Verdict>),
+}
+
+/// What is said to a session that somebody ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Why: a URI.
+    pub reason: Box<str>,
+    /// The same for humans, if something was said.
+    pub message: Option<Box<str>>,
 }

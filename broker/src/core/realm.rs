@@ -4,29 +4,30 @@
 //! it leaves the realm and undoes what was done: subscriptions, registrations and consumers go, what was
 //! not acknowledged becomes ready again, calls that were under way are answered.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
-
-use parking_lot::Mutex;
+use std::{fmt, iter};
 
 use tandem_protocols::payload::Payload;
 
 use crate::core::access::{self, Action, Principal, REPLY_PREFIX, Refusal};
 use crate::core::budget::Budget;
 use crate::core::calls::{Answered, CallTerms, Caller, Calls, CancelMode, Canceled, Offer};
-use crate::core::history::{History, Past, Query};
+use crate::core::guests::Guests;
+use crate::core::history::{History, Past, Query, WallClock};
 use crate::core::mailbox::Mailbox;
 pub use crate::core::message::Outgoing;
 use crate::core::message::{Attributes, Encodings, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
+use crate::core::notice::Origin;
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
 use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, Settlement, Step};
 use crate::core::retained::RetainedLimits;
 use crate::core::testament::{Scope, Testaments};
 use crate::core::topics::{PublishTerms, Receiver, Retain, Sink, Subscriber, Topics};
+use crate::core::watch::Watch;
 use crate::metrics;
 
 /// The source of chance: numbers that nobody can guess, or, in a simulation, those of a seed.
@@ -59,11 +60,12 @@ pub struct Realm {
     name: Arc<str>,
     limits: RealmLimits,
     entropy: Entropy,
-    sessions: Mutex<HashMap<SessionId, Mailbox>>,
+    guests: Guests,
     topics: Topics,
     calls: Calls,
     queues: Queues,
     budget: Arc<Budget>,
+    watch: Arc<Watch>,
 }
 
 impl fmt::Debug for Realm {
@@ -85,11 +87,13 @@ impl Realm {
     }
 
     fn empty(name: &str, limits: RealmLimits, entropy: Entropy, topics: Topics) -> Realm {
+        let watch = Arc::default();
         Realm {
             name: name.into(),
-            sessions: Mutex::default(),
-            topics,
-            calls: Calls::seeded(entropy()),
+            guests: Guests::new(limits.sessions_max, Arc::clone(&watch)),
+            topics: topics.watched(Arc::clone(&watch)),
+            calls: Calls::seeded(entropy()).watched(Arc::clone(&watch)),
+            watch,
             queues: Queues::new(limits.queues),
             budget: Budget::new(limits.in_flight_bytes_max),
             entropy,
@@ -102,9 +106,25 @@ impl Realm {
         &self.name
     }
 
-    /// How many sessions are in it.
+    /// How many sessions are in it, the house's own not counted.
     pub fn sessions(&self) -> usize {
-        self.sessions.lock().len()
+        self.guests.len()
+    }
+
+    /// Its sessions.
+    pub fn guests(&self) -> &Guests {
+        &self.guests
+    }
+
+    /// From now on a mailbox of the house is told what changes, while somebody subscribes to what only the house
+    /// publishes; and what is made bears the time. False if somebody else watches already.
+    pub fn observe(&self, mailbox: Mailbox, clock: WallClock) -> bool {
+        self.watch.observe(mailbox, clock)
+    }
+
+    /// Whether somebody watches.
+    pub fn is_observed(&self) -> bool {
+        self.watch.is_observed()
     }
 
     /// Its topics.
@@ -127,7 +147,7 @@ impl Realm {
         SessionId(self.random_id())
     }
 
-    /// Lets a session in.
+    /// Lets a session of this process in.
     pub fn join(self: &Arc<Realm>, principal: Principal, mailbox: Mailbox) -> Result<Member, Refusal> {
         self.join_as(self.propose_id(), principal, mailbox)
     }
@@ -139,20 +159,24 @@ impl Realm {
         principal: Principal,
         mailbox: Mailbox,
     ) -> Result<Member, Refusal> {
-        let mut sessions = self.sessions.lock();
-        if sessions.len() >= self.limits.sessions_max {
-            return Err(Refusal::TooMany("sessions", self.limits.sessions_max));
-        }
-        let mut id = proposed;
-        while sessions.contains_key(&id) {
-            id = self.propose_id();
-        }
-        sessions.insert(id, mailbox.clone());
-        metrics::SESSIONS.add(1);
+        self.join_from(proposed, principal, Origin::LOCAL, mailbox)
+    }
+
+    /// The same, and remembers where the session comes from.
+    pub fn join_from(
+        self: &Arc<Realm>,
+        proposed: SessionId,
+        principal: Principal,
+        origin: Origin,
+        mailbox: Mailbox,
+    ) -> Result<Member, Refusal> {
+        let principal = Arc::new(principal);
+        let numbers = iter::once(proposed).chain(iter::repeat_with(|| self.propose_id()));
+        let id = self.guests.admit(numbers, &principal, origin, &mailbox)?;
         Ok(Member {
             id,
             realm: self.clone(),
-            principal: Arc::new(principal),
+            principal,
             mailbox,
             subscriptions: Vec::new(),
             registrations: Vec::new(),
@@ -164,10 +188,22 @@ impl Realm {
 
     /// Asks all sessions to end.
     pub fn say_farewell(&self, farewell: Farewell) {
-        let mailboxes: Vec<Mailbox> = self.sessions.lock().values().cloned().collect();
-        for mailbox in mailboxes {
-            mailbox.push(Parcel::Farewell(farewell));
+        self.guests.say_farewell(&farewell);
+    }
+
+    /// Takes a subscription away from a session, and tells it. True when it had a part in it.
+    pub fn revoke_subscription(
+        &self,
+        id: SubscriptionId,
+        session: SessionId,
+        reason: Option<Arc<str>>,
+    ) -> bool {
+        let revoked = self.topics.remove_session(id, session);
+        // Told only by whoever took it: the session may end it at the same time.
+        if revoked && let Some(mailbox) = self.guests.mailbox(session) {
+            mailbox.push(Parcel::SubscriptionRevoked { subscription: id, reason });
         }
+        revoked
     }
 
     /// Uniform in 1 to 2^53.
@@ -297,15 +333,28 @@ impl Member {
         self.publish_unchecked(outgoing, terms)
     }
 
-    fn publish_unchecked(&self, outgoing: Outgoing, terms: PublishTerms) -> Result<u64, Refusal> {
-        let PublishTerms { exclude_me, disclose_me, retain, eligibility } = terms;
+    /// The same, to everybody but one session.
+    pub fn publish_past(&self, outgoing: Outgoing, session: SessionId) -> Result<u64, Refusal> {
+        access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
+        let publication = self.charged_publication(outgoing, &PublishTerms::default());
+        self.realm.topics.publish(&publication, Some(session));
+        Ok(publication.id)
+    }
+
+    fn charged_publication(&self, outgoing: Outgoing, terms: &PublishTerms) -> Arc<Publication> {
         metrics::PUBLICATIONS.add(1);
         let mut publication = self.publication(outgoing);
-        publication.disclosed = disclose_me.then(|| self.principal.clone());
-        publication.eligibility = eligibility;
+        publication.disclosed = terms.disclose_me.then(|| self.principal.clone());
+        publication.eligibility = terms.eligibility.clone();
         // Until nobody holds it any more.
         publication.charge = Some(self.realm.budget.charge(publication.cost()));
-        let (publication, exclude) = (Arc::new(publication), exclude_me.then_some(self.id));
+        Arc::new(publication)
+    }
+
+    fn publish_unchecked(&self, outgoing: Outgoing, terms: PublishTerms) -> Result<u64, Refusal> {
+        let publication = self.charged_publication(outgoing, &terms);
+        let PublishTerms { exclude_me, retain, .. } = terms;
+        let exclude = exclude_me.then_some(self.id);
         match retain {
             Retain::No => self.realm.topics.publish(&publication, exclude),
             Retain::Set | Retain::Remove => {
@@ -442,7 +491,7 @@ impl Member {
     pub fn offer(&mut self, pattern: &Pattern, offer: Offer) -> Result<RegistrationId, Refusal> {
         access::check(&self.principal, Action::Register, pattern.as_str())?;
         let limit = self.realm.limits.registrations_max;
-        if self.registrations.len() >= limit {
+        if self.registrations.len() >= limit && !self.principal.is_house() {
             return Err(Refusal::TooMany("registrations of a session", limit));
         }
         let id = self.realm.calls.register(pattern, self.id, &self.mailbox, offer)?;
@@ -571,8 +620,7 @@ impl Drop for Member {
         realm.calls.leave(*id);
         // Not for this session, which takes nothing any more, but while it is one.
         self.execute_testaments();
-        self.realm.sessions.lock().remove(&self.id);
-        metrics::SESSIONS.add(-1);
+        self.realm.guests.leave(self.id);
     }
 }
 

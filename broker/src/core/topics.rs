@@ -5,6 +5,7 @@ use std::collections::hash_map::RandomState;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use indexmap::map::Entry;
 use parking_lot::{RwLock, RwLockWriteGuard};
 
 use crate::core::access::{Principal, Refusal};
@@ -13,10 +14,13 @@ use crate::core::history::History;
 use crate::core::index::Index;
 use crate::core::mailbox::{Mailbox, Pushed};
 use crate::core::message::{Publication, SessionId};
-use crate::core::name::Pattern;
+use crate::core::name::{Name, Pattern};
+use crate::core::notice::{Notice, SubscriptionFacts};
 use crate::core::parcel::{Parcel, SubscriptionId};
 use crate::core::queues::Queue;
+use crate::core::reserved::{reaches, reserved_prefix};
 use crate::core::retained::{Retained, RetainedLimits};
+use crate::core::watch::Watch;
 use crate::metrics;
 
 /// Where the events of a subscription go.
@@ -52,6 +56,7 @@ pub struct Subscriber {
 pub struct Topics {
     state: RwLock<State>,
     history: Option<History>,
+    watch: Arc<Watch>,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +96,7 @@ pub struct PublishTerms {
 #[derive(Debug)]
 struct Subscription {
     pattern: Pattern,
+    created_ms: u64,
     subscribers: Subscribers,
 }
 
@@ -113,20 +119,22 @@ enum Removed {
 }
 
 impl Subscribers {
-    /// Adds one, unless it is there.
-    fn insert(&mut self, subscriber: Subscriber, receiver: Receiver) {
+    /// Adds one, unless it is there: then false.
+    fn insert(&mut self, subscriber: Subscriber, receiver: Receiver) -> bool {
         match self {
-            Subscribers::One(known, _) if *known == subscriber => {}
+            Subscribers::One(known, _) if *known == subscriber => return false,
             Subscribers::One(known, known_receiver) => {
                 let mut many = IndexMap::with_capacity_and_hasher(2, RandomState::new());
                 many.insert(*known, known_receiver.clone());
                 many.insert(subscriber, receiver);
                 *self = Subscribers::Many(Box::new(many));
             }
-            Subscribers::Many(many) => {
-                many.entry(subscriber).or_insert(receiver);
-            }
+            Subscribers::Many(many) => match many.entry(subscriber) {
+                Entry::Occupied(_) => return false,
+                Entry::Vacant(place) => drop(place.insert(receiver)),
+            },
         }
+        true
     }
 
     fn remove(&mut self, subscriber: Subscriber) -> Removed {
@@ -138,10 +146,10 @@ impl Subscribers {
         }
     }
 
-    fn get(&self, subscriber: &Subscriber) -> Option<&Receiver> {
+    fn has(&self, subscriber: Subscriber) -> bool {
         match self {
-            Subscribers::One(known, receiver) => (known == subscriber).then_some(receiver),
-            Subscribers::Many(many) => many.get(subscriber),
+            Subscribers::One(known, _) => *known == subscriber,
+            Subscribers::Many(many) => many.contains_key(&subscriber),
         }
     }
 
@@ -159,12 +167,19 @@ impl Topics {
     /// No subscriptions yet, and nothing kept.
     pub fn new(limits: RetainedLimits) -> Topics {
         let state = State { retained: Retained::new(limits), ..State::default() };
-        Topics { state: RwLock::new(state), history: None }
+        Topics { state: RwLock::new(state), ..Topics::default() }
     }
 
     /// The same topics with a history.
     pub fn with_history(self, history: History) -> Topics {
         Topics { history: Some(history), ..self }
+    }
+
+    /// The same topics, of a realm that is watched so.
+    pub fn watched(self, watch: Arc<Watch>) -> Topics {
+        // What is remembered is awaited, too.
+        self.history.iter().flat_map(History::patterns).for_each(|pattern| watch.note_subscribed(pattern));
+        Topics { watch, ..self }
     }
 
     /// The history, if one is kept of some.
@@ -194,24 +209,34 @@ impl Topics {
     ) -> Result<SubscriptionId, Refusal> {
         let mut state = self.state.write();
         let State { index, subscriptions, last_id, retained } = &mut *state;
-        let id = match index.get(pattern) {
-            Some(id) => *id,
+        let (id, is_new) = match index.get(pattern) {
+            Some(id) => {
+                let subscription = subscriptions.get_mut(id);
+                let subscription = subscription.expect("what the index has is subscribed to");
+                (*id, subscription.subscribers.insert(subscriber, receiver.clone()))
+            }
             None => {
                 let id = SubscriptionId(*last_id + 1);
                 index.insert(pattern, id)?;
                 *last_id += 1;
+                let (pattern, created_ms) = (pattern.clone(), self.watch.time_ms());
+                self.watch.note_subscribed(&pattern);
+                let facts = || SubscriptionFacts { id, pattern: pattern.clone(), created_ms };
+                let created = || Notice::SubscriptionCreated(subscriber.session, facts());
+                self.watch.tell_about(&pattern, created);
                 let subscribers = Subscribers::One(subscriber, receiver.clone());
-                subscriptions.insert(id, Box::new(Subscription { pattern: pattern.clone(), subscribers }));
-                id
+                subscriptions.insert(id, Box::new(Subscription { pattern, created_ms, subscribers }));
+                (id, true)
             }
         };
-        if let Some(subscription) = subscriptions.get_mut(&id) {
-            subscription.subscribers.insert(subscriber, receiver.clone());
+        if is_new {
+            self.watch.tell_about(pattern, || Notice::Subscribed(subscriber.session, id));
         }
         if let Some(tag) = tag {
             let may_have = |publication: &&Arc<Publication>| {
                 let eligibility = publication.eligibility.as_ref();
-                eligibility.is_none_or(|list| list.admits(subscriber.session, &receiver.principal))
+                reaches(pattern, publication.name.as_str())
+                    && eligibility.is_none_or(|list| list.admits(subscriber.session, &receiver.principal))
             };
             for publication in retained.matching(pattern).filter(may_have).cloned() {
                 match &receiver.sink {
@@ -230,10 +255,13 @@ impl Topics {
         let mut state = self.state.write();
         let State { index, subscriptions, .. } = &mut *state;
         let Some(subscription) = subscriptions.get_mut(&id) else { return false };
+        let session = subscriber.session;
         // The sink may be the last that knows a queue: it goes after the lock.
         match subscription.subscribers.remove(subscriber) {
             Removed::Nothing => false,
             Removed::Some(receiver) => {
+                let pattern = &subscription.pattern;
+                self.watch.tell_about(pattern, || Notice::Unsubscribed(session, id));
                 drop(state);
                 drop(receiver);
                 true
@@ -241,6 +269,11 @@ impl Topics {
             Removed::Last => {
                 index.remove(&subscription.pattern);
                 let subscription = subscriptions.remove(&id);
+                if let Some(Subscription { pattern, .. }) = subscription.as_deref() {
+                    self.watch.tell_about(pattern, || Notice::Unsubscribed(session, id));
+                    self.watch.tell_about(pattern, || Notice::SubscriptionDeleted(session, id));
+                    self.watch.note_unsubscribed(pattern);
+                }
                 drop(state);
                 drop(subscription);
                 true
@@ -248,20 +281,80 @@ impl Topics {
         }
     }
 
-    /// Takes a session's plain subscription away, and tells it. True when it was there.
-    pub fn revoke(&self, id: SubscriptionId, session: SessionId) -> bool {
-        let subscriber = Subscriber { session, binding: 0 };
-        let receiver = {
-            let state = self.state.read();
-            let subscription = state.subscriptions.get(&id);
-            subscription.and_then(|subscription| subscription.subscribers.get(&subscriber).cloned())
-        };
-        // Told only by whoever took it: the session may end it at the same time.
-        let revoked = receiver.filter(|_| self.unsubscribe(id, subscriber));
-        if let Some(Receiver { sink: Sink::Mailbox(mailbox), .. }) = &revoked {
-            mailbox.push(Parcel::SubscriptionRevoked { subscription: id });
+    /// Takes away whatever part a session has in a subscription: its plain one, and queues that are bound to it.
+    /// True when it had one.
+    pub fn remove_session(&self, id: SubscriptionId, session: SessionId) -> bool {
+        let mut parts = Vec::new();
+        self.visit_subscribers(id, |subscriber| {
+            if subscriber.session == session {
+                parts.push(subscriber);
+            }
+        });
+        parts.into_iter().filter(|part| self.unsubscribe(id, *part)).count() > 0
+    }
+
+    fn visit_subscribers(&self, id: SubscriptionId, mut visit: impl FnMut(Subscriber)) {
+        if let Some(subscription) = self.state.read().subscriptions.get(&id) {
+            subscription.subscribers.for_each(|subscriber, _| visit(subscriber));
         }
-        revoked.is_some()
+    }
+
+    /// How many sessions have a part in a subscription. Anybody may ask, so a million of them are not sorted for it.
+    pub fn subscriber_count(&self, id: SubscriptionId) -> usize {
+        let state = self.state.read();
+        let Some(subscription) = state.subscriptions.get(&id) else { return 0 };
+        let (mut plain, mut only_bound) = (0, Vec::new());
+        subscription.subscribers.for_each(|Subscriber { session, binding }, _| match binding {
+            0 => plain += 1,
+            _ if subscription.subscribers.has(Subscriber { session, binding: 0 }) => {}
+            _ => only_bound.push(session),
+        });
+        drop(state);
+        only_bound.sort_unstable();
+        only_bound.dedup();
+        plain + only_bound.len()
+    }
+
+    /// The sessions that have a part in a subscription, sorted.
+    pub fn subscribers(&self, id: SubscriptionId) -> Vec<SessionId> {
+        let mut sessions = Vec::new();
+        self.visit_subscribers(id, |subscriber| sessions.push(subscriber.session));
+        sessions.sort_unstable();
+        sessions.dedup();
+        sessions
+    }
+
+    /// What is known of a subscription.
+    pub fn facts(&self, id: SubscriptionId) -> Option<SubscriptionFacts> {
+        let state = self.state.read();
+        let Subscription { pattern, created_ms, .. } = &**state.subscriptions.get(&id)?;
+        Some(SubscriptionFacts { id, pattern: pattern.clone(), created_ms: *created_ms })
+    }
+
+    /// All subscriptions, sorted; `count_max` of them, and one more if there are more.
+    pub fn list(&self, count_max: usize) -> Vec<(SubscriptionId, Pattern)> {
+        let state = self.state.read();
+        let all = state.subscriptions.iter().map(|(id, subscription)| (*id, subscription.pattern.clone()));
+        let mut list: Vec<_> = all.take(count_max.saturating_add(1)).collect();
+        drop(state);
+        list.sort_unstable_by_key(|(id, _)| *id);
+        list
+    }
+
+    /// Whether a publication of this name would reach anybody or be remembered.
+    pub fn is_awaited(&self, name: &Name) -> bool {
+        let mut awaited = self.history.as_ref().is_some_and(|history| history.means(name));
+        if !awaited {
+            self.state.read().for_each_match(name.as_str(), |_, _| awaited = true);
+        }
+        awaited
+    }
+
+    /// The subscriptions that a publication of this name goes to, in the order in which it does.
+    pub fn matching(&self, name: &str) -> Vec<SubscriptionId> {
+        let mut ids = Vec::new();
+        self.state.read().for_each_match(name, |id, _| ids.push(id));
+        ids
     }
 
     /// Hands a publication to every subscriber whose pattern matches its name, once per subscription:
@@ -318,12 +411,22 @@ impl Topics {
 }
 
 impl State {
+    /// Visits every subscription that a name goes to.
+    fn for_each_match(&self, name: &str, mut visit: impl FnMut(SubscriptionId, &Subscription)) {
+        let reserved = reserved_prefix(name);
+        self.index.for_each_match(name, |id| {
+            let Some(subscription) = self.subscriptions.get(id) else { return };
+            if reserved.is_none_or(|prefix| subscription.pattern.as_str().starts_with(prefix)) {
+                visit(*id, subscription);
+            }
+        });
+    }
+
     fn publish(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
         let mut taken = 0;
         let mut for_queues = None;
         let eligibility = publication.eligibility.as_deref();
-        self.index.for_each_match(publication.name.as_str(), |id| {
-            let Some(subscription) = self.subscriptions.get(id) else { return };
+        self.for_each_match(publication.name.as_str(), |id, subscription| {
             subscription.subscribers.for_each(|subscriber, Receiver { principal, sink }| {
                 let Subscriber { session, .. } = subscriber;
                 if exclude == Some(session)
@@ -333,7 +436,7 @@ impl State {
                 }
                 let pushed = match sink {
                     Sink::Mailbox(mailbox) => {
-                        mailbox.push(Parcel::Event { publication: publication.clone(), subscription: *id })
+                        mailbox.push(Parcel::Event { publication: publication.clone(), subscription: id })
                     }
                     Sink::Queue(queue) => {
                         let shared = for_queues.get_or_insert_with(|| Arc::new(publication.uncharged()));
@@ -494,15 +597,13 @@ mod tests {
         let (id, mut inbox) = subscribe(&topics, &exact("a.b"), 1);
         let (_, mut other) = subscribe(&topics, &exact("a.b"), 2);
         topics.publish(&publication("a.b", 1), None);
-        assert!(topics.revoke(id, SessionId(1)));
-        assert!(!topics.revoke(id, SessionId(1)) && !topics.revoke(SubscriptionId(99), SessionId(2)));
+        assert!(topics.remove_session(id, SessionId(1)));
+        let unknown = SubscriptionId(99);
+        assert!(!topics.remove_session(id, SessionId(1)) && !topics.remove_session(unknown, SessionId(2)));
         topics.publish(&publication("a.b", 2), None);
-        let told = take(&mut inbox);
-        assert!(
-            matches!(told[..], [Parcel::Event { .. }, Parcel::SubscriptionRevoked { subscription }] if subscription == id)
-        );
+        assert_eq!(events(&mut inbox), [(id, 1)]);
         assert_eq!(events(&mut other), [(id, 1), (id, 2)]);
-        assert!(topics.revoke(id, SessionId(2)) && topics.is_empty());
+        assert!(topics.remove_session(id, SessionId(2)) && topics.is_empty());
     }
 
     #[test]

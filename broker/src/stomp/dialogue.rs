@@ -121,12 +121,12 @@ impl Dialogue {
             // There is no word for it in STOMP. An answer that comes all the same is ignored.
             Parcel::Interrupt { .. } => {}
             // Nor for this. It may unsubscribe from what it lost.
-            Parcel::RegistrationRevoked { registration } => self.member.forget_registration(registration),
+            Parcel::RegistrationRevoked { registration, .. } => self.member.forget_registration(registration),
             // The language has no other word for it.
             Parcel::SubscriptionRevoked { .. } => return Err(Refusal::Revoked.into()),
             Parcel::Farewell(farewell) => return Err(farewell.into()),
-            // Only a stranger asks for that.
-            Parcel::Authenticated(_) => {}
+            // Only a stranger asks for that, and only the house itself for this.
+            Parcel::Authenticated(_) | Parcel::Notice(_) => {}
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ const LIMIT_REACHED: &str = "Limit reached";
 const QUEUE_FULL: &str = "Queue full";
 const NOT_SUPPORTED: &str = "Not supported";
 const SHUTTING_DOWN: &str = "broker is shutting down";
+const KILLED: &str = "Session killed";
 const SLOW_CONSUMER: &str = "Slow consumer";
 const CONNECTION_FAILED: &str = "Connection failed";
 
@@ -109,6 +110,7 @@ impl From<Refusal> for Fault {
             | Refusal::NotPrivate
             | Refusal::AuthenticationRequired
             | Refusal::AuthenticationFailed
+            | Refusal::Forbidden(_)
             | Refusal::Reserved(_)
             | Refusal::NotOwner(_)
             | Refusal::ProcedureExists(_)
@@ -137,6 +139,13 @@ impl From<Farewell> for Fault {
             Farewell::SlowConsumer => {
                 let detail = "messages came faster than they were read";
                 Fault::plain(SLOW_CONSUMER, detail, protocol::Reason::SlowConsumer)
+            }
+            Farewell::Killed(verdict) => {
+                let detail = match &verdict.message {
+                    Some(message) => format!("{}: {message}", verdict.reason),
+                    None => verdict.reason.to_string(),
+                };
+                Fault::plain(KILLED, detail, protocol::Reason::Refused)
             }
         }
     }

@@ -17,6 +17,7 @@ use tandem_protocols::stomp::state::{self, HeartBeat, HeartBeats};
 use crate::core::access::{Credentials, Peer, Principal, Refusal};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::Kind;
+use crate::core::notice::Origin;
 use crate::core::parcel::Parcel;
 use crate::core::protocol::{self, Close, Output, Session};
 use crate::core::realm::Realm;
@@ -206,7 +207,10 @@ impl StompSession {
         let Stage::Stranger(stranger) = &mut self.stage else { return };
         let Some(application) = stranger.application.take() else { return };
         let Application { version, heart_beat, realm, waiting, .. } = application;
-        let joined = result.and_then(|principal| realm.join(principal, stranger.mailbox.clone()));
+        let origin = Origin { peer: stranger.peer.clone(), dialect: self.voice.dialect_in(version) };
+        let join =
+            |principal| realm.join_from(realm.propose_id(), principal, origin, stranger.mailbox.clone());
+        let joined = result.and_then(join);
         let member = match joined {
             Ok(member) => member,
             Err(refusal) => return self.give_up(refusal.into(), None),

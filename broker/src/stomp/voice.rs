@@ -65,7 +65,12 @@ impl Voice {
 
     /// What tells apart the encodings of a message for peers that are spoken to differently.
     pub(super) fn dialect(&self) -> &'static str {
-        match (self.version, self.carrier) {
+        self.dialect_in(self.version)
+    }
+
+    /// The same, if this version is agreed on.
+    pub(super) fn dialect_in(&self, version: Version) -> &'static str {
+        match (version, self.carrier) {
             (Version::V10, Carrier::Stream) => "v10.stomp/stream",
             (Version::V10, Carrier::Text) => "v10.stomp/text",
             (Version::V10, Carrier::Binary) => "v10.stomp/binary",

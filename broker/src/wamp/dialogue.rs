@@ -26,6 +26,7 @@ use crate::wamp::dialogue::open_calls::OpenCalls;
 use crate::wamp::dialogue::pubsub::Subscriptions;
 use crate::wamp::dialogue::queue::Receives;
 use crate::wamp::fault::Fault;
+use crate::wamp::patterns::pattern;
 use crate::wamp::settings::Strictness;
 use crate::wamp::voice::Voice;
 
@@ -147,11 +148,7 @@ impl Dialogue {
     /// What a SUBSCRIBE or REGISTER is for.
     pub(super) fn pattern(&self, text: &str, policy: MatchPolicy) -> Result<Pattern, Fault> {
         self.check_spelling(text)?;
-        Ok(match policy {
-            MatchPolicy::Exact => Pattern::exact(Name::parse(text)?),
-            MatchPolicy::Prefix => Pattern::prefix(text)?,
-            MatchPolicy::Wildcard => Pattern::wildcard(text)?,
-        })
+        Ok(pattern(text, policy)?)
     }
 
     fn check_spelling(&self, text: &str) -> Result<(), Fault> {
@@ -211,20 +208,20 @@ impl Dialogue {
             Parcel::Retained { publication, subscription, .. } => {
                 self.bring_retained(&publication, subscription, voice);
             }
-            Parcel::SubscriptionRevoked { subscription } => {
-                self.bring_subscription_revocation(subscription, voice)
+            Parcel::SubscriptionRevoked { subscription, reason } => {
+                self.bring_subscription_revocation(subscription, reason.as_deref(), voice)
             }
             Parcel::Delivery(delivery) => self.bring_delivery(&delivery, voice),
             Parcel::Invocation(invocation) => self.bring_invocation(&invocation, voice),
             Parcel::Interrupt { invocation, is_awaited } => {
                 self.bring_interrupt(invocation, is_awaited, voice);
             }
-            Parcel::RegistrationRevoked { registration } => {
-                self.bring_registration_revocation(registration, voice)
+            Parcel::RegistrationRevoked { registration, reason } => {
+                self.bring_registration_revocation(registration, reason.as_deref(), voice)
             }
             Parcel::Outcome(outcome) => self.bring_outcome(&outcome, voice, now),
-            // The session deals with these itself.
-            Parcel::Authenticated(_) | Parcel::Farewell(_) => {}
+            // The session deals with these itself, and nobody tells it of changes.
+            Parcel::Authenticated(_) | Parcel::Farewell(_) | Parcel::Notice(_) => {}
         }
     }
 }

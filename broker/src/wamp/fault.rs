@@ -73,6 +73,7 @@ pub(super) fn uri(refusal: &Refusal) -> &'static str {
         Refusal::AuthenticationRequired => error::AUTHENTICATION_REQUIRED,
         Refusal::AuthenticationFailed => error::AUTHENTICATION_FAILED,
         Refusal::NoSuchRealm(_) => error::NO_SUCH_REALM,
+        Refusal::Forbidden(_) => error::NOT_AUTHORIZED,
         Refusal::Reserved(_) => error::INVALID_URI,
         Refusal::TooMany(..) | Refusal::TooManyPatterns(_) => LIMIT_REACHED,
         Refusal::QueueFull(_) => QUEUE_FULL,

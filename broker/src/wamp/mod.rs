@@ -6,13 +6,18 @@
 //! `voice`; what goes wrong is a `fault` until it is an ERROR or an ABORT; `luggage` is what travels with a
 //! payload, and a `timestamp` how the language writes a time.
 //!
+//! The `meta` API is nobody's session: it is a member of the realm like any other, and is called like any other.
+//!
 //! Bytes and the rules that hold for both ends are in `tandem_protocols::wamp`.
 
+mod arguments;
 mod credentials;
 mod dialogue;
 mod fault;
 mod luggage;
+mod meta;
 mod opening;
+mod patterns;
 mod protocol;
 mod session;
 mod settings;
@@ -20,5 +25,6 @@ mod timestamp;
 mod voice;
 
 pub use self::credentials::{InvalidUser, WampCredentials, WampUser};
+pub use self::meta::MetaApi;
 pub use self::protocol::Wamp;
 pub use self::settings::{Strictness, WampSettings};

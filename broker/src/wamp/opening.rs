@@ -22,6 +22,7 @@ use tandem_protocols::wamp::uri::{Rule, is_uri};
 
 use crate::core::access::{Credentials, Peer, Principal, Refusal, SessionId};
 use crate::core::mailbox::Mailbox;
+use crate::core::notice::Origin;
 use crate::core::protocol::Output;
 use crate::core::realm::{Member, Realm};
 use crate::wamp::credentials::{PROVIDER, Pending};
@@ -252,7 +253,8 @@ impl Opening {
         voice: &mut Voice,
     ) -> Step {
         let Application { realm, session, roles } = application;
-        match realm.join_as(session, principal, self.mailbox.clone()) {
+        let origin = Origin { peer: self.peer.clone(), dialect: voice.dialect() };
+        match realm.join_from(session, principal, origin, self.mailbox.clone()) {
             Ok(member) => {
                 let mut details = welcome_details(&member, settings);
                 if !authextra.is_empty() {
@@ -279,14 +281,17 @@ fn welcome_details(member: &Member, settings: &WampSettings) -> Dict {
         .with("authmethod", *method)
         .with("authprovider", PROVIDER)
         .with("agent", settings.agent)
-        .with("roles", router_roles(member.realm().topics().history().is_some()).to_dict())
+        .with("roles", router_roles(member.realm()).to_dict())
 }
 
 /// What the router can do, and nothing more: clients rely on it.
-fn router_roles(has_history: bool) -> Roles {
-    let history: &[Feature] = if has_history { &[Feature::EventHistory] } else { &[] };
+fn router_roles(realm: &Realm) -> Roles {
+    let if_there = |is_there: bool, features: &'static [Feature]| if is_there { features } else { &[] };
+    let has_meta = realm.is_observed();
     Roles::default()
-        .with(Role::Broker, history)
+        .with(Role::Broker, if_there(realm.topics().history().is_some(), &[Feature::EventHistory]))
+        .with(Role::Broker, if_there(has_meta, &[Feature::SessionMetaApi, Feature::SubscriptionMetaApi]))
+        .with(Role::Dealer, if_there(has_meta, &[Feature::SessionMetaApi, Feature::RegistrationMetaApi]))
         .with(
             Role::Broker,
             &[

@@ -129,6 +129,20 @@ impl WampSession {
             (Stage::Opening(_), Farewell::Shutdown) => {
                 self.abort(SYSTEM_SHUTDOWN, "the router shuts down", Reason::Shutdown);
             }
+            // Such a peer is in no realm where somebody could end its session.
+            (Stage::Opening(_), Farewell::Killed(verdict)) => {
+                let sentence = verdict.message.as_deref().unwrap_or("the session was killed");
+                self.abort(&verdict.reason, sentence, Reason::Refused);
+            }
+            // It leaves the realm now: what it still asks for is not done.
+            (Stage::Open(_), Farewell::Killed(verdict)) => {
+                let mut details = Dict::new();
+                if let Some(message) = &verdict.message {
+                    details.insert("message", &**message);
+                }
+                self.voice.say(Goodbye { details, reason: verdict.reason.to_string() });
+                self.stage = Stage::Leaving(now + GOODBYE_TIME_MAX);
+            }
             (Stage::Open(_), Farewell::Shutdown) => {
                 self.voice.say(Goodbye { details: Dict::new(), reason: SYSTEM_SHUTDOWN.to_owned() });
                 self.stage = Stage::Leaving(now + GOODBYE_TIME_MAX);

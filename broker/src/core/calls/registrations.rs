@@ -8,27 +8,14 @@ use std::collections::HashMap;
 use crate::core::access::Refusal;
 use crate::core::index::Index;
 use crate::core::message::SessionId;
-use crate::core::name::Pattern;
+use crate::core::name::{MatchKind, Pattern};
+pub use crate::core::notice::Policy;
+use crate::core::notice::RegistrationFacts;
 use crate::core::parcel::RegistrationId;
+use crate::core::reserved::{is_reserved, reaches};
 
 /// How many callees may share a procedure. A call passes over all of them when all are busy.
 pub const CALLEES_MAX: usize = 4096;
-
-/// How one of the callees of a procedure is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
-    /// There is but one.
-    #[default]
-    Single,
-    /// Who registered first.
-    First,
-    /// Who registered last.
-    Last,
-    /// One after the other.
-    RoundRobin,
-    /// Any.
-    Random,
-}
 
 /// What a callee offers beside a procedure, and how it wants to be called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,10 +51,31 @@ pub(super) struct Seat {
 pub(super) struct Registration {
     pub(super) pattern: Pattern,
     policy: Policy,
+    created_ms: u64,
     /// In the order of their registration; at least one.
     pub(super) seats: Vec<Seat>,
     /// Whose turn it is, under the policy of turns.
     next: usize,
+}
+
+/// What became of a callee that wanted a seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Added {
+    /// It has one already.
+    Nothing,
+    /// It has one beside others.
+    Seat,
+    /// It has the first one.
+    Registration,
+}
+
+/// What is left when a callee's seat was taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Others.
+    Some,
+    /// Nothing: the registration ended.
+    Nobody,
 }
 
 /// Why nobody can be invoked.
@@ -96,8 +104,16 @@ impl Registrations {
         Registrations { chance: seed, ..Registrations::default() }
     }
 
+    /// How many there are, the router's own not counted.
     pub(super) fn len(&self) -> usize {
-        self.by_id.len()
+        self.by_id.values().filter(|registration| !registration.is_the_house_s()).count()
+    }
+
+    /// Those that are not the router's own, in no order; `count_max` of them, and one more if there are more.
+    pub(super) fn list(&self, count_max: usize) -> Vec<(RegistrationId, Pattern)> {
+        let others = self.by_id.iter().filter(|(_, registration)| !registration.is_the_house_s());
+        let all = others.map(|(id, registration)| (*id, registration.pattern.clone()));
+        all.take(count_max.saturating_add(1)).collect()
     }
 
     #[cfg(test)]
@@ -109,8 +125,26 @@ impl Registrations {
         self.index.get(pattern).copied()
     }
 
+    /// The registration that a call goes to. One of a reserved name goes only to who registered within that part
+    /// of the address space.
     pub(super) fn best_match(&self, procedure: &str) -> Option<RegistrationId> {
-        self.index.best_match(procedure).copied()
+        if !is_reserved(procedure) {
+            return self.index.best_match(procedure).copied();
+        }
+        let mut best: Option<(MatchKind, RegistrationId)> = None;
+        self.index.for_each_match(procedure, |id| {
+            let Some(registration) = self.by_id.get(id) else { return };
+            let kind = registration.pattern.kind();
+            // They come with the best first, but for prefixes, of which the last is the longest.
+            let is_better = match best {
+                None => true,
+                Some((known, _)) => known == MatchKind::Prefix && kind == MatchKind::Prefix,
+            };
+            if is_better && reaches(&registration.pattern, procedure) {
+                best = Some((kind, *id));
+            }
+        });
+        best.map(|(_, id)| id)
     }
 
     pub(super) fn get(&self, id: RegistrationId) -> Option<&Registration> {
@@ -123,7 +157,8 @@ impl Registrations {
         pattern: &Pattern,
         session: SessionId,
         offer: Offer,
-    ) -> Result<RegistrationId, Refusal> {
+        created_ms: u64,
+    ) -> Result<(RegistrationId, Added), Refusal> {
         let seat = Seat { number: self.last_seat + 1, session, offer, under_way: 0 };
         let Some(id) = self.of(pattern) else {
             let id = RegistrationId(self.last + 1);
@@ -131,9 +166,9 @@ impl Registrations {
             self.last += 1;
             self.last_seat += 1;
             let policy = offer.policy;
-            let registration = Registration { pattern: pattern.clone(), policy, seats: vec![seat], next: 0 };
-            self.by_id.insert(id, registration);
-            return Ok(id);
+            let (pattern, seats) = (pattern.clone(), vec![seat]);
+            self.by_id.insert(id, Registration { pattern, policy, created_ms, seats, next: 0 });
+            return Ok((id, Added::Registration));
         };
         let registration = self.by_id.get_mut(&id).expect("what the index has is registered");
         if registration.policy == Policy::Single {
@@ -143,30 +178,29 @@ impl Registrations {
             return Err(Refusal::OtherPolicy(pattern.to_string()));
         }
         if registration.seats.iter().any(|seat| seat.session == session) {
-            return Ok(id);
+            return Ok((id, Added::Nothing));
         }
         if registration.seats.len() >= CALLEES_MAX {
             return Err(Refusal::TooMany("callees of a procedure", CALLEES_MAX));
         }
         registration.seats.push(seat);
         self.last_seat += 1;
-        Ok(id)
+        Ok((id, Added::Seat))
     }
 
-    /// Takes a callee's seat away; with the last one the registration ends. False if it had none.
-    pub(super) fn remove(&mut self, id: RegistrationId, session: SessionId) -> bool {
-        let Some(registration) = self.by_id.get_mut(&id) else { return false };
-        let Some(place) = registration.seats.iter().position(|seat| seat.session == session) else {
-            return false;
-        };
+    /// Takes a callee's seat away; with the last one the registration ends. `None` if it had none.
+    pub(super) fn remove(&mut self, id: RegistrationId, session: SessionId) -> Option<Left> {
+        let registration = self.by_id.get_mut(&id)?;
+        let place = registration.seats.iter().position(|seat| seat.session == session)?;
         registration.seats.remove(place);
         if place < registration.next {
             registration.next -= 1;
         }
         if registration.seats.is_empty() {
             self.end(id);
+            return Some(Left::Nobody);
         }
-        true
+        Some(Left::Some)
     }
 
     /// Ends a registration, and gives those who had it.
@@ -234,6 +268,16 @@ impl Registrations {
 impl Registration {
     pub(super) fn is_pattern(&self) -> bool {
         self.pattern.name().is_none()
+    }
+
+    /// Nobody else registers in the reserved part of the address space.
+    pub(super) fn is_the_house_s(&self) -> bool {
+        is_reserved(self.pattern.as_str())
+    }
+
+    pub(super) fn facts(&self, id: RegistrationId) -> RegistrationFacts {
+        let Registration { pattern, policy, created_ms, .. } = self;
+        RegistrationFacts { id, pattern: pattern.clone(), policy: *policy, created_ms: *created_ms }
     }
 
     pub(super) fn is_shared(&self) -> bool {

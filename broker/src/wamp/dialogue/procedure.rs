@@ -5,11 +5,11 @@ use bytes::Bytes;
 use tandem_protocols::payload::{Arguments, Content};
 use tandem_protocols::wamp::dict::{Dict, Value};
 use tandem_protocols::wamp::id::Id;
-use tandem_protocols::wamp::list::{Element, encode_list, split_list};
 use tandem_protocols::wamp::message::{CallResult, nothing};
 
 use crate::core::access::{HOUSE_PREFIX, Refusal, WAMP_PREFIX};
 use crate::core::realm::Outgoing;
+use crate::wamp::arguments::split;
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::fault::Fault;
 use crate::wamp::voice::Voice;
@@ -65,24 +65,4 @@ pub(in crate::wamp) fn arguments(outgoing: &Outgoing) -> Result<&Arguments, Faul
 /// The first two arguments: none of these procedures has more of its own.
 pub(in crate::wamp) fn first_arguments(outgoing: &Outgoing) -> Result<Vec<Value>, Fault> {
     Ok(split(arguments(outgoing)?, 2)?.0)
-}
-
-/// The first arguments, and a list of the others.
-pub(in crate::wamp) fn split(arguments: &Arguments, count: usize) -> Result<(Vec<Value>, Bytes), Fault> {
-    let split = split_list(arguments.format, &arguments.args, count);
-    split.map_err(|violation| Fault::argument(&violation.message))
-}
-
-/// The keyword arguments of a call.
-pub(in crate::wamp) fn keywords(arguments: &Arguments) -> Result<Dict, Fault> {
-    if arguments.kwargs.is_empty() {
-        return Ok(Dict::new());
-    }
-    let alone = encode_list(arguments.format, &[Element::Encoded(&arguments.kwargs)]);
-    let first = split_list(arguments.format, &alone, 1);
-    let (first, _) = first.map_err(|violation| Fault::argument(&violation.message))?;
-    match first.into_iter().next() {
-        Some(Value::Dict(keywords)) => Ok(keywords),
-        _ => Err(Fault::argument("the keyword arguments are a dictionary")),
-    }
 }

@@ -129,6 +129,7 @@ impl Dialogue {
     pub(in crate::wamp) fn bring_subscription_revocation(
         &mut self,
         subscription: SubscriptionId,
+        reason: Option<&str>,
         voice: &mut Voice,
     ) {
         // The peer may have ended it at the same time, and was told so.
@@ -136,7 +137,8 @@ impl Dialogue {
             return;
         }
         self.subscriptions.remove(subscription);
-        let details = Dict::new().with("subscription", subscription.0).with("reason", REVOKED);
+        let details =
+            Dict::new().with("subscription", subscription.0).with("reason", reason.unwrap_or(REVOKED));
         voice.say(Unsubscribed { request: None, details: Some(details) });
     }
 

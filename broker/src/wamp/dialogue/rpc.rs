@@ -75,13 +75,15 @@ impl Dialogue {
     pub(in crate::wamp) fn bring_registration_revocation(
         &mut self,
         registration: RegistrationId,
+        reason: Option<&str>,
         voice: &mut Voice,
     ) {
         self.member.forget_registration(registration);
         let Ok(place) = self.registrations.binary_search(&registration) else { return };
         self.registrations.remove(place);
         if self.abilities.hears_of_revocations {
-            let details = Dict::new().with("registration", registration.0).with("reason", REREGISTERED);
+            let reason = reason.unwrap_or(REREGISTERED);
+            let details = Dict::new().with("registration", registration.0).with("reason", reason);
             voice.say(Unregistered { request: None, details: Some(details) });
         }
     }

@@ -11,7 +11,6 @@
 
 use tandem_protocols::wamp::codec;
 use tandem_protocols::wamp::dict::{Dict, Value};
-use tandem_protocols::wamp::error::Violation;
 use tandem_protocols::wamp::id::Id;
 use tandem_protocols::wamp::list::prepend_list;
 use tandem_protocols::wamp::message::{Message, MessageType};
@@ -20,8 +19,9 @@ use tandem_protocols::wamp::options::PublishOptions;
 use crate::core::name::Name;
 use crate::core::realm::Outgoing;
 use crate::core::testament::Scope;
+use crate::wamp::arguments::{argument, keywords};
 use crate::wamp::dialogue::Dialogue;
-use crate::wamp::dialogue::procedure::{arguments, keywords, say_nothing};
+use crate::wamp::dialogue::procedure::{arguments, say_nothing};
 use crate::wamp::dialogue::pubsub::terms;
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
@@ -73,9 +73,4 @@ fn scope(keywords: &Dict) -> Result<Scope, Fault> {
         Some("detached") => Ok(Scope::Detached),
         Some(_) => Err(Fault::argument("scope is detached or destroyed")),
     }
-}
-
-/// Inside of a call's arguments, what breaks a rule of the language is an argument that does not suit.
-fn argument(violation: Violation) -> Fault {
-    Fault::argument(&violation.message)
 }

@@ -1,0 +1,182 @@
+//! Who is in a realm. The house's own sessions are not guests: they are not counted, listed or ended by others, and
+//! leave when the realm says farewell.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::core::access::{Peer, Principal, Refusal, SessionId};
+use crate::core::mailbox::{Mailbox, Pushed};
+use crate::core::notice::{Guest, Notice, Origin};
+use crate::core::parcel::{Farewell, Parcel};
+use crate::core::watch::Watch;
+use crate::metrics;
+
+/// The sessions of a realm.
+#[derive(Debug)]
+pub struct Guests {
+    sessions_max: usize,
+    state: Mutex<State>,
+    watch: Arc<Watch>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Boxed: the table is up to half empty.
+    guests: HashMap<SessionId, Box<Seat>>,
+    house: HashMap<SessionId, Mailbox>,
+    /// All that were ever spoken here: there are as many as the languages have.
+    dialects: Vec<&'static str>,
+}
+
+/// Every idle session has one.
+#[derive(Debug)]
+struct Seat {
+    mailbox: Mailbox,
+    principal: Arc<Principal>,
+    peer: Peer,
+    /// Its place in the list.
+    dialect: u16,
+}
+
+const _: () =
+    assert!(size_of::<Seat>() <= 56, "with what the allocator adds, this is 64 bytes for each session");
+
+impl State {
+    fn dialect(&mut self, dialect: &'static str) -> u16 {
+        let known = self.dialects.iter().position(|known| *known == dialect);
+        let place = known.unwrap_or_else(|| {
+            self.dialects.push(dialect);
+            self.dialects.len() - 1
+        });
+        u16::try_from(place).expect("the languages have fewer dialects")
+    }
+
+    fn guest(&self, session: SessionId, seat: &Seat) -> Guest {
+        let dialect = self.dialects[usize::from(seat.dialect)];
+        let origin = Origin { peer: seat.peer.clone(), dialect };
+        Guest { session, principal: seat.principal.clone(), origin }
+    }
+
+    fn meant(
+        &self,
+        is_meant: impl Fn(SessionId, &Principal) -> bool,
+    ) -> impl Iterator<Item = (SessionId, &Seat)> {
+        let all = self.guests.iter().map(|(session, seat)| (*session, &**seat));
+        all.filter(move |(session, seat)| is_meant(*session, &seat.principal))
+    }
+}
+
+impl Guests {
+    /// Nobody yet, and no more than that many.
+    pub fn new(sessions_max: usize, watch: Arc<Watch>) -> Guests {
+        Guests { sessions_max, state: Mutex::default(), watch }
+    }
+
+    /// Lets a session in, under the first of these numbers that none has. There are as many as it takes.
+    pub fn admit(
+        &self,
+        numbers: impl Iterator<Item = SessionId>,
+        principal: &Arc<Principal>,
+        origin: Origin,
+        mailbox: &Mailbox,
+    ) -> Result<SessionId, Refusal> {
+        let mut state = self.state.lock();
+        let is_free = |id: &SessionId| !state.guests.contains_key(id) && !state.house.contains_key(id);
+        let mut numbers = numbers.filter(is_free);
+        let session = numbers.next().expect("there are more numbers than sessions");
+        drop(numbers);
+        if principal.is_house() {
+            state.house.insert(session, mailbox.clone());
+            return Ok(session);
+        }
+        if state.guests.len() >= self.sessions_max {
+            return Err(Refusal::TooMany("sessions", self.sessions_max));
+        }
+        let dialect = state.dialect(origin.dialect);
+        let (mailbox, principal) = (mailbox.clone(), principal.clone());
+        let seat = Box::new(Seat { mailbox, principal, peer: origin.peer, dialect });
+        self.watch.tell(|| Notice::Joined(state.guest(session, &seat)));
+        state.guests.insert(session, seat);
+        metrics::SESSIONS.add(1);
+        Ok(session)
+    }
+
+    /// A session left.
+    pub fn leave(&self, session: SessionId) {
+        let mut state = self.state.lock();
+        if let Some(seat) = state.guests.remove(&session) {
+            metrics::SESSIONS.add(-1);
+            self.watch.tell(|| Notice::Left(state.guest(session, &seat)));
+        } else {
+            state.house.remove(&session);
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.state.lock().guests.len()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One of them.
+    pub fn get(&self, session: SessionId) -> Option<Guest> {
+        let state = self.state.lock();
+        state.guests.get(&session).map(|seat| state.guest(session, seat))
+    }
+
+    /// Where parcels for one of them go.
+    pub fn mailbox(&self, session: SessionId) -> Option<Mailbox> {
+        self.state.lock().guests.get(&session).map(|seat| seat.mailbox.clone())
+    }
+
+    /// How many are such guests.
+    pub fn count(&self, is_meant: impl Fn(SessionId, &Principal) -> bool) -> usize {
+        self.state.lock().meant(is_meant).count()
+    }
+
+    /// The numbers of such guests, in no order; those of `count_max` of them, and one more if there are more.
+    pub fn list(&self, count_max: usize, is_meant: impl Fn(SessionId, &Principal) -> bool) -> Vec<SessionId> {
+        let state = self.state.lock();
+        let meant = state.meant(is_meant).map(|(session, _)| session);
+        meant.take(count_max.saturating_add(1)).collect()
+    }
+
+    /// Ends the sessions of such guests at once: what they have not read is gone. Gives the numbers of those that
+    /// were not ending already.
+    pub fn end(
+        &self,
+        farewell: &Farewell,
+        is_meant: impl Fn(SessionId, &Principal) -> bool,
+    ) -> Vec<SessionId> {
+        let meant: Vec<(SessionId, Mailbox)> = {
+            let state = self.state.lock();
+            state.meant(is_meant).map(|(session, seat)| (session, seat.mailbox.clone())).collect()
+        };
+        let ended = meant.into_iter().filter(|(_, mailbox)| mailbox.end(farewell.clone()) == Pushed::Queued);
+        ended.map(|(session, _)| session).collect()
+    }
+
+    /// The same for one session. False if it is not here, or ending already.
+    pub fn end_one(&self, session: SessionId, farewell: Farewell) -> bool {
+        let mailbox = self.mailbox(session);
+        mailbox.is_some_and(|mailbox| mailbox.end(farewell) == Pushed::Queued)
+    }
+
+    /// Asks everybody to leave, the house's own sessions too.
+    pub fn say_farewell(&self, farewell: &Farewell) {
+        let mailboxes: Vec<Mailbox> = {
+            let state = self.state.lock();
+            let guests = state.guests.values().map(|seat| &seat.mailbox);
+            guests.chain(state.house.values()).cloned().collect()
+        };
+        for mailbox in mailboxes {
+            mailbox.push(Parcel::Farewell(farewell.clone()));
+        }
+    }
+}
