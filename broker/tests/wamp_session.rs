@@ -16,11 +16,13 @@ use tandem_broker::core::name::Name;
 use tandem_broker::core::parcel::{Farewell, Parcel};
 use tandem_broker::core::protocol::{Output, Protocol, Reason};
 use tandem_broker::core::realm::{Outgoing, RealmLimits};
-use tandem_protocols::payload::{Body, Content, Encoding, Format, Payload, Shape};
+use tandem_protocols::payload::{Body, Content, Encoding, Format, Limits, Payload, Shape, transcode};
 use tandem_protocols::wamp::codec::{decode, subprotocol};
 
 use wamp_harness::*;
 
+#[path = "wamp_session/batched.rs"]
+mod batched;
 #[path = "wamp_session/login.rs"]
 mod login;
 #[path = "wamp_session/rpc.rs"]
@@ -194,7 +196,8 @@ fn serializers_of_rawsocket_have_their_tokens() {
     let tokens: Vec<_> = (0..5).map(|serializer| protocol.rawsocket(serializer)).collect();
     let [json, msgpack, cbor] = FORMATS.map(subprotocol).map(Some);
     assert_eq!(tokens, [None, json, msgpack, cbor, None]);
-    assert_eq!(protocol.tokens(), FORMATS.map(subprotocol));
+    let batched = FORMATS.map(tandem_protocols::wamp::batched::subprotocol);
+    assert_eq!(protocol.tokens(), [FORMATS.map(subprotocol), batched].concat());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""autobahn-python on asyncio: WAMP over WebSocket and RawSocket, in JSON, MessagePack and CBOR."""
+"""autobahn-python on asyncio: WAMP over WebSocket and RawSocket, in JSON, MessagePack and CBOR, also in batches."""
 
 import asyncio
 
@@ -107,7 +107,8 @@ async def connect(params, emit):
             pass
 
     wamp = Wamp(ComponentConfig(realm=params["realm"]))
-    serializer = SERIALIZERS[params["serializer"]]()
+    format, _, batched = params["serializer"].partition(".")
+    serializer = SERIALIZERS[format](batched=bool(batched))
     if params["transport"] == "rawsocket":
         factory = WampRawSocketClientFactory(lambda: wamp, serializer=serializer)
     else:

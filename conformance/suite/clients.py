@@ -83,6 +83,8 @@ def everybody(target):
         yield Client("autobahn-js", "wamp", "autobahn.mjs", "WebSocket", serializer, websocket | chosen)
         yield Client("wampy", "wamp", "wampy.mjs", "WebSocket", serializer, websocket | chosen, WAMPY_LACKS)
         yield Client("autobahn-python", "wamp", "autobahn_py.py", "WebSocket", serializer, websocket | chosen)
+        yield Client("autobahn-python", "wamp", "autobahn_py.py", "WebSocket", f"{serializer}.batched",
+                     websocket | {"serializer": f"{serializer}.batched"})
         yield Client("autobahn-python", "wamp", "autobahn_py.py", "RawSocket", serializer, rawsocket | chosen)
     yield Client("autobahn-js", "wamp", "autobahn.mjs", "RawSocket", "json", rawsocket | {"serializer": "json"})
 

@@ -54,6 +54,12 @@ pub trait Session: Send {
     /// The peer sent this.
     fn receive(&mut self, kind: Kind, bytes: Bytes, now: Instant);
 
+    /// Takes the next of several messages that were received as one; false when all were taken. They are not
+    /// taken at once, so that the pump may stop where the peer is to read first.
+    fn proceed(&mut self, _now: Instant) -> bool {
+        false
+    }
+
     /// The house has this for the peer.
     fn deliver(&mut self, parcel: Parcel, now: Instant);
 

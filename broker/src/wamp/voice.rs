@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use tandem_protocols::payload::{Format, Unconvertible};
+use tandem_protocols::wamp::batched::{self, Batch};
 use tandem_protocols::wamp::codec;
 use tandem_protocols::wamp::dict::Dict;
+use tandem_protocols::wamp::error::Violation;
 use tandem_protocols::wamp::id::Id;
 use tandem_protocols::wamp::message::{self, Message, MessageType};
 
@@ -16,44 +18,84 @@ use crate::core::protocol::Output;
 use crate::metrics;
 use crate::wamp::luggage;
 
+/// A batch of one is longer than its message by no more than this.
+const BATCH_BYTES: usize = 4;
+
 /// The way to the peer.
 #[derive(Debug)]
 pub(super) struct Voice {
     pub(super) format: Format,
-    /// The wire has no kinds: RawSocket.
-    raw: bool,
+    wrapping: Wrapping,
     /// The next thing to do. Most of the time there is at most one, and then it costs no allocation.
     next: Option<Output>,
     /// What comes after it. Empty, it holds no memory.
     more: VecDeque<Output>,
 }
 
+/// What is around the messages of the language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrapping {
+    /// Each is a message of the wire's.
+    None,
+    /// The wire has no kinds: RawSocket.
+    Raw,
+    /// Each message of the wire's is a batch: of one that we say, as the pump writes what is ready together
+    /// in any case. The separator is the peer's, once it is known.
+    Batched(Option<u8>),
+}
+
 impl Voice {
     pub(super) fn new(format: Format) -> Voice {
-        Voice { format, raw: false, next: None, more: VecDeque::new() }
+        Voice { format, wrapping: Wrapping::None, next: None, more: VecDeque::new() }
+    }
+
+    /// For a subprotocol of batches.
+    pub(super) fn batched(format: Format) -> Voice {
+        Voice { wrapping: Wrapping::Batched(None), ..Voice::new(format) }
     }
 
     /// Whether a message may come as this kind. What came over a wire without kinds is answered so.
     pub(super) fn accepts(&mut self, kind: Kind) -> bool {
-        self.raw = kind == Kind::Raw;
-        self.raw || kind == self.kind()
+        match self.wrapping {
+            Wrapping::Batched(_) => {}
+            Wrapping::None | Wrapping::Raw if kind == Kind::Raw => self.wrapping = Wrapping::Raw,
+            Wrapping::None | Wrapping::Raw => self.wrapping = Wrapping::None,
+        }
+        kind == self.kind()
     }
 
-    pub(super) fn kind(&self) -> Kind {
-        match self.raw {
-            true => Kind::Raw,
-            false if codec::is_text(self.format) => Kind::Text,
-            false => Kind::Binary,
+    /// The messages in what came, where it may be several. The peer is sent the separator that it sends.
+    pub(super) fn batch(&mut self, bytes: &Bytes) -> Option<Result<Batch, Violation>> {
+        let Wrapping::Batched(separator) = &mut self.wrapping else { return None };
+        let batch = Batch::new(self.format, bytes.clone());
+        if let Ok(batch) = &batch
+            && self.format == Format::Json
+            && separator.is_none()
+        {
+            *separator = batch.separator();
+        }
+        Some(batch)
+    }
+
+    fn kind(&self) -> Kind {
+        match self.wrapping {
+            Wrapping::Raw => Kind::Raw,
+            Wrapping::None | Wrapping::Batched(_) if codec::is_text(self.format) => Kind::Text,
+            Wrapping::None | Wrapping::Batched(_) => Kind::Binary,
         }
     }
 
     /// Tells apart encodings that peers cannot share.
     pub(super) fn dialect(&self) -> &'static str {
-        match (self.raw, self.format) {
-            (false, format) => codec::subprotocol(format),
-            (true, Format::Json) => "wamp.2.json over RawSocket",
-            (true, Format::MsgPack) => "wamp.2.msgpack over RawSocket",
-            (true, Format::Cbor) => "wamp.2.cbor over RawSocket",
+        match (self.wrapping, self.format) {
+            (Wrapping::None, format) => codec::subprotocol(format),
+            (Wrapping::Raw, Format::Json) => "wamp.2.json over RawSocket",
+            (Wrapping::Raw, Format::MsgPack) => "wamp.2.msgpack over RawSocket",
+            (Wrapping::Raw, Format::Cbor) => "wamp.2.cbor over RawSocket",
+            (Wrapping::Batched(Some(batched::OCTAL_SEPARATOR)), Format::Json) => {
+                "wamp.2.json.batched by the octal separator"
+            }
+            (Wrapping::Batched(_), format) => batched::subprotocol(format),
         }
     }
 
@@ -75,7 +117,13 @@ impl Voice {
 
     /// The bytes as a message of the wire's kind.
     pub(super) fn wrap(&self, bytes: Bytes) -> Bytestring {
-        Bytestring::new(self.kind(), bytes)
+        let Wrapping::Batched(separator) = self.wrapping else {
+            return Bytestring::new(self.kind(), bytes);
+        };
+        let mut batch = Vec::with_capacity(bytes.len() + BATCH_BYTES);
+        batched::append(self.format, separator.unwrap_or(batched::SEPARATOR), &bytes, &mut batch)
+            .expect("an encoded message is below 4 GiB");
+        Bytestring::new(self.kind(), batch.into())
     }
 
     /// Says something that is already encoded.

@@ -124,9 +124,14 @@ impl House {
 
     /// A client that has said nothing yet.
     pub fn connect(&self, format: Format) -> Client {
+        self.connect_under(subprotocol(format), format)
+    }
+
+    /// The same, under this subprotocol.
+    pub fn connect_under(&self, subprotocol: &'static str, format: Format) -> Client {
         let (mailbox, inbox) = mailbox(self.bounds);
         let now = Instant::now();
-        let session = self.protocol.open(subprotocol(format), &Peer::Local, mailbox.clone(), now);
+        let session = self.protocol.open(subprotocol, &Peer::Local, mailbox.clone(), now);
         let kind = if format == Format::Json { Kind::Text } else { Kind::Binary };
         let users = self.users.clone();
         Client {
@@ -203,6 +208,9 @@ impl Client {
     pub fn say_bytes(&mut self, bytes: impl Into<Bytes>) {
         self.session.receive(self.kind, bytes.into(), self.now);
         self.drain();
+        while self.session.proceed(self.now) {
+            self.drain();
+        }
     }
 
     /// Does what the session wants done, as a pump would.
