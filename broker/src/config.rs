@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +30,12 @@ use crate::front::websocket::WebSocketLimits;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Addresses to listen at. By default port 8080 of this machine only.
+    /// Addresses to listen at. By default, where there are no Unix sockets, port 8080 of this machine only.
     pub listen: Vec<SocketAddr>,
+    /// Unix sockets to listen at: paths of files that are made, and taken away at the end.
+    pub listen_unix: Vec<PathBuf>,
+    /// The mode of those files, in octal digits. By default `0660`: for the broker's user and group.
+    pub unix_mode: Option<String>,
     /// What to log: `info`, or a filter such as `tandem_broker=debug`.
     pub log: Option<String>,
     /// Realms. The first is where STOMP clients go that name none of them. By default `realm1`.
@@ -295,6 +299,7 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         self.origins()?;
         self.history()?;
+        self.unix_mode()?;
         let open: Vec<_> =
             self.addresses().into_iter().filter(|a| !a.ip().to_canonical().is_loopback()).collect();
         if !open.is_empty() && self.authentication.anonymous.is_none() {
@@ -316,10 +321,19 @@ impl Config {
 
     /// Where to listen.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        if !self.listen.is_empty() {
+        if !self.listen.is_empty() || !self.listen_unix.is_empty() {
             return self.listen.clone();
         }
         vec![SocketAddr::from(([127, 0, 0, 1], PORT))]
+    }
+
+    /// The mode of Unix sockets.
+    pub fn unix_mode(&self) -> Result<u32, ConfigError> {
+        let Some(text) = &self.unix_mode else { return Ok(0o660) };
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+        mode.filter(|_| !text.starts_with('+')).ok_or_else(|| {
+            ConfigError::Refused(format!("unix_mode: {text:?} is not three octal digits, such as \"0660\""))
+        })
     }
 
     /// The realms, the default first.
@@ -507,6 +521,21 @@ mod tests {
         Config::parse("listen = [\"[::1]:1\", \"127.0.0.9:2\"]").unwrap().check().unwrap();
         let nobody = Config::parse("[authentication]\nanonymous = \"never\"\n").unwrap();
         assert!(nobody.check().is_err());
+    }
+
+    #[test]
+    fn with_unix_sockets_alone_there_is_no_port_and_their_mode_is_octal() {
+        let config = Config::parse("listen_unix = [\"/run/tandem\"]\n").unwrap();
+        config.check().unwrap();
+        assert!(config.addresses().is_empty());
+        assert_eq!(config.unix_mode().unwrap(), 0o660);
+        for (text, mode) in
+            [("0600", Some(0o600)), ("777", Some(0o777)), ("1777", None), ("rw-", None), ("+6", None)]
+        {
+            let config = Config::parse(&format!("unix_mode = {text:?}\n")).unwrap();
+            assert_eq!(config.unix_mode().ok(), mode, "{text}");
+            assert_eq!(config.check().is_ok(), mode.is_some());
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,6 +16,7 @@ use crate::core::protocol::Protocol;
 use crate::core::realm::{Entropy, Realm};
 use crate::front::door::Door;
 use crate::front::listener::bind;
+use crate::front::unix::UnixSocket;
 use crate::stomp;
 use crate::users::Users;
 use crate::wamp::{Wamp, WampCredentials, WampSettings, WampUser};
@@ -33,11 +35,20 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// A Unix socket is not to be had.
+    #[error("cannot listen at unix:{path}: {error}", path = path.display())]
+    BindUnix {
+        /// Where it was to be.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
 }
 
 /// A broker that runs.
 pub struct Server {
     addresses: Vec<SocketAddr>,
+    unix: Vec<PathBuf>,
     realms: Vec<Arc<Realm>>,
     door: Arc<Door>,
     drain_time: std::time::Duration,
@@ -76,18 +87,28 @@ impl Server {
             settings.default_token = protocols[1].tokens().first().copied();
         }
         let door = Door::new(settings, protocols, users);
+        let sockets = unix_sockets(config)?;
         let mut addresses = Vec::new();
         for address in config.addresses() {
             let listener = bind(address).map_err(|error| StartError::Bind { address, error })?;
             addresses.push(listener.local_addr().map_err(|error| StartError::Bind { address, error })?);
             door.tasks.spawn(door.clone().listen(listener));
         }
-        Ok(Server { addresses, realms, door, drain_time: config.drain_time() })
+        let unix = sockets.iter().map(|socket| socket.path().to_owned()).collect();
+        for socket in sockets {
+            door.tasks.spawn(door.clone().listen_unix(socket));
+        }
+        Ok(Server { addresses, unix, realms, door, drain_time: config.drain_time() })
     }
 
     /// Where it listens.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The Unix sockets at which it listens.
+    pub fn unix_sockets(&self) -> &[PathBuf] {
+        &self.unix
     }
 
     /// Its realms, the default first.
@@ -105,6 +126,14 @@ impl Server {
         self.door.tasks.close();
         tokio::time::timeout(self.drain_time, self.door.tasks.wait()).await.is_ok()
     }
+}
+
+fn unix_sockets(config: &Config) -> Result<Vec<UnixSocket>, StartError> {
+    let mode = config.unix_mode()?;
+    let bind = |path: &PathBuf| {
+        UnixSocket::bind(path, mode).map_err(|error| StartError::BindUnix { path: path.clone(), error })
+    };
+    config.listen_unix.iter().map(bind).collect()
 }
 
 /// Checks a configuration as [`Server::start`] does, and starts nothing.

@@ -109,11 +109,14 @@ async def connect(params, emit):
     wamp = Wamp(ComponentConfig(realm=params["realm"]))
     format, _, batched = params["serializer"].partition(".")
     serializer = SERIALIZERS[format](batched=bool(batched))
-    if params["transport"] == "rawsocket":
+    if params["transport"] in ("rawsocket", "unix"):
         factory = WampRawSocketClientFactory(lambda: wamp, serializer=serializer)
     else:
         factory = WampWebSocketClientFactory(lambda: wamp, url=params["url"], serializers=[serializer])
-    await loop.create_connection(factory, params["host"], params["port"])
+    if params["transport"] == "unix":
+        await loop.create_unix_connection(factory, params["path"])
+    else:
+        await loop.create_connection(factory, params["host"], params["port"])
     return Session(wamp, await joined, emit)
 
 

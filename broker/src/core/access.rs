@@ -22,11 +22,31 @@ pub const REPLY_PREFIX: &str = "tandem.reply.";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
 
+/// A peer at a Unix socket, as far as the kernel knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnixPeer {
+    /// Where the socket is.
+    pub path: Arc<str>,
+    /// The number of its user.
+    pub user: u32,
+    /// The number of its process, where the system says so.
+    pub process: Option<i32>,
+}
+
+impl fmt::Display for UnixPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unix:{}, user {}", self.path, self.user)?;
+        self.process.map_or(Ok(()), |process| write!(f, ", process {process}"))
+    }
+}
+
 /// Where a peer connects from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// Over TCP.
     Socket(SocketAddr),
+    /// Over a Unix socket.
+    Unix(Arc<UnixPeer>),
     /// From this process, or over a wire that has no addresses.
     Local,
 }
@@ -36,7 +56,7 @@ impl Peer {
     pub fn is_loopback(&self) -> bool {
         match self {
             Peer::Socket(address) => address.ip().to_canonical().is_loopback(),
-            Peer::Local => true,
+            Peer::Unix(_) | Peer::Local => true,
         }
     }
 }
@@ -45,6 +65,7 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Peer::Socket(address) => address.fmt(f),
+            Peer::Unix(peer) => peer.fmt(f),
             Peer::Local => f.write_str("local"),
         }
     }

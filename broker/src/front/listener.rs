@@ -3,8 +3,9 @@
 //! One port takes everything. A first octet of 7F is RawSocket; what a language recognises as its own is a
 //! plain stream of it; anything else is HTTP, which has answers for what it does not understand.
 
+use std::fmt::Display;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,18 +18,18 @@ use crate::core::access::Peer;
 use crate::core::protocol::Recognition;
 use crate::front::connection::now;
 use crate::front::door::Door;
-use crate::front::gate::Permit;
+use crate::front::gate::{Permit, Place};
 use crate::front::http;
 use crate::front::rawsocket;
 use crate::front::transport::Transport;
-use crate::front::wire::Opened;
+use crate::front::wire::{Opened, Stream};
 use crate::metrics;
 
 /// The longest beginning that is looked at to tell what a peer speaks.
 const FIRST_BYTES_MAX: usize = 64;
 
 /// Pending connections that the kernel keeps.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// What the kernel takes of output beyond what the peer has room for. What is queued here and not there can
 /// still be put in order, and a peer that does not read costs the kernel no more than this.
@@ -61,44 +62,46 @@ impl Door {
                 () = self.shutdown.cancelled() => return,
                 accepted = self.accept(&listener) => accepted,
             };
-            let Some((stream, address, permit)) = accepted else { continue };
+            let Some((stream, peer, permit)) = accepted else { continue };
             let door = self.clone();
-            self.tasks.spawn(async move { door.greet(stream, address, permit).await });
+            self.tasks.spawn(async move { door.greet(stream, peer, permit).await });
         }
     }
 
-    async fn accept(self: &Arc<Door>, listener: &TcpListener) -> Option<(TcpStream, SocketAddr, Permit)> {
+    async fn accept(self: &Arc<Door>, listener: &TcpListener) -> Option<(Stream, Peer, Permit)> {
         let place = self.gate.place().await;
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Most likely out of files; the backlog keeps those who come meanwhile.
-                tracing::warn!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                return None;
-            }
-        };
-        metrics::CONNECTIONS_ACCEPTED.add(1);
-        if self.tasks.len() >= self.settings.connections_max {
-            metrics::CONNECTIONS_REFUSED.add(1);
-            tracing::warn!(peer = %address, max = self.settings.connections_max, "too many connections");
-            return None;
-        }
-        let Some(permit) = self.gate.enter(place, address.ip()) else {
-            metrics::CONNECTIONS_REFUSED.add(1);
-            tracing::warn!(peer = %address, "too many connections from this address wait to be let in");
-            return None;
-        };
+        let (stream, address) = accepted(listener.accept().await).await?;
+        let permit = self.admit(place, address.ip(), &address)?;
         if let Err(error) = set_options(&stream) {
             tracing::debug!(peer = %address, %error, "cannot set the options of a socket");
         }
-        Some((stream, address, permit))
+        Some((Stream::Tcp(stream), Peer::Socket(address), permit))
+    }
+
+    /// Gives somebody from there a place at the door, unless there are too many.
+    pub(super) fn admit(
+        self: &Arc<Door>,
+        place: Place,
+        address: IpAddr,
+        peer: &dyn Display,
+    ) -> Option<Permit> {
+        metrics::CONNECTIONS_ACCEPTED.add(1);
+        if self.tasks.len() >= self.settings.connections_max {
+            metrics::CONNECTIONS_REFUSED.add(1);
+            tracing::warn!(%peer, max = self.settings.connections_max, "too many connections");
+            return None;
+        }
+        let permit = self.gate.enter(place, address);
+        if permit.is_none() {
+            metrics::CONNECTIONS_REFUSED.add(1);
+            tracing::warn!(%peer, "too many connections from this address wait to be let in");
+        }
+        permit
     }
 
     /// Finds out what a peer speaks, and hands it on.
-    async fn greet(self: Arc<Door>, mut stream: TcpStream, address: SocketAddr, permit: Permit) {
+    pub(super) async fn greet(self: Arc<Door>, mut stream: Stream, peer: Peer, permit: Permit) {
         let opened = now();
-        let peer = Peer::Socket(address);
         let time_max = self.settings.pump.establish_time_max;
         let first = tokio::select! {
             () = self.shutdown.cancelled() => return,
@@ -118,7 +121,7 @@ impl Door {
         }
     }
 
-    async fn first_bytes(&self, stream: &mut TcpStream) -> io::Result<(Bytes, Spoken)> {
+    async fn first_bytes(&self, stream: &mut Stream) -> io::Result<(Bytes, Spoken)> {
         let mut first = BytesMut::with_capacity(FIRST_BYTES_MAX);
         loop {
             if stream.read_buf(&mut first).await? == 0 {
@@ -160,6 +163,19 @@ impl Door {
                 tracing::info!(%peer, reason = %error, "RawSocket handshake refused");
             }
             Err(_) => tracing::info!(%peer, "did not finish its RawSocket handshake in time"),
+        }
+    }
+}
+
+/// Who was accepted; if nobody was, after a while.
+pub(super) async fn accepted<T>(result: io::Result<T>) -> Option<T> {
+    match result {
+        Ok(accepted) => Some(accepted),
+        Err(error) => {
+            // Most likely out of files; the backlog keeps those who come meanwhile.
+            tracing::warn!(%error, "cannot accept");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
         }
     }
 }

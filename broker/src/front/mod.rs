@@ -12,5 +12,6 @@ pub mod http;
 pub mod listener;
 pub mod rawsocket;
 pub mod transport;
+pub mod unix;
 pub mod websocket;
 pub mod wire;
