@@ -25,6 +25,8 @@ use wamp_harness::*;
 mod batched;
 #[path = "wamp_session/login.rs"]
 mod login;
+#[path = "wamp_session/oversize.rs"]
+mod oversize;
 #[path = "wamp_session/rpc.rs"]
 mod rpc;
 

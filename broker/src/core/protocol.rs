@@ -51,6 +51,9 @@ pub enum Recognition {
 
 /// A conversation with one peer. After each call but [`Session::deadline`], poll until `None`.
 pub trait Session: Send {
+    /// The wire takes no longer messages to the peer than of so many bytes. Said first of all, if ever.
+    fn limit_messages(&mut self, _bytes_max: usize) {}
+
     /// The peer sent this.
     fn receive(&mut self, kind: Kind, bytes: Bytes, now: Instant);
 

@@ -95,7 +95,10 @@ impl Door {
             return tracing::error!(%peer, token, "no language has this token");
         };
         let (mailbox, inbox) = mailbox(self.settings.bounds);
-        let session = protocol.open(token, &peer, mailbox, opened);
+        let mut session = protocol.open(token, &peer, mailbox, opened);
+        if let Some(bytes_max) = transport.peer_bytes_max() {
+            session.limit_messages(bytes_max);
+        }
         tracing::debug!(%peer, token, "connection opened");
         let connection = Connection::new(Parts {
             wire,

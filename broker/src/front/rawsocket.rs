@@ -77,7 +77,12 @@ impl RawSocket {
         }))
     }
 
-    /// Frames a message. One that the peer will not take is left out, and counted.
+    /// The longest message that the peer takes.
+    pub fn peer_bytes_max(&self) -> usize {
+        self.peer_limit.bytes()
+    }
+
+    /// Frames a message. One that the peer will not take is left out, and counted: the session knows the limit.
     pub fn frame(&self, frame: &Frame, buffer: &mut Vec<u8>) -> Piece {
         let message = frame.message();
         match frame_head(FrameType::Message, message.len(), self.peer_limit) {

@@ -161,6 +161,10 @@ impl WampSession {
 }
 
 impl Session for WampSession {
+    fn limit_messages(&mut self, bytes_max: usize) {
+        self.voice.limit(bytes_max);
+    }
+
     fn receive(&mut self, kind: Kind, bytes: Bytes, now: Instant) {
         if matches!(self.stage, Stage::Over) {
             return;

@@ -8,13 +8,14 @@ use tandem_protocols::payload::{Format, Unconvertible};
 use tandem_protocols::wamp::batched::{self, Batch};
 use tandem_protocols::wamp::codec;
 use tandem_protocols::wamp::dict::Dict;
-use tandem_protocols::wamp::error::Violation;
+use tandem_protocols::wamp::error::{PAYLOAD_SIZE_EXCEEDED, Violation};
 use tandem_protocols::wamp::id::Id;
 use tandem_protocols::wamp::message::{self, Message, MessageType};
 
+use crate::core::calls::failure;
 use crate::core::message::{Frame, Kind, Message as Bytestring};
 use crate::core::parcel::Failure;
-use crate::core::protocol::Output;
+use crate::core::protocol::{Close, Output, Reason};
 use crate::metrics;
 use crate::wamp::luggage;
 
@@ -26,6 +27,8 @@ const BATCH_BYTES: usize = 4;
 pub(super) struct Voice {
     pub(super) format: Format,
     wrapping: Wrapping,
+    /// The longest message that the peer takes.
+    bytes_max: u32,
     /// The next thing to do. Most of the time there is at most one, and then it costs no allocation.
     next: Option<Output>,
     /// What comes after it. Empty, it holds no memory.
@@ -46,12 +49,22 @@ enum Wrapping {
 
 impl Voice {
     pub(super) fn new(format: Format) -> Voice {
-        Voice { format, wrapping: Wrapping::None, next: None, more: VecDeque::new() }
+        Voice { format, wrapping: Wrapping::None, bytes_max: u32::MAX, next: None, more: VecDeque::new() }
     }
 
     /// For a subprotocol of batches.
     pub(super) fn batched(format: Format) -> Voice {
         Voice { wrapping: Wrapping::Batched(None), ..Voice::new(format) }
+    }
+
+    /// The peer takes no longer messages.
+    pub(super) fn limit(&mut self, bytes_max: usize) {
+        self.bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
+    }
+
+    /// Whether the peer takes a message of so many bytes.
+    pub(super) fn fits(&self, bytes: usize) -> bool {
+        u32::try_from(bytes).is_ok_and(|bytes| bytes <= self.bytes_max)
     }
 
     /// Whether a message may come as this kind. What came over a wire without kinds is answered so.
@@ -134,12 +147,73 @@ impl Voice {
 
     /// Says something whose payload, if it has any, is in the peer's format.
     pub(super) fn say(&mut self, message: impl Into<Message>) {
-        let encoded = codec::encode(self.format, &message.into());
-        self.say_encoded(encoded.expect("a payload was converted, and is below 4 GiB as its message was"));
+        let message = message.into();
+        let encoded = codec::encode(self.format, &message);
+        let encoded = encoded.expect("a payload was converted, and is below 4 GiB as its message was");
+        if self.fits(encoded.len()) {
+            self.say_encoded(encoded);
+        } else {
+            self.say_shorter(message, encoded.len());
+        }
+    }
+
+    /// Says of a message that is too long for the peer what can be said of it.
+    fn say_shorter(&mut self, message: Message, bytes: usize) {
+        match message {
+            Message::CallResult(result) => {
+                note_too_long(bytes);
+                self.say_error(MessageType::Call, result.request, &too_long("the result"));
+            }
+            // The URI says the most.
+            Message::Error(error) if !error.details.is_empty() || error.payload != message::nothing() => {
+                self.say(message::Error { details: Dict::new(), payload: message::nothing(), ..error });
+            }
+            Message::Abort(abort) if !abort.details.is_empty() => {
+                self.say(message::Abort { details: Dict::new(), ..abort });
+            }
+            Message::Goodbye(goodbye) if !goodbye.details.is_empty() => {
+                self.say(message::Goodbye { details: Dict::new(), ..goodbye });
+            }
+            // The peer would wait for it for ever.
+            other => {
+                note_too_long(bytes);
+                let sentence = format!("{} is longer than the peer takes", other.name());
+                if !matches!(other, Message::Abort(_)) {
+                    let details = Dict::new().with("message", sentence.as_str());
+                    let reason = PAYLOAD_SIZE_EXCEEDED.to_owned();
+                    self.say(message::Abort { details, reason, payload: message::nothing() });
+                }
+                self.push(Output::Close(Close::new(Reason::Refused, sentence)));
+            }
+        }
     }
 
     /// Says that a request failed.
     pub(super) fn say_error(&mut self, request_type: MessageType, request: Id, failure: &Failure) {
+        let error = self.error(request_type, request, failure);
+        self.say(error);
+    }
+
+    /// The same, unless that is too long for the peer.
+    pub(super) fn try_say_error(
+        &mut self,
+        request_type: MessageType,
+        request: Id,
+        failure: &Failure,
+    ) -> bool {
+        let error = self.error(request_type, request, failure);
+        let encoded = codec::encode(self.format, &error.into());
+        let encoded = encoded.expect("a payload was converted, and is below 4 GiB as its message was");
+        let fits = self.fits(encoded.len());
+        if fits {
+            self.say_encoded(encoded);
+        } else {
+            note_too_long(encoded.len());
+        }
+        fits
+    }
+
+    fn error(&self, request_type: MessageType, request: Id, failure: &Failure) -> message::Error {
         let mut details = Dict::new();
         luggage::unpack(&failure.attributes, &mut details);
         let payload = luggage::content(&failure.payload, self.format).unwrap_or_else(|why| {
@@ -148,7 +222,7 @@ impl Voice {
             message::nothing()
         });
         let error = failure.error.to_string();
-        self.say(message::Error { request_type, request, details, error, payload });
+        message::Error { request_type, request, details, error, payload }
     }
 }
 
@@ -156,6 +230,20 @@ impl Voice {
 pub(super) fn note_unconvertible(why: Unconvertible) {
     metrics::UNCONVERTIBLE.add(1);
     tracing::debug!(%why, "a payload has no form for a WAMP receiver");
+}
+
+/// Notes that a message is longer than its receiver takes.
+pub(super) fn note_too_long(bytes: usize) {
+    metrics::UNDELIVERABLE.add(1);
+    tracing::debug!(bytes, "a message is longer than its WAMP receiver takes");
+}
+
+/// Why there is no answer, or nobody is asked.
+pub(super) fn too_long(what: &str) -> Failure {
+    failure(
+        PAYLOAD_SIZE_EXCEEDED,
+        &format!("{what} would be in a message that is longer than its receiver takes"),
+    )
 }
 
 /// A number of the house as an ID of the language.
@@ -166,7 +254,6 @@ pub(super) fn id(number: u64) -> Id {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::protocol::{Close, Reason};
 
     #[test]
     fn what_is_said_comes_in_order_and_leaves_no_memory_behind() {

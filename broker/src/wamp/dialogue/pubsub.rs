@@ -12,7 +12,9 @@ use tandem_protocols::payload::Unconvertible;
 use tandem_protocols::wamp::codec;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::id::Id;
-use tandem_protocols::wamp::message::{Publish, Published, Subscribe, Subscribed, Unsubscribe, Unsubscribed};
+use tandem_protocols::wamp::message::{
+    Publish, Published, Subscribe, Subscribed, Unsubscribe, Unsubscribed, nothing,
+};
 use tandem_protocols::wamp::options::{MatchPolicy, PublishOptions, SubscribeOptions, WithdrawOptions};
 
 use crate::core::access::SessionId;
@@ -26,7 +28,7 @@ use crate::core::topics::{PublishTerms, Retain};
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
-use crate::wamp::voice::{Voice, id, note_unconvertible};
+use crate::wamp::voice::{Voice, id, note_too_long, note_unconvertible};
 
 /// The subscriptions of a session, in order of their numbers, and which of them are to patterns: their
 /// events must say their topic.
@@ -168,7 +170,8 @@ impl Dialogue {
             .encodings
             .get_or_make(voice.dialect(), variant, || event(publication, subscription, details, voice));
         match frame {
-            Ok(frame) => voice.push(Output::Send(frame)),
+            Ok(frame) if voice.fits(frame.message().len()) => voice.push(Output::Send(frame)),
+            Ok(frame) => say_without_payload(publication, subscription, is_pattern, &frame, voice),
             Err(why) => note_unconvertible(why),
         }
     }
@@ -186,9 +189,36 @@ impl Dialogue {
             details.insert("topic", publication.name.as_str());
         }
         match event(publication, subscription, details, voice) {
-            Ok(message) => voice.push(Output::Send(Frame::Own(message))),
+            Ok(message) if voice.fits(message.len()) => voice.push(Output::Send(Frame::Own(message))),
+            Ok(message) => {
+                say_without_payload(publication, subscription, is_pattern, &Frame::Own(message), voice);
+            }
             Err(why) => note_unconvertible(why),
         }
+    }
+}
+
+/// Says an EVENT that is too long for the peer without its payload and what describes that, so that the peer
+/// knows that there was something: it is one of the ways that the specification names. One that is too long also
+/// then, for its topic, is left out.
+fn say_without_payload(
+    publication: &Publication,
+    subscription: SubscriptionId,
+    is_pattern: bool,
+    whole: &Frame,
+    voice: &mut Voice,
+) {
+    note_too_long(whole.message().len());
+    let mut details = Dict::new().with("payload_limit_exceeded", true);
+    if is_pattern {
+        details.insert("topic", publication.name.as_str());
+    }
+    let details = disclosure(publication, details);
+    let (subscription, number) = (id(subscription.0), id(publication.id));
+    let bytes = codec::encode_event(voice.format, subscription, number, &details, &nothing());
+    let bytes = bytes.expect("it has no payload");
+    if voice.fits(bytes.len()) {
+        voice.say_encoded(bytes);
     }
 }
 
@@ -207,13 +237,19 @@ fn event(
 }
 
 /// What the details of an event say of its publication, after these.
-pub(in crate::wamp) fn details(publication: &Publication, mut details: Dict) -> Dict {
+pub(in crate::wamp) fn details(publication: &Publication, details: Dict) -> Dict {
+    let mut details = disclosure(publication, details);
+    luggage::unpack(&publication.attributes, &mut details);
+    details
+}
+
+/// Who the publisher is, after these, if receivers are told.
+fn disclosure(publication: &Publication, mut details: Dict) -> Dict {
     if let Some(publisher) = &publication.disclosed {
         details.insert("publisher", publication.publisher.0);
         details.insert("publisher_authid", &*publisher.id);
         details.insert("publisher_authrole", &*publisher.role);
     }
-    luggage::unpack(&publication.attributes, &mut details);
     details
 }
 

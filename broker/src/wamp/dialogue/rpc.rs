@@ -30,7 +30,7 @@ use crate::wamp::dialogue::Dialogue;
 use crate::wamp::dialogue::pubsub;
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
-use crate::wamp::voice::{Voice, id, note_unconvertible};
+use crate::wamp::voice::{Voice, id, note_too_long, note_unconvertible, too_long};
 
 /// Why a callee lost its registration: another one took it by `force_reregister`.
 const REREGISTERED: &str = "tandem.reason.reregistered";
@@ -106,18 +106,32 @@ impl Dialogue {
             Err(why) => {
                 note_unconvertible(why);
                 let sentence = format!("the arguments have no form in the callee's encoding: {why}");
-                self.member.answer(*request, Err(failure(INVALID_ARGUMENT, &sentence)));
-                if invocation.continues {
-                    self.bring_interrupt(*request, false, voice);
-                }
-                return;
+                return self.fail_invocation(invocation, failure(INVALID_ARGUMENT, &sentence), voice);
             }
         };
         let mut details = invocation_details(invocation);
         luggage::unpack(attributes, &mut details);
-        let (request, registration) = (id(*request), id(registration.0));
-        let bytes = codec::encode_invocation(voice.format, request, registration, &details, &payload);
-        voice.say_encoded(bytes.expect("the payload was converted, and is below 4 GiB"));
+        let (number, registration) = (id(*request), id(registration.0));
+        let bytes = codec::encode_invocation(voice.format, number, registration, &details, &payload);
+        let bytes = bytes.expect("the payload was converted, and is below 4 GiB");
+        if voice.fits(bytes.len()) {
+            return voice.say_encoded(bytes);
+        }
+        note_too_long(bytes.len());
+        if invocation.continues {
+            self.fail_invocation(invocation, too_long("the arguments"), voice);
+        } else {
+            // Another callee may take longer ones.
+            self.member.decline(*request, too_long("the arguments"));
+        }
+    }
+
+    /// Ends a call whose arguments cannot be brought.
+    fn fail_invocation(&self, invocation: &Invocation, failure: Failure, voice: &mut Voice) {
+        self.member.answer(invocation.id, Err(failure));
+        if invocation.continues {
+            self.bring_interrupt(invocation.id, false, voice);
+        }
     }
 
     pub(in crate::wamp) fn bring_interrupt(&self, invocation: u64, is_awaited: bool, voice: &mut Voice) {
@@ -273,7 +287,10 @@ impl Dialogue {
         let (said, is_progress) = match &outcome.result {
             Ok(answer) => (say_result(request, answer, voice), answer.is_progress),
             Err(failure) => {
-                voice.say_error(MessageType::Call, request, failure);
+                if !voice.try_say_error(MessageType::Call, request, failure) {
+                    // Without its arguments it would be taken for another.
+                    voice.say_error(MessageType::Call, request, &too_long("the error"));
+                }
                 (true, false)
             }
         };
@@ -288,7 +305,8 @@ impl Dialogue {
     }
 }
 
-/// Says a RESULT; false where the caller's encoding has no form for it, which it is told by an ERROR.
+/// Says a RESULT; false where the caller's encoding has no form for it, or it is too long for the caller, which
+/// it is told by an ERROR.
 fn say_result(request: Id, answer: &Answer, voice: &mut Voice) -> bool {
     match luggage::content(&answer.payload, voice.format) {
         Ok(payload) => {
@@ -298,7 +316,13 @@ fn say_result(request: Id, answer: &Answer, voice: &mut Voice) -> bool {
             }
             luggage::unpack(&answer.attributes, &mut details);
             let bytes = codec::encode_result(voice.format, request, &details, &payload);
-            voice.say_encoded(bytes.expect("the payload was converted, and is below 4 GiB"));
+            let bytes = bytes.expect("the payload was converted, and is below 4 GiB");
+            if !voice.fits(bytes.len()) {
+                note_too_long(bytes.len());
+                voice.say_error(MessageType::Call, request, &too_long("the result"));
+                return false;
+            }
+            voice.say_encoded(bytes);
             true
         }
         Err(why) => {
