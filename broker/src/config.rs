@@ -206,7 +206,7 @@ pub enum SlowSubscriber {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Connections at a time. By default 1,000,000.
+    /// Connections at a time, and at most 64 more until they are told so. By default 1,000,000.
     pub connections_max: Option<usize>,
     /// Connections of peers that were not let in yet. By default 4096.
     pub strangers_max: Option<usize>,

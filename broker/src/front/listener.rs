@@ -20,7 +20,7 @@ use crate::front::connection::now;
 use crate::front::door::Door;
 use crate::front::gate::{Permit, Place};
 use crate::front::http;
-use crate::front::rawsocket;
+use crate::front::rawsocket::{self, Refused};
 use crate::front::transport::Transport;
 use crate::front::wire::{Opened, Stream};
 use crate::metrics;
@@ -30,6 +30,9 @@ const FIRST_BYTES_MAX: usize = 64;
 
 /// Pending connections that the kernel keeps.
 pub(super) const BACKLOG: i32 = 4096;
+
+/// So many connections beyond the maximum are kept until they can be told, if what they speak has a word for it.
+const TOLD_MAX: usize = 64;
 
 /// What the kernel takes of output beyond what the peer has room for. What is queued here and not there can
 /// still be put in order, and a peer that does not read costs the kernel no more than this.
@@ -86,7 +89,7 @@ impl Door {
         peer: &dyn Display,
     ) -> Option<Permit> {
         metrics::CONNECTIONS_ACCEPTED.add(1);
-        if self.tasks.len() >= self.settings.connections_max {
+        if self.tasks.len() >= self.settings.connections_max.saturating_add(TOLD_MAX) {
             metrics::CONNECTIONS_REFUSED.add(1);
             tracing::warn!(%peer, max = self.settings.connections_max, "too many connections");
             return None;
@@ -113,9 +116,19 @@ impl Door {
             Err(_) => return tracing::info!(%peer, "said nothing in time"),
         };
         let wire = Opened::new(first, stream);
+        // This one counts itself.
+        let is_full = self.tasks.len() > self.settings.connections_max;
+        if is_full {
+            metrics::CONNECTIONS_REFUSED.add(1);
+            tracing::warn!(%peer, max = self.settings.connections_max, "too many connections");
+        }
         match spoken {
+            Spoken::RawSocket if is_full => {
+                self.greet_rawsocket(wire, peer, permit, opened, Some(Refused::Connections)).await;
+            }
+            Spoken::Http | Spoken::Stream(_) | Spoken::Tls if is_full => {}
             Spoken::Http => http::serve(self, wire, peer, permit).await,
-            Spoken::RawSocket => self.greet_rawsocket(wire, peer, permit, opened).await,
+            Spoken::RawSocket => self.greet_rawsocket(wire, peer, permit, opened, None).await,
             Spoken::Stream(token) => self.open(token, Transport::Stream, wire, peer, Some(permit), opened),
             Spoken::Tls => tracing::info!(%peer, "tried TLS, which is not spoken on this port"),
         }
@@ -150,10 +163,17 @@ impl Door {
         (!undecided || first.len() >= FIRST_BYTES_MAX).then_some(Spoken::Http)
     }
 
-    async fn greet_rawsocket(self: Arc<Door>, mut wire: Opened, peer: Peer, permit: Permit, opened: Instant) {
+    async fn greet_rawsocket(
+        self: Arc<Door>,
+        mut wire: Opened,
+        peer: Peer,
+        permit: Permit,
+        opened: Instant,
+        refusal: Option<Refused>,
+    ) {
         let time_max = self.settings.pump.establish_time_max;
         let token = |serializer| self.protocols.iter().find_map(|protocol| protocol.rawsocket(serializer));
-        let shake = rawsocket::shake_hands(&mut wire, self.settings.rawsocket_limit, token);
+        let shake = rawsocket::shake_hands(&mut wire, self.settings.rawsocket_limit, token, refusal);
         match tokio::time::timeout(time_max, shake).await {
             Ok(Ok((token, transport))) => {
                 self.open(token, Transport::RawSocket(transport), wire, peer, Some(permit), opened);
