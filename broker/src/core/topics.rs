@@ -17,6 +17,7 @@ use crate::core::name::Pattern;
 use crate::core::parcel::{Parcel, SubscriptionId};
 use crate::core::queues::Queue;
 use crate::core::retained::{Retained, RetainedLimits};
+use crate::core::shard::ShardKey;
 use crate::metrics;
 
 /// Where the events of a subscription go.
@@ -35,6 +36,8 @@ pub struct Receiver {
     pub principal: Arc<Principal>,
     /// Where the events go.
     pub sink: Sink,
+    /// It shares the shards of its subscription with all others that have such a key.
+    pub node: Option<ShardKey>,
 }
 
 /// Who takes the events of a subscription: a session has one plain subscription to a pattern, and may have
@@ -143,6 +146,22 @@ impl Subscribers {
             Subscribers::One(known, receiver) => (known == subscriber).then_some(receiver),
             Subscribers::Many(many) => many.get(subscriber),
         }
+    }
+
+    /// Who a key belongs to, of those that share shards. It is chosen before any list is looked at: a publisher that
+    /// keeps its events from the holder does not thereby hand the shard to another. Of several with the same
+    /// key of their own it is always the same one.
+    fn holder(&self, shard: ShardKey) -> Option<Subscriber> {
+        let mut heaviest = None;
+        self.for_each(|subscriber, receiver| {
+            if let Some(node) = receiver.node {
+                let weight = (shard.weight(node.number()), subscriber.session, subscriber.binding);
+                if heaviest.is_none_or(|(known, _)| weight > known) {
+                    heaviest = Some((weight, subscriber));
+                }
+            }
+        });
+        heaviest.map(|(_, subscriber)| subscriber)
     }
 
     fn for_each(&self, mut visit: impl FnMut(Subscriber, &Receiver)) {
@@ -322,10 +341,15 @@ impl State {
         let mut taken = 0;
         let mut for_queues = None;
         let eligibility = publication.eligibility.as_deref();
+        let shard = eligibility.and_then(|lists| lists.shard);
         self.index.for_each_match(publication.name.as_str(), |id| {
             let Some(subscription) = self.subscriptions.get(id) else { return };
-            subscription.subscribers.for_each(|subscriber, Receiver { principal, sink }| {
+            let holder = shard.and_then(|shard| subscription.subscribers.holder(shard));
+            subscription.subscribers.for_each(|subscriber, Receiver { principal, sink, node }| {
                 let Subscriber { session, .. } = subscriber;
+                if shard.is_some() && node.is_some() && holder != Some(subscriber) {
+                    return;
+                }
                 if exclude == Some(session)
                     || eligibility.is_some_and(|list| !list.admits(session, principal))
                 {
@@ -362,7 +386,7 @@ mod tests {
     }
 
     fn receiver(sink: Sink) -> Receiver {
-        Receiver { principal: Arc::new(principal("joe", "user")), sink }
+        Receiver { principal: Arc::new(principal("joe", "user")), sink, node: None }
     }
 
     fn subscribe(topics: &Topics, pattern: &Pattern, number: u64) -> (SubscriptionId, Inbox) {

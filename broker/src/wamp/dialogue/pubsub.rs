@@ -3,6 +3,13 @@
 //! An unknown word for `match` is a protocol violation, as every known option of a wrong type is. Options
 //! that are not supported are passed over.
 //!
+//! Sharded subscriptions are a sketch in the specification, which names two options and no rule. Here: of the
+//! subscribers of one subscription that gave a node key (`nkey` of SUBSCRIBE), exactly one gets an event with a
+//! resource key (`rkey` of PUBLISH), always the same one as long as they are the same; subscribers without a
+//! node key get every event, and events without a resource key go to everybody. `exclude_me` and the lists hold
+//! after that choice: what is kept from its node goes to no other. The first node key that a session gives for a
+//! subscription counts.
+//!
 //! Of those that narrow who gets an event, `exclude` and its kin that are empty exclude nobody, while
 //! `eligible` and its kin that are empty leave nobody.
 
@@ -24,6 +31,7 @@ use crate::core::name::{InvalidName, Name, Pattern};
 use crate::core::parcel::SubscriptionId;
 use crate::core::protocol::Output;
 use crate::core::realm::Outgoing;
+use crate::core::shard::ShardKey;
 use crate::core::topics::{PublishTerms, Retain};
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::fault::Fault;
@@ -118,7 +126,8 @@ impl Dialogue {
         let pattern = pattern(&subscribe.topic, options.match_policy)?;
         // A WAMP session has one subscription to a pattern: there is nobody to tell apart.
         let tag = options.get_retained.then_some(0);
-        let subscription = self.member.subscribe_and_replay(&pattern, tag)?;
+        let node = options.nkey.map(|key| ShardKey::of(key.as_bytes()));
+        let subscription = self.member.subscribe_as(&pattern, tag, node)?;
         self.subscriptions.insert(subscription, pattern.name().is_none());
         voice.say(Subscribed { request: subscribe.request, subscription: id(subscription.0) });
         Ok(())
@@ -282,6 +291,7 @@ fn eligibility(options: &PublishOptions<'_>) -> Option<Arc<Eligibility>> {
             exclude_authrole.as_ref().map(texts).unwrap_or_default(),
             eligible_authrole.as_ref().map(texts),
         ),
+        shard: options.rkey.map(|key| ShardKey::of(key.as_bytes())),
     };
     (!eligibility.is_empty()).then(|| Arc::new(eligibility))
 }

@@ -3,15 +3,24 @@
 //! A CALL under the number of one that announced more continues that one, and whatever else it says is not
 //! read. The specification tells late parts from new calls by the order of their numbers; clients that
 //! number their calls at random exist, so the numbers of calls that ended early are remembered instead.
+//!
+//! Sharded registrations are a sketch in the specification, whose intent is to route a call to a single shard of
+//! what several callees offer. Here: of the callees that share a registration, under whatever policy, a call with
+//! `runmode` `partition` goes to the one that its `rkey` belongs to, always the same one as long as the callees are
+//! the same. If that one is busy or gone, the call fails: no other has the shard. What an `all` call is, and how the
+//! answers of all become one, the specification leaves to be written: it is refused by its name. An `rkey`
+//! without `runmode` means nothing.
 
 use std::time::{Duration, Instant};
 
+use tandem_protocols::payload::Format;
 use tandem_protocols::wamp::codec;
-use tandem_protocols::wamp::dict::Dict;
+use tandem_protocols::wamp::dict::{Dict, Value};
 use tandem_protocols::wamp::error::{
     CANCELED, INVALID_ARGUMENT, INVALID_PAYLOAD, INVALID_URI, NO_SUCH_PROCEDURE, Violation,
 };
 use tandem_protocols::wamp::id::Id;
+use tandem_protocols::wamp::list::{Element, encode_list};
 use tandem_protocols::wamp::message::{
     Call, Cancel, Error, Interrupt, MessageType, Register, Registered, Unregister, Unregistered, Yield,
 };
@@ -26,6 +35,7 @@ use crate::core::calls::{Answered, CallTerms, CancelMode, Canceled, Offer, Polic
 use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, RegistrationId};
 use crate::core::realm::Outgoing;
+use crate::core::shard::ShardKey;
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::dialogue::pubsub;
 use crate::wamp::fault::Fault;
@@ -199,9 +209,7 @@ impl Dialogue {
         if self.receives.is_waiting(request) || self.is_open(request) {
             return Err(Refusal::RequestInUse(request).into());
         }
-        if options.runmode.is_some() {
-            return Err(Fault::option("runmode"));
-        }
+        let shard = shard(&options)?;
         if options.progress && !self.abilities.calls_in_parts {
             let sentence = "a progressive call of a caller that did not announce the feature";
             return Err(Violation::new(sentence).into());
@@ -224,6 +232,7 @@ impl Dialogue {
                 timeout,
                 discloses: options.disclose_me == Some(true),
                 more_follows: options.progress,
+                shard,
             };
             if let Err(refusal) = self.member.call(request, outgoing, terms) {
                 if options.progress {
@@ -331,6 +340,21 @@ fn say_result(request: Id, answer: &Answer, voice: &mut Voice) -> bool {
             voice.say_error(MessageType::Call, request, &failure(INVALID_PAYLOAD, &sentence));
             false
         }
+    }
+}
+
+/// Which callee a caller asks for.
+fn shard(options: &CallOptions<'_>) -> Result<Option<ShardKey>, Fault> {
+    match options.runmode {
+        None => Ok(None),
+        Some("partition") => match options.rkey {
+            None | Some(Value::Null) => Err(Fault::argument("with runmode partition a call needs an rkey")),
+            Some(Value::Str(key)) => Ok(Some(ShardKey::of(key.as_bytes()))),
+            // The same for every serialization.
+            Some(key) => Ok(Some(ShardKey::of(&encode_list(Format::Cbor, &[Element::Value(key)])))),
+        },
+        Some("all") => Err(Fault::option("runmode all")),
+        Some(_) => Err(Fault::argument("runmode is partition, or all, which is not supported")),
     }
 }
 
