@@ -259,7 +259,11 @@ impl Member {
             let known = self.realm.topics.get(pattern).filter(|id| self.subscriptions.contains(id));
             known.ok_or(Refusal::TooMany("subscriptions of a session", limit))?;
         }
-        let receiver = Receiver { node, ..self.receiver(Sink::Mailbox(self.mailbox.clone())) };
+        let mailbox = self.mailbox.clone();
+        let receiver = self.receiver(match node {
+            None => Sink::Mailbox(mailbox),
+            Some(key) => Sink::Node(Box::new((mailbox, key))),
+        });
         let id = self.realm.topics.subscribe_and_replay(pattern, self.subscriber(0), receiver, tag)?;
         if !self.subscriptions.contains(&id) {
             self.subscriptions.push(id);
@@ -536,7 +540,7 @@ impl Member {
     }
 
     fn receiver(&self, sink: Sink) -> Receiver {
-        Receiver { principal: self.principal.clone(), sink, node: None }
+        Receiver { principal: self.principal.clone(), sink }
     }
 
     fn subscriber(&self, binding: u64) -> Subscriber {

@@ -25,6 +25,9 @@ use crate::metrics;
 pub enum Sink {
     /// To a session.
     Mailbox(Mailbox),
+    /// To a session that shares the shards of the subscription with all others of this kind. Boxed, as there are
+    /// few, and every subscription has a sink.
+    Node(Box<(Mailbox, ShardKey)>),
     /// To a queue that is bound to the topic.
     Queue(Arc<Queue>),
 }
@@ -36,9 +39,28 @@ pub struct Receiver {
     pub principal: Arc<Principal>,
     /// Where the events go.
     pub sink: Sink,
-    /// It shares the shards of its subscription with all others that have such a key.
-    pub node: Option<ShardKey>,
 }
+
+impl Sink {
+    /// The session that the events go to.
+    fn mailbox(&self) -> Option<&Mailbox> {
+        match self {
+            Sink::Mailbox(mailbox) => Some(mailbox),
+            Sink::Node(node) => Some(&node.0),
+            Sink::Queue(_) => None,
+        }
+    }
+
+    /// The key of one that shares shards.
+    fn node(&self) -> Option<ShardKey> {
+        match self {
+            Sink::Node(node) => Some(node.1),
+            Sink::Mailbox(_) | Sink::Queue(_) => None,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Subscription>() <= 64, "most idle sessions have one or two of their own");
 
 /// Who takes the events of a subscription: a session has one plain subscription to a pattern, and may have
 /// any number of queues bound to it.
@@ -154,7 +176,7 @@ impl Subscribers {
     fn holder(&self, shard: ShardKey) -> Option<Subscriber> {
         let mut heaviest = None;
         self.for_each(|subscriber, receiver| {
-            if let Some(node) = receiver.node {
+            if let Some(node) = receiver.sink.node() {
                 let weight = (shard.weight(node.number()), subscriber.session, subscriber.binding);
                 if heaviest.is_none_or(|(known, _)| weight > known) {
                     heaviest = Some((weight, subscriber));
@@ -237,6 +259,7 @@ impl Topics {
                     Sink::Mailbox(mailbox) => {
                         mailbox.push(Parcel::Retained { publication, subscription: id, tag })
                     }
+                    Sink::Node(node) => node.0.push(Parcel::Retained { publication, subscription: id, tag }),
                     Sink::Queue(queue) => queue.push_bound(publication),
                 };
             }
@@ -277,7 +300,7 @@ impl Topics {
         };
         // Told only by whoever took it: the session may end it at the same time.
         let revoked = receiver.filter(|_| self.unsubscribe(id, subscriber));
-        if let Some(Receiver { sink: Sink::Mailbox(mailbox), .. }) = &revoked {
+        if let Some(mailbox) = revoked.as_ref().and_then(|receiver| receiver.sink.mailbox()) {
             mailbox.push(Parcel::SubscriptionRevoked { subscription: id });
         }
         revoked.is_some()
@@ -345,9 +368,9 @@ impl State {
         self.index.for_each_match(publication.name.as_str(), |id| {
             let Some(subscription) = self.subscriptions.get(id) else { return };
             let holder = shard.and_then(|shard| subscription.subscribers.holder(shard));
-            subscription.subscribers.for_each(|subscriber, Receiver { principal, sink, node }| {
+            subscription.subscribers.for_each(|subscriber, Receiver { principal, sink }| {
                 let Subscriber { session, .. } = subscriber;
-                if shard.is_some() && node.is_some() && holder != Some(subscriber) {
+                if shard.is_some() && sink.node().is_some() && holder != Some(subscriber) {
                     return;
                 }
                 if exclude == Some(session)
@@ -358,6 +381,9 @@ impl State {
                 let pushed = match sink {
                     Sink::Mailbox(mailbox) => {
                         mailbox.push(Parcel::Event { publication: publication.clone(), subscription: *id })
+                    }
+                    Sink::Node(node) => {
+                        node.0.push(Parcel::Event { publication: publication.clone(), subscription: *id })
                     }
                     Sink::Queue(queue) => {
                         let shared = for_queues.get_or_insert_with(|| Arc::new(publication.uncharged()));
@@ -386,7 +412,7 @@ mod tests {
     }
 
     fn receiver(sink: Sink) -> Receiver {
-        Receiver { principal: Arc::new(principal("joe", "user")), sink, node: None }
+        Receiver { principal: Arc::new(principal("joe", "user")), sink }
     }
 
     fn subscribe(topics: &Topics, pattern: &Pattern, number: u64) -> (SubscriptionId, Inbox) {

@@ -115,7 +115,7 @@ impl Door {
             };
             let Some((stream, peer, permit)) = accepted else { continue };
             let door = self.clone();
-            self.tasks.spawn(async move { door.greet(Stream::Unix(stream), peer, permit).await });
+            self.tasks.spawn(async move { door.greet(Stream::Unix(Box::new(stream)), peer, permit).await });
         }
     }
 

@@ -8,6 +8,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+const _: () = assert!(size_of::<Stream>() == size_of::<TcpStream>(), "every idle connection has one");
+
 /// A byte stream in both directions.
 pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
@@ -18,8 +20,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Wire for T {}
 pub enum Stream {
     /// TCP.
     Tcp(TcpStream),
-    /// A Unix socket.
-    Unix(UnixStream),
+    /// A Unix socket. Boxed, so that a stream of TCP is no larger for it.
+    Unix(Box<UnixStream>),
 }
 
 /// A stream of which the first bytes were read already, to see what it speaks.
