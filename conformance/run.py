@@ -39,6 +39,7 @@ def arguments():
     parser.add_argument("--scenario", help="only scenarios whose title has this in it")
     parser.add_argument("--no-browser", action="store_true")
     parser.add_argument("--list", action="store_true", help="names the clients and scenarios")
+    parser.add_argument("--unix", metavar="PATH", help="its Unix socket too")
     apart = parser.add_argument_group("for brokers that need more than one address")
     apart.add_argument("--wamp-url")
     apart.add_argument("--stomp-url")
@@ -141,21 +142,21 @@ async def main():
     for old in (HERE / "reports").glob("*.log"):
         old.unlink()
     if options.list:
-        options.target = Target.of("ws://127.0.0.1:8080/")
+        options.target = Target.of("ws://127.0.0.1:8080/", unix="socket")
         for client in everybody(options.target):
             print(f"{client.language:10} {client.name}")
         for scenario in SCENARIOS:
             print(f"{scenario.language:10} {scenario.title}")
         return 0
 
-    page_port, daemon, url = free_port(), None, options.url
+    page_port, daemon, url, unix = free_port(), None, options.url, options.unix
     try:
         if url is None and options.bridged:
             daemon = Daemon(options.daemon, HERE / "reports", f"http://127.0.0.1:{page_port}")
             await daemon.start()
-            url = daemon.url
+            url, unix = daemon.url, daemon.unix
         options.target = Target.of(url or options.wamp_url or options.stomp_url, options.wamp_url, options.stomp_url,
-                                   options.rawsocket, options.stomp_tcp)
+                                   options.rawsocket, options.stomp_tcp, unix)
     except Failure as failure:
         if daemon:
             await daemon.stop()

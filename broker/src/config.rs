@@ -32,13 +32,17 @@ use crate::front::websocket::WebSocketLimits;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Addresses to listen at, in the clear. By default port 8080 of this machine only, or none where
-    /// `listen_tls` has some.
+    /// Addresses to listen at, in the clear. By default port 8080 of this machine only, or none where `listen_tls`
+    /// or `listen_unix` has some.
     pub listen: Vec<SocketAddr>,
     /// Addresses to listen at with TLS only.
     pub listen_tls: Vec<SocketAddr>,
     /// What TLS is spoken with.
     pub tls: Option<TlsConfig>,
+    /// Unix sockets to listen at: paths of files that are made, and taken away at the end.
+    pub listen_unix: Vec<PathBuf>,
+    /// The mode of those files, in octal digits. By default `0660`: for the broker's user and group.
+    pub unix_mode: Option<String>,
     /// What to log: `info`, or a filter such as `tandem_broker=debug`.
     pub log: Option<String>,
     /// Realms. The first is where STOMP clients go that name none of them. By default `realm1`.
@@ -274,7 +278,7 @@ pub enum SlowSubscriber {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Connections at a time. By default 1,000,000.
+    /// Connections at a time, and at most 64 more until they are told so. By default 1,000,000.
     pub connections_max: Option<usize>,
     /// Connections of peers that were not let in yet. By default 4096.
     pub strangers_max: Option<usize>,
@@ -369,6 +373,7 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         self.origins()?;
         self.history()?;
+        self.unix_mode()?;
         self.longpoll()?;
         self.tls()?;
         let addresses = self.addresses().into_iter().chain(self.listen_tls.iter().copied());
@@ -392,7 +397,8 @@ impl Config {
 
     /// Where to listen in the clear.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        if !self.listen.is_empty() || !self.listen_tls.is_empty() {
+        let elsewhere = !self.listen_tls.is_empty() || !self.listen_unix.is_empty();
+        if !self.listen.is_empty() || elsewhere {
             return self.listen.clone();
         }
         vec![SocketAddr::from(([127, 0, 0, 1], PORT))]
@@ -444,6 +450,15 @@ impl Config {
             return None;
         }
         self.addresses().into_iter().find(|address| !address.ip().to_canonical().is_loopback())
+    }
+
+    /// The mode of Unix sockets.
+    pub fn unix_mode(&self) -> Result<u32, ConfigError> {
+        let Some(text) = &self.unix_mode else { return Ok(0o660) };
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+        mode.filter(|_| !text.starts_with('+')).ok_or_else(|| {
+            ConfigError::Refused(format!("unix_mode: {text:?} is not three octal digits, such as \"0660\""))
+        })
     }
 
     /// The realms, the default first.
@@ -712,6 +727,21 @@ mod tests {
             (format!("listen = [\"0.0.0.0:1\"]\nauthentication.tickets_need_tls = true\n{user}"), false),
         ] {
             assert_eq!(Config::parse(&text).unwrap().exposes_passwords().is_some(), exposed, "{text}");
+        }
+    }
+
+    #[test]
+    fn with_unix_sockets_alone_there_is_no_port_and_their_mode_is_octal() {
+        let config = Config::parse("listen_unix = [\"/run/tandem\"]\n").unwrap();
+        config.check().unwrap();
+        assert!(config.addresses().is_empty());
+        assert_eq!(config.unix_mode().unwrap(), 0o660);
+        for (text, mode) in
+            [("0600", Some(0o600)), ("777", Some(0o777)), ("1777", None), ("rw-", None), ("+6", None)]
+        {
+            let config = Config::parse(&format!("unix_mode = {text:?}\n")).unwrap();
+            assert_eq!(config.unix_mode().ok(), mode, "{text}");
+            assert_eq!(config.check().is_ok(), mode.is_some());
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,6 +18,7 @@ use crate::core::realm::{Entropy, Realm};
 use crate::front::door::Door;
 use crate::front::listener::bind;
 use crate::front::tls::Tls;
+use crate::front::unix::UnixSocket;
 use crate::local;
 use crate::stomp;
 use crate::users::Users;
@@ -36,6 +38,14 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// A Unix socket is not to be had.
+    #[error("cannot listen at unix:{path}: {error}", path = path.display())]
+    BindUnix {
+        /// Where it was to be.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
 }
 
 /// A broker that runs.
@@ -43,6 +53,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     tls_addresses: Vec<SocketAddr>,
     tls: Option<Arc<Tls>>,
+    unix: Vec<PathBuf>,
     realms: Vec<Arc<Realm>>,
     door: Arc<Door>,
     drain_time: std::time::Duration,
@@ -94,6 +105,7 @@ impl Server {
             let meta = serve_meta(realm).expect("a realm that nobody is in takes a member of the house");
             door.tasks.spawn(meta);
         }
+        let sockets = unix_sockets(config)?;
         let listen = |address, tls| {
             let failed = |error| StartError::Bind { address, error };
             let listener = bind(address).map_err(failed)?;
@@ -105,7 +117,11 @@ impl Server {
         let addresses = addresses.collect::<Result<_, _>>()?;
         let tls_addresses = config.listen_tls.iter().map(|&address| listen(address, tls.clone()));
         let tls_addresses = tls_addresses.collect::<Result<_, _>>()?;
-        Ok(Server { addresses, tls_addresses, tls, realms, door, drain_time: config.drain_time() })
+        let unix = sockets.iter().map(|socket| socket.path().to_owned()).collect();
+        for socket in sockets {
+            door.tasks.spawn(door.clone().listen_unix(socket));
+        }
+        Ok(Server { addresses, tls_addresses, tls, unix, realms, door, drain_time: config.drain_time() })
     }
 
     /// Where it listens in the clear.
@@ -128,6 +144,11 @@ impl Server {
         }
     }
 
+    /// The Unix sockets at which it listens.
+    pub fn unix_sockets(&self) -> &[PathBuf] {
+        &self.unix
+    }
+
     /// Its realms, the default first.
     pub fn realms(&self) -> &[Arc<Realm>] {
         &self.realms
@@ -143,6 +164,14 @@ impl Server {
         self.door.tasks.close();
         tokio::time::timeout(self.drain_time, self.door.tasks.wait()).await.is_ok()
     }
+}
+
+fn unix_sockets(config: &Config) -> Result<Vec<UnixSocket>, StartError> {
+    let mode = config.unix_mode()?;
+    let bind = |path: &PathBuf| {
+        UnixSocket::bind(path, mode).map_err(|error| StartError::BindUnix { path: path.clone(), error })
+    };
+    config.listen_unix.iter().map(bind).collect()
 }
 
 /// Checks a configuration as [`Server::start`] does, and starts nothing.

@@ -58,6 +58,8 @@ struct Stage {
     unfinished: String,
     /// Each event that is delivered puts another into the mailbox: `Some(true)` also says something.
     endless: Option<bool>,
+    /// So many messages of what came as one were not taken yet; each is answered by 100 bytes.
+    rest: usize,
 }
 
 struct Script {
@@ -89,6 +91,7 @@ impl Stage {
                     self.close(Reason::Done);
                 }
                 "stop" => self.endless = None,
+                "many" => self.rest = 100,
                 "panic" => panic!("as the script says"),
                 _ => {}
             },
@@ -104,6 +107,16 @@ impl Session for Script {
             stage.unfinished = rest.into();
             stage.take(line);
         }
+    }
+
+    fn proceed(&mut self, _now: Instant) -> bool {
+        let mut stage = self.stage.lock().unwrap_or_else(|broken| broken.into_inner());
+        let is_left = stage.rest > 0;
+        if is_left {
+            stage.rest -= 1;
+            stage.say(vec![b'.'; 100]);
+        }
+        is_left
     }
 
     fn deliver(&mut self, parcel: Parcel, _now: Instant) {
@@ -518,6 +531,25 @@ async fn a_peer_is_not_read_while_it_leaves_answers_unread_and_then_is_again() {
     wire.write_all(b"\nmore\n").await.unwrap();
     settle().await;
     assert!(house.lines().contains(&"more".to_string()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_messages_that_came_as_one_no_more_are_taken_than_their_answers_are_read_and_nothing_before_them()
+{
+    let (house, mut wire) = House::stream(100, ROOMY);
+    wire.write_all(b"many\n").await.unwrap();
+    settle().await;
+    wire.write_all(b"more\n").await.unwrap();
+    settle().await;
+    let left = house.stage.lock().unwrap().rest;
+    // Eleven answers are too many; as many again are being written.
+    assert_eq!(left, 100 - 2 * 11);
+    assert_eq!(house.lines(), ["many"]);
+    let mut answers = vec![0; 100 * 100];
+    wire.read_exact(&mut answers).await.unwrap();
+    settle().await;
+    assert_eq!(house.stage.lock().unwrap().rest, 0);
+    assert_eq!(house.lines(), ["many", "more"]);
 }
 
 #[tokio::test(start_paused = true)]

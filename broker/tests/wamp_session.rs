@@ -16,15 +16,21 @@ use tandem_broker::core::name::Name;
 use tandem_broker::core::parcel::{Farewell, Parcel};
 use tandem_broker::core::protocol::{Output, Protocol, Reason};
 use tandem_broker::core::realm::{Outgoing, RealmLimits};
-use tandem_protocols::payload::{Body, Content, Encoding, Format, Payload, Shape};
+use tandem_protocols::payload::{Body, Content, Encoding, Format, Limits, Payload, Shape, transcode};
 use tandem_protocols::wamp::codec::{decode, subprotocol};
 
 use wamp_harness::*;
 
+#[path = "wamp_session/batched.rs"]
+mod batched;
 #[path = "wamp_session/login.rs"]
 mod login;
+#[path = "wamp_session/oversize.rs"]
+mod oversize;
 #[path = "wamp_session/rpc.rs"]
 mod rpc;
+#[path = "wamp_session/shards.rs"]
+mod shards;
 
 // ---- HELLO to GOODBYE ------------------------------------------------------------------------------------
 
@@ -44,11 +50,11 @@ fn welcome_says_who_the_client_is_and_what_the_router_can_do() {
                 "realm": "realm1", "authid": "guest", "authrole": "anonymous", "authmethod": "anonymous",
                 "authprovider": "static", "agent": "tandem/test",
                 "roles": {
-                    "broker": {"features": {"subscriber_blackwhite_listing": true, "publisher_exclusion": true, "publisher_identification": true, "event_retention": true, "pattern_based_subscription": true, "payload_passthru_mode": true}},
+                    "broker": {"features": {"subscriber_blackwhite_listing": true, "publisher_exclusion": true, "publisher_identification": true, "event_retention": true, "pattern_based_subscription": true, "sharded_subscription": true, "payload_passthru_mode": true}},
                     "dealer": {"features": {"pattern_based_registration": true, "progressive_call_results": true,
                                             "progressive_call_invocations": true,
                                             "call_canceling": true, "call_timeout": true,
-                                            "shared_registration": true, "caller_identification": true,
+                                            "shared_registration": true, "sharded_registration": true, "caller_identification": true,
                                             "registration_revocation": true, "call_reroute": true,
                                             "testament_meta_api": true, "payload_passthru_mode": true}},
                 },
@@ -194,7 +200,8 @@ fn serializers_of_rawsocket_have_their_tokens() {
     let tokens: Vec<_> = (0..5).map(|serializer| protocol.rawsocket(serializer)).collect();
     let [json, msgpack, cbor] = FORMATS.map(subprotocol).map(Some);
     assert_eq!(tokens, [None, json, msgpack, cbor, None]);
-    assert_eq!(protocol.tokens(), FORMATS.map(subprotocol));
+    let batched = FORMATS.map(tandem_protocols::wamp::batched::subprotocol);
+    assert_eq!(protocol.tokens(), [FORMATS.map(subprotocol), batched].concat());
 }
 
 #[test]

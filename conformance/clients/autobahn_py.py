@@ -1,4 +1,4 @@
-"""autobahn-python on asyncio: WAMP over WebSocket and RawSocket, in JSON, MessagePack and CBOR."""
+"""autobahn-python on asyncio: WAMP over WebSocket and RawSocket, in JSON, MessagePack and CBOR, also in batches."""
 
 import asyncio
 
@@ -107,12 +107,16 @@ async def connect(params, emit):
             pass
 
     wamp = Wamp(ComponentConfig(realm=params["realm"]))
-    serializer = SERIALIZERS[params["serializer"]]()
-    if params["transport"] == "rawsocket":
+    format, _, batched = params["serializer"].partition(".")
+    serializer = SERIALIZERS[format](batched=bool(batched))
+    if params["transport"] in ("rawsocket", "unix"):
         factory = WampRawSocketClientFactory(lambda: wamp, serializer=serializer)
     else:
         factory = WampWebSocketClientFactory(lambda: wamp, url=params["url"], serializers=[serializer])
-    await loop.create_connection(factory, params["host"], params["port"])
+    if params["transport"] == "unix":
+        await loop.create_unix_connection(factory, params["path"])
+    else:
+        await loop.create_connection(factory, params["host"], params["port"])
     return Session(wamp, await joined, emit)
 
 

@@ -18,12 +18,13 @@ class Target:
     stomp: str
     rawsocket: tuple
     tcp: tuple
+    unix: str | None = None  # the path of a socket
     realm: str = "realm1"
 
     @classmethod
-    def of(cls, url, wamp=None, stomp=None, rawsocket=None, tcp=None):
+    def of(cls, url, wamp=None, stomp=None, rawsocket=None, tcp=None, unix=None):
         at = address(url)
-        return cls(wamp or url, stomp or url, rawsocket or at, tcp or at)
+        return cls(wamp or url, stomp or url, rawsocket or at, tcp or at, unix)
 
 
 def address(url):
@@ -85,6 +86,7 @@ def everybody(target):
     websocket = {"transport": "websocket", "url": target.wamp, "realm": target.realm, "host": host, "port": port}
     rawsocket = {"transport": "rawsocket", "realm": target.realm, "host": target.rawsocket[0],
                  "port": target.rawsocket[1], "url": target.wamp}
+    unix = {"transport": "unix", "realm": target.realm, "path": target.unix, "url": target.wamp}
     host, port = address(target.stomp)
     stomp_ws = {"transport": "websocket", "url": target.stomp, "host": host, "port": port,
                 "path": urlsplit(target.stomp).path or "/"}
@@ -95,7 +97,11 @@ def everybody(target):
         yield Client("autobahn-js", "wamp", "autobahn.mjs", "WebSocket", serializer, websocket | chosen)
         yield Client("wampy", "wamp", "wampy.mjs", "WebSocket", serializer, websocket | chosen, WAMPY_LACKS)
         yield Client("autobahn-python", "wamp", "autobahn_py.py", "WebSocket", serializer, websocket | chosen)
+        yield Client("autobahn-python", "wamp", "autobahn_py.py", "WebSocket", f"{serializer}.batched",
+                     websocket | {"serializer": f"{serializer}.batched"})
         yield Client("autobahn-python", "wamp", "autobahn_py.py", "RawSocket", serializer, rawsocket | chosen)
+        if target.unix:
+            yield Client("autobahn-python", "wamp", "autobahn_py.py", "Unix", serializer, unix | chosen)
     yield Client("autobahn-js", "wamp", "autobahn.mjs", "RawSocket", "json", rawsocket | {"serializer": "json"})
 
     for binary, how in ((False, "text"), (True, "binary")):

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import tempfile
 from pathlib import Path
 
 from .driver import Failure
@@ -23,6 +24,9 @@ class Daemon:
     def __init__(self, program, folder, origin):
         self.program, self.folder, self.origin = Path(program), Path(folder), origin
         self.port, self.process = free_port(), None
+        # Of its own: the path of a socket is short.
+        self.sockets = tempfile.TemporaryDirectory(prefix="tandem-")
+        self.unix = f"{self.sockets.name}/socket"
 
     @property
     def url(self):
@@ -33,7 +37,8 @@ class Daemon:
             raise Failure(f"no {self.program}: build it (cargo build --release), or give --daemon or --url")
         config = self.folder / "tandem.toml"
         config.write_text(CONFIG.format(origin=self.origin))
-        command = [str(self.program), "serve", "--listen", f"127.0.0.1:{self.port}", "--config", str(config)]
+        command = [str(self.program), "serve", "--listen", f"127.0.0.1:{self.port}", "--listen", f"unix:{self.unix}",
+                   "--config", str(config)]
         self.log = self.folder / "tandem.log"
         with open(self.log, "wb") as log:
             self.process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)

@@ -34,7 +34,7 @@ def shortened(why):
 class Report:
     """Prints rows as they come: a run can be watched, and is one table all the same."""
 
-    columns = (("client", 16), ("version", 8), ("transport", 10), ("serializer", 11), ("what it did", 58), ("result", 7))
+    columns = (("client", 16), ("version", 8), ("transport", 10), ("serializer", 15), ("what it did", 58), ("result", 7))
 
     def __init__(self, out=sys.stdout):
         self.rows, self.out = [], out

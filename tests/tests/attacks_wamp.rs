@@ -17,7 +17,7 @@ use tandem_protocols::stomp::state::AckMode;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::message::Message;
 
-use tandem_tests::attacker::{Bystanders, Raw, close_code, frame, frames, stomp, wamp};
+use tandem_tests::attacker::{Bystanders, Raw, Watched, close_code, frame, frames, stomp, wamp};
 use tandem_tests::broker::{Broker, eventually, soon};
 
 const HELLO: &str = r#"[1,"realm1",{"roles":{"publisher":{},"subscriber":{},"caller":{},"callee":{}}}]"#;
@@ -373,4 +373,29 @@ async fn requests_in_flight_are_not_used_twice() {
     let call = client.begin_call("tandem.queue.receive", Dict::new(), args).await.unwrap();
     client.cancel(call, Dict::new()).await.unwrap();
     assert!(matches!(soon("an error", client.receive()).await.unwrap(), Message::Error(_)));
+}
+
+/// A batch is one message of the wire's: what it asks for is answered no faster than the answers are read.
+#[tokio::test]
+async fn a_batch_of_many_requests_is_no_way_to_fill_the_memory() {
+    let mut watched = Watched::start().await;
+    let mut bystanders = Bystanders::enter(watched.address()).await;
+    let mut socket = Raw::websocket(watched.address(), "wamp.2.json.batched", "").await;
+    socket.write(&frame(0x81, format!("{HELLO}\x18").as_bytes())).await;
+    let welcome = socket.read_until(b"\x18").await;
+    assert!(welcome.windows(3).any(|window| window == b"[2,"));
+    watched.begin_anew();
+    let calls: String =
+        (1..=20_000).map(|n| format!("[48,{n},{{}},\"a.procedure.of.nobody\"]\x18")).collect();
+    let is_taken = socket.write(&frame(0x81, calls.as_bytes())).await;
+    assert!(is_taken);
+    bystanders.talk().await;
+    // The batch, and what the sockets and the pump hold of the answers, which are five times as long.
+    watched.assert_growth_below(4.0).await;
+    let mut answers = Vec::new();
+    for _ in 0..20_000 {
+        answers = socket.read_until(b"\x18").await;
+    }
+    let last = String::from_utf8_lossy(&answers);
+    assert!(last.contains("[8,48,20000,{},\"wamp.error.no_such_procedure\""), "{last}");
 }

@@ -1318,6 +1318,36 @@ async fn m37_progress_that_its_caller_cannot_read_ends_the_call() {
 // ------------------------------------------------------------------------------------ what travels beside
 
 #[tokio::test]
+async fn m38_what_is_too_long_for_a_wamp_peer_is_said_to_be_so_to_whoever_waits_for_it() {
+    const TOO_LONG: &str = "wamp.error.payload_size_exceeded";
+    let (broker, mut stomp, _) = house().await;
+    let long = "x".repeat(2048);
+    let wire = connect_rawsocket(broker.address(), MsgPack, Limit::at_most(2048).unwrap()).await.unwrap();
+    let mut small = soon("WELCOME", Wamp::join(wire, MsgPack, "realm1", &Login::Anonymous)).await.unwrap();
+    subscribe(&mut small, "t").await;
+    send(&mut stomp, "/topic/t", &[("colour", "red")], long.as_bytes()).await;
+    send_text(&mut stomp, "/topic/t", "short").await;
+    let event = event(&mut small).await;
+    assert_eq!(event.details, Dict::new().with("payload_limit_exceeded", true));
+    assert_eq!(heard(&mut small).await, only("short"));
+
+    register(&mut small, "p").await;
+    stomp_call(&mut stomp, "p", "1", &long).await;
+    assert_eq!(header(&message(&mut stomp).await, "error"), Some(TOO_LONG));
+    listen(&mut stomp, "/procedure/q", "1").await;
+    let request = begin_call(&mut small, "q", &Said::default()).await;
+    let asked = message(&mut stomp).await;
+    send(&mut stomp, header(&asked, "reply-to").unwrap(), &[], long.as_bytes()).await;
+    assert_eq!(end_call(&mut small, request).await.unwrap_err().uri(), Some(TOO_LONG));
+
+    send(&mut stomp, "/queue/q", &[], long.as_bytes()).await;
+    send_text(&mut stomp, "/queue/q", "short").await;
+    let refused = call(&mut small, "tandem.queue.receive", &only("q")).await.unwrap_err();
+    assert_eq!(refused.uri(), Some(TOO_LONG));
+    assert_eq!(receive(&mut small, "q").await.said, only("short"));
+}
+
+#[tokio::test]
 async fn m40_headers_are_x_headers() {
     let broker = Broker::start().await;
     for (format, version) in FORMATS.into_iter().zip(VERSIONS) {
@@ -1497,6 +1527,39 @@ async fn m42_only_an_error_of_the_callee_is_an_error() {
 }
 
 // ----------------------------------------------------------------------------------------------- errors
+
+#[tokio::test]
+async fn m43_a_stomp_subscriber_gets_the_events_of_all_keys_and_a_wamp_node_its_own() {
+    let (broker, mut stomp, mut publisher) = house().await;
+    listen(&mut stomp, "/topic/t", "1").await;
+    let mut nodes = Vec::new();
+    for name in ["one", "two"] {
+        let mut node = wamp_in(&broker, Cbor).await;
+        let options = Dict::new().with("nkey", name);
+        soon("SUBSCRIBED", node.subscribe_with("t", options)).await.unwrap();
+        nodes.push(node);
+    }
+    let keys: Vec<String> = (0..20).map(|number| format!("key {number}")).collect();
+    for key in &keys {
+        publish(&mut publisher, "t", Dict::new().with("rkey", key.as_str()), &only(key.as_str())).await;
+        assert_eq!(read(&mut stomp).await, *key);
+    }
+    // An event without a key comes last to all.
+    say(&mut publisher, "t", "end").await;
+    let mut all = BTreeSet::new();
+    for node in &mut nodes {
+        let before = all.len();
+        loop {
+            let Value::Text(key) = heard(node).await.args.remove(0) else { panic!("no key") };
+            if key == "end" {
+                break;
+            }
+            assert!(all.insert(key), "only one of them gets it");
+        }
+        assert!(all.len() > before, "each has some");
+    }
+    assert_eq!(all, keys.into_iter().collect());
+}
 
 #[tokio::test]
 async fn m50_an_error_answers_a_stomp_caller_and_keeps_its_connection() {

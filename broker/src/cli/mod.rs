@@ -58,15 +58,31 @@ enum Purpose {
 
 #[derive(clap::Args)]
 struct Serve {
-    /// Listen at this address instead; may be repeated. Port 0 takes any that is free.
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Vec<SocketAddr>,
+    /// Listen at this address, or at unix: and a path, instead; may be repeated. Port 0 takes any that is free.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = Listen::parse)]
+    listen: Vec<Listen>,
     /// Read this configuration.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// What to log: error, warn, info, debug, trace, or a filter by module.
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
+}
+
+/// Where to listen.
+#[derive(Clone)]
+enum Listen {
+    Address(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl Listen {
+    fn parse(text: &str) -> Result<Listen, std::net::AddrParseError> {
+        match text.strip_prefix("unix:") {
+            Some(path) => Ok(Listen::Unix(path.into())),
+            None => text.parse().map(Listen::Address),
+        }
+    }
 }
 
 /// Runs the command line.

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Outcome, Serve, say};
+use crate::cli::{Listen, Outcome, Serve, say};
 use crate::config::Config;
 use crate::server::Server;
 
@@ -15,7 +15,13 @@ pub(super) fn run(arguments: Serve) -> Outcome {
         None => Config::default(),
     };
     if !arguments.listen.is_empty() {
-        config.listen = arguments.listen;
+        (config.listen, config.listen_unix) = (Vec::new(), Vec::new());
+        for listen in arguments.listen {
+            match listen {
+                Listen::Address(address) => config.listen.push(address),
+                Listen::Unix(path) => config.listen_unix.push(path),
+            }
+        }
     }
     let filter = arguments.log.or(config.log.clone()).unwrap_or_else(|| "info".into());
     let filter = EnvFilter::try_new(&filter).map_err(|error| format!("--log {filter}: {error}"))?;
@@ -71,6 +77,9 @@ fn greet(server: &Server) -> Outcome {
         say(&format!(
             "tandem listens at wss://{address}/ (WAMP and STOMP), tls://{address} (STOMP, RawSocket)"
         ))?;
+    }
+    for path in server.unix_sockets() {
+        say(&format!("tandem listens at unix:{} (STOMP, RawSocket, WebSocket)", path.display()))?;
     }
     let Some(address) = server.addresses().first() else { return Ok(()) };
     say(&format!(

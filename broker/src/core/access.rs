@@ -38,6 +38,24 @@ const HOUSE_METHOD: &str = "internal";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
 
+/// A peer at a Unix socket, as far as the kernel knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnixPeer {
+    /// Where the socket is.
+    pub path: Arc<str>,
+    /// The number of its user.
+    pub user: u32,
+    /// The number of its process, where the system says so.
+    pub process: Option<i32>,
+}
+
+impl fmt::Display for UnixPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unix:{}, user {}", self.path, self.user)?;
+        self.process.map_or(Ok(()), |process| write!(f, ", process {process}"))
+    }
+}
+
 /// Where a peer connects from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -45,6 +63,8 @@ pub enum Peer {
     Socket(SocketAddr),
     /// Over TLS.
     Secure(Arc<Secure>),
+    /// Over a Unix socket.
+    Unix(Arc<UnixPeer>),
     /// From this process, or over a wire that has no addresses.
     Local,
 }
@@ -55,7 +75,7 @@ impl Peer {
         match self {
             Peer::Socket(address) => address.ip().to_canonical().is_loopback(),
             Peer::Secure(secure) => secure.address.ip().to_canonical().is_loopback(),
-            Peer::Local => true,
+            Peer::Unix(_) | Peer::Local => true,
         }
     }
 
@@ -70,7 +90,7 @@ impl Peer {
             Peer::Secure(secure) => {
                 Peer::Secure(Arc::new(Secure { exporter: None, ..Secure::clone(secure) }))
             }
-            Peer::Socket(_) | Peer::Local => self.clone(),
+            Peer::Socket(_) | Peer::Unix(_) | Peer::Local => self.clone(),
         }
     }
 
@@ -92,6 +112,7 @@ impl fmt::Display for Peer {
         match self {
             Peer::Socket(address) => address.fmt(f),
             Peer::Secure(secure) => secure.address.fmt(f),
+            Peer::Unix(peer) => peer.fmt(f),
             Peer::Local => f.write_str("local"),
         }
     }

@@ -22,6 +22,7 @@ use crate::core::message::{Attributes, PUBLICATION_OVERHEAD, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::notice::{Notice, RegistrationFacts};
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, Parcel, RegistrationId};
+use crate::core::shard::ShardKey;
 use crate::core::watch::Watch;
 use crate::metrics;
 
@@ -72,6 +73,8 @@ pub struct CallTerms {
     pub discloses: bool,
     /// More arguments follow.
     pub more_follows: bool,
+    /// Of the callees of a shared procedure the one is to be asked that this belongs to, and no other.
+    pub shard: Option<ShardKey>,
 }
 
 /// How a caller gives a call up.
@@ -499,7 +502,11 @@ impl State {
     fn invoke(&mut self, caller: Caller, request: Request, mut tried: Vec<SessionId>) -> Result<(), Refusal> {
         let Request { registration, procedure, .. } = &request;
         let (session, seat, invocation) = loop {
-            let chosen = self.registrations.choose(*registration, &tried, caller.terms.more_follows);
+            let CallTerms { more_follows, shard, .. } = caller.terms;
+            let chosen = match shard {
+                Some(shard) => self.registrations.holder(*registration, shard, &tried, more_follows),
+                None => self.registrations.choose(*registration, &tried, more_follows),
+            };
             let (session, number, offer) = match chosen {
                 Ok(seat) => (seat.session, seat.number, seat.offer),
                 Err(NoSeat::Busy) => return Err(Refusal::Busy(procedure.clone())),
@@ -520,7 +527,8 @@ impl State {
         self.callers.entry(caller.session).or_default().insert(caller.call, (session, invocation));
         let registration = *registration;
         let fits = self.spare_bytes + request.cost() <= SPARE_BYTES_MAX;
-        let spare = (is_shared && fits && !more_follows).then(|| Box::new(Spare { request, tried }));
+        let may_move = is_shared && !more_follows && caller.terms.shard.is_none();
+        let spare = (may_move && fits).then(|| Box::new(Spare { request, tried }));
         self.spare_bytes += spare.as_ref().map_or(0, |spare| spare.request.cost());
         let pending = Pending { caller, registration, seat, is_canceled: false, parts, spare };
         if let Some(callee) = self.callees.get_mut(&session) {

@@ -1,11 +1,12 @@
-//! Who may get a publication, of those that subscribed to it: WAMP's black and white lists.
+//! Who may get a publication, of those that subscribed to it: WAMP's black and white lists, and its shards.
 //!
 //! A publisher that narrows nothing has no [`Eligibility`], and costs the fan-out nothing. The lists are sorted
 //! when they are made: what a receiver costs grows with the logarithm of their length.
 
 use crate::core::access::{Principal, SessionId};
+use crate::core::shard::ShardKey;
 
-/// The lists of a publication. A receiver must pass all six.
+/// The lists of a publication. A receiver must pass all six, and be the one of the shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Eligibility {
     /// By session.
@@ -14,6 +15,8 @@ pub struct Eligibility {
     pub ids: Lists<Box<str>>,
     /// By role.
     pub roles: Lists<Box<str>>,
+    /// Of the receivers of a subscription that share its shards, only the one gets it that this belongs to.
+    pub shard: Option<ShardKey>,
 }
 
 /// Who is kept out and, if not everybody else, who is let in.
@@ -58,10 +61,11 @@ impl<T: Ord> Lists<T> {
 impl Eligibility {
     /// True when nobody is kept out.
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.ids.is_empty() && self.roles.is_empty()
+        let Eligibility { sessions, ids, roles, shard } = self;
+        sessions.is_empty() && ids.is_empty() && roles.is_empty() && shard.is_none()
     }
 
-    /// Whether a session may get the publication.
+    /// Whether a session may get the publication, as far as the lists go.
     pub fn admits(&self, session: SessionId, who: &Principal) -> bool {
         self.sessions.admits(|listed| listed.cmp(&session)) && self.admits_principal(who)
     }
@@ -104,6 +108,7 @@ mod tests {
             sessions: Lists::new(sessions(&[9, 7]), Some(sessions(&[3, 1, 2, 9]))),
             ids: Lists::new(texts(&["eve"]), Some(texts(&["joe", "eve", "ann"]))),
             roles: Lists::new(texts(&["guest"]), Some(texts(&["user", "guest"]))),
+            shard: None,
         };
         assert!(
             all.admits(SessionId(1), &who("joe", "user")) && all.admits(SessionId(3), &who("ann", "user"))

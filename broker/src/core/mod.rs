@@ -24,6 +24,7 @@ pub mod realm;
 pub mod reserved;
 pub mod retained;
 pub mod secure;
+pub mod shard;
 pub mod testament;
 pub mod topics;
 pub mod watch;

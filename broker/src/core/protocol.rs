@@ -51,8 +51,17 @@ pub enum Recognition {
 
 /// A conversation with one peer. After each call but [`Session::deadline`], poll until `None`.
 pub trait Session: Send {
+    /// The wire takes no longer messages to the peer than of so many bytes. Said first of all, if ever.
+    fn limit_messages(&mut self, _bytes_max: usize) {}
+
     /// The peer sent this.
     fn receive(&mut self, kind: Kind, bytes: Bytes, now: Instant);
+
+    /// Takes the next of several messages that were received as one; false when all were taken. They are not
+    /// taken at once, so that the pump may stop where the peer is to read first.
+    fn proceed(&mut self, _now: Instant) -> bool {
+        false
+    }
 
     /// The house has this for the peer.
     fn deliver(&mut self, parcel: Parcel, now: Instant);

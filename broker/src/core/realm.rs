@@ -25,6 +25,7 @@ use crate::core::notice::Origin;
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
 use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, Settlement, Step};
 use crate::core::retained::RetainedLimits;
+use crate::core::shard::ShardKey;
 use crate::core::testament::{Scope, Testaments};
 use crate::core::topics::{PublishTerms, Receiver, Retain, Sink, Subscriber, Topics};
 use crate::core::watch::Watch;
@@ -277,13 +278,28 @@ impl Member {
         pattern: &Pattern,
         tag: Option<u64>,
     ) -> Result<SubscriptionId, Refusal> {
+        self.subscribe_as(pattern, tag, None)
+    }
+
+    /// The same as one of those who share the shards of the subscription. What is kept of the topics comes of all
+    /// shards.
+    pub fn subscribe_as(
+        &mut self,
+        pattern: &Pattern,
+        tag: Option<u64>,
+        node: Option<ShardKey>,
+    ) -> Result<SubscriptionId, Refusal> {
         access::check(&self.principal, Action::Subscribe, pattern.as_str())?;
         let limit = self.realm.limits.subscriptions_max;
         if self.subscriptions.len() >= limit {
             let known = self.realm.topics.get(pattern).filter(|id| self.subscriptions.contains(id));
             known.ok_or(Refusal::TooMany("subscriptions of a session", limit))?;
         }
-        let receiver = self.receiver(Sink::Mailbox(self.mailbox.clone()));
+        let mailbox = self.mailbox.clone();
+        let receiver = self.receiver(match node {
+            None => Sink::Mailbox(mailbox),
+            Some(key) => Sink::Node(Box::new((mailbox, key))),
+        });
         let id = self.realm.topics.subscribe_and_replay(pattern, self.subscriber(0), receiver, tag)?;
         if !self.subscriptions.contains(&id) {
             self.subscriptions.push(id);

@@ -20,6 +20,7 @@ use crate::core::parcel::{Parcel, SubscriptionId};
 use crate::core::queues::Queue;
 use crate::core::reserved::{reaches, reserved_prefix};
 use crate::core::retained::{Retained, RetainedLimits};
+use crate::core::shard::ShardKey;
 use crate::core::watch::Watch;
 use crate::metrics;
 
@@ -28,6 +29,9 @@ use crate::metrics;
 pub enum Sink {
     /// To a session.
     Mailbox(Mailbox),
+    /// To a session that shares the shards of the subscription with all others of this kind. Boxed, as there are
+    /// few, and every subscription has a sink.
+    Node(Box<(Mailbox, ShardKey)>),
     /// To a queue that is bound to the topic.
     Queue(Arc<Queue>),
 }
@@ -40,6 +44,18 @@ pub struct Receiver {
     /// Where the events go.
     pub sink: Sink,
 }
+
+impl Sink {
+    /// The key of one that shares shards.
+    fn node(&self) -> Option<ShardKey> {
+        match self {
+            Sink::Node(node) => Some(node.1),
+            Sink::Mailbox(_) | Sink::Queue(_) => None,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Subscription>() <= 72, "most idle sessions have one or two of their own");
 
 /// Who takes the events of a subscription: a session has one plain subscription to a pattern, and may have
 /// any number of queues bound to it.
@@ -153,6 +169,22 @@ impl Subscribers {
         }
     }
 
+    /// Who a key belongs to, of those that share shards. It is chosen before any list is looked at: a publisher that
+    /// keeps its events from the holder does not thereby hand the shard to another. Of several with the same
+    /// key of their own it is always the same one.
+    fn holder(&self, shard: ShardKey) -> Option<Subscriber> {
+        let mut heaviest = None;
+        self.for_each(|subscriber, receiver| {
+            if let Some(node) = receiver.sink.node() {
+                let weight = (shard.weight(node.number()), subscriber.session, subscriber.binding);
+                if heaviest.is_none_or(|(known, _)| weight > known) {
+                    heaviest = Some((weight, subscriber));
+                }
+            }
+        });
+        heaviest.map(|(_, subscriber)| subscriber)
+    }
+
     fn for_each(&self, mut visit: impl FnMut(Subscriber, &Receiver)) {
         match self {
             Subscribers::One(subscriber, receiver) => visit(*subscriber, receiver),
@@ -243,6 +275,7 @@ impl Topics {
                     Sink::Mailbox(mailbox) => {
                         mailbox.push(Parcel::Retained { publication, subscription: id, tag })
                     }
+                    Sink::Node(node) => node.0.push(Parcel::Retained { publication, subscription: id, tag }),
                     Sink::Queue(queue) => queue.push_bound(publication),
                 };
             }
@@ -426,9 +459,14 @@ impl State {
         let mut taken = 0;
         let mut for_queues = None;
         let eligibility = publication.eligibility.as_deref();
+        let shard = eligibility.and_then(|lists| lists.shard);
         self.for_each_match(publication.name.as_str(), |id, subscription| {
+            let holder = shard.and_then(|shard| subscription.subscribers.holder(shard));
             subscription.subscribers.for_each(|subscriber, Receiver { principal, sink }| {
                 let Subscriber { session, .. } = subscriber;
+                if shard.is_some() && sink.node().is_some() && holder != Some(subscriber) {
+                    return;
+                }
                 if exclude == Some(session)
                     || eligibility.is_some_and(|list| !list.admits(session, principal))
                 {
@@ -437,6 +475,9 @@ impl State {
                 let pushed = match sink {
                     Sink::Mailbox(mailbox) => {
                         mailbox.push(Parcel::Event { publication: publication.clone(), subscription: id })
+                    }
+                    Sink::Node(node) => {
+                        node.0.push(Parcel::Event { publication: publication.clone(), subscription: id })
                     }
                     Sink::Queue(queue) => {
                         let shared = for_queues.get_or_insert_with(|| Arc::new(publication.uncharged()));

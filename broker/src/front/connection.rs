@@ -567,7 +567,7 @@ impl<W: Wire> Connection<W> {
             }
             return Ok(Poll::Pending);
         }
-        if !self.work.unread.is_empty() {
+        if self.proceed(now) || !self.work.unread.is_empty() {
             let mut unread = std::mem::take(&mut self.work.unread);
             self.take_in(cx, &mut unread, now);
             return Ok(Poll::Ready(Read::Some));
@@ -627,21 +627,34 @@ impl<W: Wire> Connection<W> {
         }
         let batch = Batch::begin();
         loop {
-            match self.transport.next(&mut data, self.is_established()) {
-                Ok(Some(arrival)) => self.take_arrival(arrival, now),
-                Ok(None) => break,
-                Err(close) => {
-                    self.fail(close, now);
-                    break;
+            // What came in one message with others goes before what came after it.
+            if !self.proceed(now) {
+                match self.transport.next(&mut data, self.is_established()) {
+                    Ok(Some(arrival)) => self.take_arrival(arrival, now),
+                    Ok(None) => break,
+                    Err(close) => {
+                        self.fail(close, now);
+                        break;
+                    }
                 }
             }
-            if !data.is_empty() && self.is_sated(cx) {
+            if self.is_sated(cx) {
                 self.work.unread = data.to_vec();
                 break;
             }
         }
         drop(batch);
         self.watch_completeness(now);
+    }
+
+    /// The next of several messages that came as one; false if there is none.
+    fn proceed(&mut self, now: Instant) -> bool {
+        let proceeded = self.session.as_mut().is_some_and(|session| session.proceed(now));
+        if proceeded {
+            metrics::MESSAGES_IN.add(1);
+            self.drain_session(now);
+        }
+        proceeded
     }
 
     fn take_arrival(&mut self, arrival: Arrival, now: Instant) {

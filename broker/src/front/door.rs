@@ -120,7 +120,10 @@ impl Door {
             return None;
         };
         let (mailbox, inbox) = mailbox(self.settings.bounds);
-        let session = protocol.open(token, &peer, mailbox, opened);
+        let mut session = protocol.open(token, &peer, mailbox, opened);
+        if let Some(bytes_max) = transport.peer_bytes_max() {
+            session.limit_messages(bytes_max);
+        }
         tracing::debug!(%peer, token, "connection opened");
         Some(Connection::new(Parts {
             wire,

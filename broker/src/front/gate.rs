@@ -43,7 +43,7 @@ impl Gate {
         match peer {
             Peer::Secure(secure) => self.enter(place, secure.address.ip()),
             Peer::Socket(address) => self.enter(place, address.ip()),
-            Peer::Local => Some(Permit { _place: place, counted: None }),
+            Peer::Unix(_) | Peer::Local => Some(Permit { _place: place, counted: None }),
         }
     }
 

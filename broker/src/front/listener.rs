@@ -3,8 +3,9 @@
 //! One port takes everything. A first octet of 7F is RawSocket; what a language recognises as its own is a
 //! plain stream of it; anything else is HTTP, which has answers for what it does not understand.
 
+use std::fmt::Display;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,9 +18,9 @@ use crate::core::access::Peer;
 use crate::core::protocol::Recognition;
 use crate::front::connection::now;
 use crate::front::door::Door;
-use crate::front::gate::Permit;
+use crate::front::gate::{Permit, Place};
 use crate::front::http;
-use crate::front::rawsocket;
+use crate::front::rawsocket::{self, Refused};
 use crate::front::tls::{self, Tls};
 use crate::front::transport::Transport;
 use crate::front::wire::{Opened, Stream};
@@ -29,7 +30,10 @@ use crate::metrics;
 const FIRST_BYTES_MAX: usize = 64;
 
 /// Pending connections that the kernel keeps.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
+
+/// So many connections beyond the maximum are kept until they can be told, if what they speak has a word for it.
+const TOLD_MAX: usize = 64;
 
 /// What the kernel takes of output beyond what the peer has room for. What is queued here and not there can
 /// still be put in order, and a peer that does not read costs the kernel no more than this.
@@ -62,55 +66,60 @@ impl Door {
                 () = self.shutdown.cancelled() => return,
                 accepted = self.accept(&listener) => accepted,
             };
-            let Some((stream, address, permit)) = accepted else { continue };
+            let Some((stream, peer, permit)) = accepted else { continue };
             let (door, tls) = (self.clone(), tls.clone());
-            self.tasks.spawn(async move { door.greet(stream, address, permit, tls).await });
+            self.tasks.spawn(async move { door.greet(stream, peer, permit, tls).await });
         }
     }
 
-    async fn accept(self: &Arc<Door>, listener: &TcpListener) -> Option<(TcpStream, SocketAddr, Permit)> {
+    async fn accept(self: &Arc<Door>, listener: &TcpListener) -> Option<(Stream, Peer, Permit)> {
         let place = self.gate.place().await;
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Most likely out of files; the backlog keeps those who come meanwhile.
-                tracing::warn!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                return None;
-            }
-        };
-        metrics::CONNECTIONS_ACCEPTED.add(1);
-        if self.tasks.len() >= self.settings.connections_max {
-            metrics::CONNECTIONS_REFUSED.add(1);
-            tracing::warn!(peer = %address, max = self.settings.connections_max, "too many connections");
-            return None;
-        }
-        let Some(permit) = self.gate.enter(place, address.ip()) else {
-            metrics::CONNECTIONS_REFUSED.add(1);
-            tracing::warn!(peer = %address, "too many connections from this address wait to be let in");
-            return None;
-        };
+        let (stream, address) = accepted(listener.accept().await).await?;
+        let permit = self.admit(place, address.ip(), &address)?;
         if let Err(error) = set_options(&stream) {
             tracing::debug!(peer = %address, %error, "cannot set the options of a socket");
         }
-        Some((stream, address, permit))
+        Some((Stream::Tcp(stream), Peer::Socket(address), permit))
+    }
+
+    /// Gives somebody from there a place at the door, unless there are too many.
+    pub(super) fn admit(
+        self: &Arc<Door>,
+        place: Place,
+        address: IpAddr,
+        peer: &dyn Display,
+    ) -> Option<Permit> {
+        metrics::CONNECTIONS_ACCEPTED.add(1);
+        if self.tasks.len() >= self.settings.connections_max.saturating_add(TOLD_MAX) {
+            metrics::CONNECTIONS_REFUSED.add(1);
+            tracing::warn!(%peer, max = self.settings.connections_max, "too many connections");
+            return None;
+        }
+        let permit = self.gate.enter(place, address);
+        if permit.is_none() {
+            metrics::CONNECTIONS_REFUSED.add(1);
+            tracing::warn!(%peer, "too many connections from this address wait to be let in");
+        }
+        permit
     }
 
     /// Finds out what a peer speaks, and hands it on.
-    async fn greet(
+    pub(super) async fn greet(
         self: Arc<Door>,
-        stream: TcpStream,
-        address: SocketAddr,
+        stream: Stream,
+        peer: Peer,
         permit: Permit,
         tls: Option<Arc<Tls>>,
     ) {
         let opened = now();
         let time_max = self.settings.pump.establish_time_max;
         let first = async {
-            let (mut stream, peer) = match &tls {
-                None => (Stream::Tcp(stream), Peer::Socket(address)),
+            let (mut stream, peer) = match (stream, &peer, &tls) {
                 // Boxed, as it is large, and a stranger in the clear has none.
-                Some(tls) => Box::pin(self.secure(tls, stream, address)).await?,
+                (Stream::Tcp(stream), &Peer::Socket(address), Some(tls)) => {
+                    Box::pin(self.secure(tls, stream, address)).await?
+                }
+                (stream, _, _) => (stream, peer.clone()),
             };
             let (first, spoken) = self.first_bytes(&mut stream).await?;
             Ok::<_, io::Error>((stream, peer, first, spoken))
@@ -122,14 +131,24 @@ impl Door {
         let (stream, peer, first, spoken) = match first {
             Ok(Ok(known)) => known,
             Ok(Err(error)) => {
-                return tracing::debug!(peer = %address, %error, "closed before it said anything");
+                return tracing::debug!(%peer, %error, "closed before it said anything");
             }
-            Err(_) => return tracing::info!(peer = %address, "said nothing in time"),
+            Err(_) => return tracing::info!(%peer, "said nothing in time"),
         };
         let wire = Opened::new(first, stream);
+        // This one counts itself.
+        let is_full = self.tasks.len() > self.settings.connections_max;
+        if is_full {
+            metrics::CONNECTIONS_REFUSED.add(1);
+            tracing::warn!(%peer, max = self.settings.connections_max, "too many connections");
+        }
         match spoken {
+            Spoken::RawSocket if is_full => {
+                self.greet_rawsocket(wire, peer, permit, opened, Some(Refused::Connections)).await;
+            }
+            Spoken::Http | Spoken::Stream(_) | Spoken::Tls if is_full => {}
             Spoken::Http => http::serve(self, wire, peer, permit).await,
-            Spoken::RawSocket => self.greet_rawsocket(wire, peer, permit, opened).await,
+            Spoken::RawSocket => self.greet_rawsocket(wire, peer, permit, opened, None).await,
             Spoken::Stream(token) => self.open(token, Transport::Stream, wire, peer, Some(permit), opened),
             Spoken::Tls => tracing::info!(%peer, "tried TLS, which is not spoken on this port"),
         }
@@ -193,10 +212,17 @@ impl Door {
         (!undecided || first.len() >= FIRST_BYTES_MAX).then_some(Spoken::Http)
     }
 
-    async fn greet_rawsocket(self: Arc<Door>, mut wire: Opened, peer: Peer, permit: Permit, opened: Instant) {
+    async fn greet_rawsocket(
+        self: Arc<Door>,
+        mut wire: Opened,
+        peer: Peer,
+        permit: Permit,
+        opened: Instant,
+        refusal: Option<Refused>,
+    ) {
         let time_max = self.settings.pump.establish_time_max;
         let token = |serializer| self.protocols.iter().find_map(|protocol| protocol.rawsocket(serializer));
-        let shake = rawsocket::shake_hands(&mut wire, self.settings.rawsocket_limit, token);
+        let shake = rawsocket::shake_hands(&mut wire, self.settings.rawsocket_limit, token, refusal);
         match tokio::time::timeout(time_max, shake).await {
             Ok(Ok((token, transport))) => {
                 self.open(token, Transport::RawSocket(transport), wire, peer, Some(permit), opened);
@@ -206,6 +232,19 @@ impl Door {
                 tracing::info!(%peer, reason = %error, "RawSocket handshake refused");
             }
             Err(_) => tracing::info!(%peer, "did not finish its RawSocket handshake in time"),
+        }
+    }
+}
+
+/// Who was accepted; if nobody was, after a while.
+pub(super) async fn accepted<T>(result: io::Result<T>) -> Option<T> {
+    match result {
+        Ok(accepted) => Some(accepted),
+        Err(error) => {
+            // Most likely out of files; the backlog keeps those who come meanwhile.
+            tracing::warn!(%error, "cannot accept");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
         }
     }
 }

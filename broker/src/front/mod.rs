@@ -17,5 +17,6 @@ pub mod longpoll;
 pub mod rawsocket;
 pub mod tls;
 pub mod transport;
+pub mod unix;
 pub mod websocket;
 pub mod wire;

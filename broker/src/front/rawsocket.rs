@@ -15,7 +15,7 @@ use crate::front::framing::{Arrival, Piece, put_bytes};
 use crate::front::wire::Wire;
 use crate::metrics;
 
-pub use tandem_protocols::wamp::rawsocket::MAGIC;
+pub use tandem_protocols::wamp::rawsocket::{HandshakeError as Refused, MAGIC};
 
 /// Why there is no RawSocket connection.
 #[derive(Debug, thiserror::Error)]
@@ -36,17 +36,28 @@ pub struct RawSocket {
     peer_limit: Limit,
 }
 
-/// Answers the peer's handshake; `token` says what a serializer is spoken under.
+/// A peer that takes no messages of so many bytes cannot even be welcomed.
+const PEER_BYTES_MIN: usize = 2048;
+
+/// Answers the peer's handshake; `token` says what a serializer is spoken under. Where there is none to be had,
+/// `refusal` says so to whatever it asks.
 pub async fn shake_hands<W: Wire>(
     wire: &mut W,
     limit: Limit,
     token: impl Fn(u8) -> Option<&'static str>,
+    refusal: Option<HandshakeError>,
 ) -> Result<(&'static str, RawSocket), NoHandshake> {
     let mut bytes = [0; HEAD_BYTES];
     wire.read_exact(&mut bytes).await?;
     let serializer = bytes[1] & 0x0F;
     let asked = Handshake::parse_request(bytes)
         .and_then(|asked| token(serializer).map(|token| (asked, token)).ok_or(HandshakeError::Serializer));
+    let is_short = |limit: Limit| limit.bytes() < PEER_BYTES_MIN;
+    let asked = match (refusal, asked) {
+        (Some(refusal), _) => Err(refusal),
+        (None, Ok((asked, _))) if is_short(asked.limit) => Err(HandshakeError::Limit),
+        (None, asked) => asked,
+    };
     match asked {
         Ok((asked, token)) => {
             wire.write_all(&Handshake { limit, format: asked.format }.to_bytes()).await?;
@@ -77,7 +88,12 @@ impl RawSocket {
         }))
     }
 
-    /// Frames a message. One that the peer will not take is left out, and counted.
+    /// The longest message that the peer takes.
+    pub fn peer_bytes_max(&self) -> usize {
+        self.peer_limit.bytes()
+    }
+
+    /// Frames a message. One that the peer will not take is left out, and counted: the session knows the limit.
     pub fn frame(&self, frame: &Frame, buffer: &mut Vec<u8>) -> Piece {
         let message = frame.message();
         match frame_head(FrameType::Message, message.len(), self.peer_limit) {

@@ -38,6 +38,12 @@ impl Transport {
         }
     }
 
+    /// The longest message that the peer takes, if it said one.
+    pub fn peer_bytes_max(&self) -> Option<usize> {
+        let Transport::RawSocket(rawsocket) = self else { return None };
+        Some(rawsocket.peer_bytes_max())
+    }
+
     /// Puts a message onto the wire: into `buffer`, or beside it.
     pub fn frame(&mut self, frame: &Frame, buffer: &mut Vec<u8>) -> Piece {
         match self {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tandem_protocols::payload::Format;
+use tandem_protocols::wamp::batched;
 use tandem_protocols::wamp::codec::{format_of, subprotocol};
 
 use crate::core::access::Peer;
@@ -12,6 +13,7 @@ use crate::core::mailbox::Mailbox;
 use crate::core::protocol::{Protocol, Session};
 use crate::wamp::session::WampSession;
 use crate::wamp::settings::WampSettings;
+use crate::wamp::voice::Voice;
 
 /// The language.
 pub struct Wamp {
@@ -33,7 +35,14 @@ impl fmt::Debug for Wamp {
 
 impl Protocol for Wamp {
     fn tokens(&self) -> &'static [&'static str] {
-        &["wamp.2.json", "wamp.2.msgpack", "wamp.2.cbor"]
+        &[
+            "wamp.2.json",
+            "wamp.2.msgpack",
+            "wamp.2.cbor",
+            "wamp.2.json.batched",
+            "wamp.2.msgpack.batched",
+            "wamp.2.cbor.batched",
+        ]
     }
 
     fn rawsocket(&self, serializer: u8) -> Option<&'static str> {
@@ -46,7 +55,8 @@ impl Protocol for Wamp {
     }
 
     fn open(&self, token: &'static str, peer: &Peer, mailbox: Mailbox, _now: Instant) -> Box<dyn Session> {
-        let format = format_of(token).expect("a session is opened with one of the tokens that we gave");
-        Box::new(WampSession::new(self.settings.clone(), format, peer.clone(), mailbox))
+        let voice = format_of(token).map(Voice::new).or(batched::format_of(token).map(Voice::batched));
+        let voice = voice.expect("a session is opened with one of the tokens that we gave");
+        Box::new(WampSession::new(self.settings.clone(), voice, peer.clone(), mailbox))
     }
 }

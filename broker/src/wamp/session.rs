@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use tandem_protocols::payload::Format;
+use tandem_protocols::wamp::batched::Batch;
 use tandem_protocols::wamp::codec::decode;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::error::{
@@ -38,6 +38,8 @@ pub(super) struct WampSession {
     settings: Arc<WampSettings>,
     voice: Voice,
     stage: Stage,
+    /// The messages of a batch that were not taken yet.
+    rest: Option<Box<Batch>>,
 }
 
 const _: () = assert!(
@@ -61,12 +63,26 @@ impl WampSession {
     /// A session with a peer that has said nothing yet.
     pub(super) fn new(
         settings: Arc<WampSettings>,
-        format: Format,
+        voice: Voice,
         peer: Peer,
         mailbox: Mailbox,
     ) -> WampSession {
         let stage = Stage::Opening(Box::new(Opening::new(peer, mailbox)));
-        WampSession { settings, voice: Voice::new(format), stage }
+        WampSession { settings, voice, stage, rest: None }
+    }
+
+    /// Takes one message, or what is wrong with it.
+    fn read(&mut self, message: Result<Bytes, Violation>, now: Instant) {
+        let decoded = message.and_then(|bytes| Ok((decode(self.voice.format, &bytes)?, bytes.len())));
+        // While we leave, nothing but GOODBYE matters, not even what is wrong.
+        if decoded.is_err() && matches!(self.stage, Stage::Leaving(_)) {
+            return;
+        }
+        let result = decoded.and_then(|(message, length)| self.take(message, length, now));
+        if let Err(violation) = result {
+            // Whatever the URI of a rule in detail: a message that breaks it is a protocol violation.
+            self.abort(PROTOCOL_VIOLATION, violation.message, Reason::Violation);
+        }
     }
 
     fn take(&mut self, message: Message, received_bytes: usize, now: Instant) -> Result<(), Violation> {
@@ -159,24 +175,37 @@ impl WampSession {
 }
 
 impl Session for WampSession {
+    fn limit_messages(&mut self, bytes_max: usize) {
+        self.voice.limit(bytes_max);
+    }
+
     fn receive(&mut self, kind: Kind, bytes: Bytes, now: Instant) {
         if matches!(self.stage, Stage::Over) {
             return;
         }
-        let decoded = if self.voice.accepts(kind) {
-            decode(self.voice.format, &bytes)
-        } else {
-            Err(Violation::new("this serialization travels in the other kind of frames"))
+        if !self.voice.accepts(kind) {
+            let sentence = "this serialization travels in the other kind of frames";
+            return self.read(Err(Violation::new(sentence)), now);
+        }
+        match self.voice.batch(&bytes) {
+            None => self.read(Ok(bytes), now),
+            Some(Ok(batch)) => {
+                self.rest = Some(Box::new(batch));
+                self.proceed(now);
+            }
+            Some(Err(violation)) => self.read(Err(violation), now),
+        }
+    }
+
+    fn proceed(&mut self, now: Instant) -> bool {
+        let Some(message) = self.rest.as_mut().and_then(|batch| batch.next()) else {
+            self.rest = None;
+            return false;
         };
-        // While we leave, nothing but GOODBYE matters, not even what is wrong.
-        if decoded.is_err() && matches!(self.stage, Stage::Leaving(_)) {
-            return;
+        if !matches!(self.stage, Stage::Over) {
+            self.read(message, now);
         }
-        let result = decoded.and_then(|message| self.take(message, bytes.len(), now));
-        if let Err(violation) = result {
-            // Whatever the URI of a rule in detail: a message that breaks it is a protocol violation.
-            self.abort(PROTOCOL_VIOLATION, violation.message, Reason::Violation);
-        }
+        true
     }
 
     fn deliver(&mut self, parcel: Parcel, now: Instant) {

@@ -152,14 +152,23 @@ impl House {
 
     /// A client that has said nothing yet.
     pub fn connect(&self, format: Format) -> Client {
-        self.connect_from(&Peer::Local, format)
+        self.connect_under(subprotocol(format), format)
+    }
+
+    /// The same, under this subprotocol.
+    pub fn connect_under(&self, subprotocol: &'static str, format: Format) -> Client {
+        self.connect_as(&Peer::Local, subprotocol, format)
     }
 
     /// One that connects from there.
     pub fn connect_from(&self, peer: &Peer, format: Format) -> Client {
+        self.connect_as(peer, subprotocol(format), format)
+    }
+
+    fn connect_as(&self, peer: &Peer, subprotocol: &'static str, format: Format) -> Client {
         let (mailbox, inbox) = mailbox(self.bounds);
         let now = Instant::now();
-        let session = self.protocol.open(subprotocol(format), peer, mailbox.clone(), now);
+        let session = self.protocol.open(subprotocol, peer, mailbox.clone(), now);
         let kind = if format == Format::Json { Kind::Text } else { Kind::Binary };
         let users = self.users.clone();
         Client {
@@ -236,6 +245,9 @@ impl Client {
     pub fn say_bytes(&mut self, bytes: impl Into<Bytes>) {
         self.session.receive(self.kind, bytes.into(), self.now);
         self.drain();
+        while self.session.proceed(self.now) {
+            self.drain();
+        }
     }
 
     /// Does what the session wants done, as a pump would.

@@ -527,6 +527,8 @@ views! {
         eligible_authrole: Option<Vec<&'a str>> = "eligible_authrole",
         /// Whether the event is kept for those who subscribe later.
         retain: bool = "retain",
+        /// Whose shard the event is in, where subscriptions are sharded: the resource key.
+        rkey: Option<&'a str> = "rkey",
         /// Passed on.
         transaction_hash: Option<&'a str> = "transaction_hash",
         /// Where it came through.
@@ -540,6 +542,8 @@ views! {
         match_policy: MatchPolicy = "match",
         /// Whether the event that is retained is wanted.
         get_retained: bool = "get_retained",
+        /// Which node subscribes, where the subscription is to be sharded: the node key.
+        nkey: Option<&'a str> = "nkey",
         /// Where it came through.
         forward_for: Option<ForwardFor<'a>> = "forward_for",
     }

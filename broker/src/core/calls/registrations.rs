@@ -13,6 +13,7 @@ pub use crate::core::notice::Policy;
 use crate::core::notice::RegistrationFacts;
 use crate::core::parcel::RegistrationId;
 use crate::core::reserved::{is_reserved, reaches};
+use crate::core::shard::{ShardKey, mix};
 
 /// How many callees may share a procedure. A call passes over all of them when all are busy.
 pub const CALLEES_MAX: usize = 4096;
@@ -246,6 +247,21 @@ impl Registrations {
         Ok(&registration.seats[place])
     }
 
+    /// The seat of the callee that a key belongs to. Which that is does not depend on who is busy or was tried: what
+    /// the others hold is not what the caller looks for.
+    pub(super) fn holder(
+        &self,
+        id: RegistrationId,
+        shard: ShardKey,
+        tried: &[SessionId],
+        in_parts: bool,
+    ) -> Result<&Seat, NoSeat> {
+        let seats = self.by_id.get(&id).map(|registration| registration.seats.iter());
+        let seat = seats.into_iter().flatten().max_by_key(|seat| shard.weight(seat.number));
+        let seat = seat.ok_or(NoSeat::Tried)?;
+        seat.judge(tried, in_parts).map(|()| seat)
+    }
+
     /// An invocation begins.
     pub(super) fn begin(&mut self, id: RegistrationId, seat: u64) {
         if let Some(seat) = self.seat_mut(id, seat) {
@@ -305,9 +321,5 @@ impl Seat {
 /// to guess it.
 fn throw(dice: &mut u64, bound: usize) -> usize {
     *dice = dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut number = *dice;
-    number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^= number >> 31;
-    usize::try_from(number % (bound.max(1) as u64)).unwrap_or(0)
+    usize::try_from(mix(*dice) % (bound.max(1) as u64)).unwrap_or(0)
 }

@@ -3,6 +3,13 @@
 //! An unknown word for `match` is a protocol violation, as every known option of a wrong type is. Options
 //! that are not supported are passed over.
 //!
+//! Sharded subscriptions are a sketch in the specification, which names two options and no rule. Here: of the
+//! subscribers of one subscription that gave a node key (`nkey` of SUBSCRIBE), exactly one gets an event with a
+//! resource key (`rkey` of PUBLISH), always the same one as long as they are the same; subscribers without a
+//! node key get every event, and events without a resource key go to everybody. `exclude_me` and the lists hold
+//! after that choice: what is kept from its node goes to no other. The first node key that a session gives for a
+//! subscription counts.
+//!
 //! Of those that narrow who gets an event, `exclude` and its kin that are empty exclude nobody, while
 //! `eligible` and its kin that are empty leave nobody.
 
@@ -12,7 +19,9 @@ use tandem_protocols::payload::Unconvertible;
 use tandem_protocols::wamp::codec;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::id::Id;
-use tandem_protocols::wamp::message::{Publish, Published, Subscribe, Subscribed, Unsubscribe, Unsubscribed};
+use tandem_protocols::wamp::message::{
+    Publish, Published, Subscribe, Subscribed, Unsubscribe, Unsubscribed, nothing,
+};
 use tandem_protocols::wamp::options::{PublishOptions, SubscribeOptions, WithdrawOptions};
 
 use crate::core::access::SessionId;
@@ -21,11 +30,12 @@ use crate::core::message::{Frame, Message, Publication, Variant};
 use crate::core::parcel::SubscriptionId;
 use crate::core::protocol::Output;
 use crate::core::realm::Outgoing;
+use crate::core::shard::ShardKey;
 use crate::core::topics::{PublishTerms, Retain};
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
-use crate::wamp::voice::{Voice, id, note_unconvertible};
+use crate::wamp::voice::{Voice, id, note_too_long, note_unconvertible};
 
 /// The subscriptions of a session, in order of their numbers, and which of them are to patterns: their
 /// events must say their topic.
@@ -106,7 +116,8 @@ impl Dialogue {
         let pattern = self.pattern(&subscribe.topic, options.match_policy)?;
         // A WAMP session has one subscription to a pattern: there is nobody to tell apart.
         let tag = options.get_retained.then_some(0);
-        let subscription = self.member.subscribe_and_replay(&pattern, tag)?;
+        let node = options.nkey.map(|key| ShardKey::of(key.as_bytes()));
+        let subscription = self.member.subscribe_as(&pattern, tag, node)?;
         self.subscriptions.insert(subscription, pattern.name().is_none());
         voice.say(Subscribed { request: subscribe.request, subscription: id(subscription.0) });
         Ok(())
@@ -160,7 +171,8 @@ impl Dialogue {
             .encodings
             .get_or_make(voice.dialect(), variant, || event(publication, subscription, details, voice));
         match frame {
-            Ok(frame) => voice.push(Output::Send(frame)),
+            Ok(frame) if voice.fits(frame.message().len()) => voice.push(Output::Send(frame)),
+            Ok(frame) => say_without_payload(publication, subscription, is_pattern, &frame, voice),
             Err(why) => note_unconvertible(why),
         }
     }
@@ -178,9 +190,36 @@ impl Dialogue {
             details.insert("topic", publication.name.as_str());
         }
         match event(publication, subscription, details, voice) {
-            Ok(message) => voice.push(Output::Send(Frame::Own(message))),
+            Ok(message) if voice.fits(message.len()) => voice.push(Output::Send(Frame::Own(message))),
+            Ok(message) => {
+                say_without_payload(publication, subscription, is_pattern, &Frame::Own(message), voice);
+            }
             Err(why) => note_unconvertible(why),
         }
+    }
+}
+
+/// Says an EVENT that is too long for the peer without its payload and what describes that, so that the peer
+/// knows that there was something: it is one of the ways that the specification names. One that is too long also
+/// then, for its topic, is left out.
+fn say_without_payload(
+    publication: &Publication,
+    subscription: SubscriptionId,
+    is_pattern: bool,
+    whole: &Frame,
+    voice: &mut Voice,
+) {
+    note_too_long(whole.message().len());
+    let mut details = Dict::new().with("payload_limit_exceeded", true);
+    if is_pattern {
+        details.insert("topic", publication.name.as_str());
+    }
+    let details = disclosure(publication, details);
+    let (subscription, number) = (id(subscription.0), id(publication.id));
+    let bytes = codec::encode_event(voice.format, subscription, number, &details, &nothing());
+    let bytes = bytes.expect("it has no payload");
+    if voice.fits(bytes.len()) {
+        voice.say_encoded(bytes);
     }
 }
 
@@ -199,13 +238,19 @@ fn event(
 }
 
 /// What the details of an event say of its publication, after these.
-pub(in crate::wamp) fn details(publication: &Publication, mut details: Dict) -> Dict {
+pub(in crate::wamp) fn details(publication: &Publication, details: Dict) -> Dict {
+    let mut details = disclosure(publication, details);
+    luggage::unpack(&publication.attributes, &mut details);
+    details
+}
+
+/// Who the publisher is, after these, if receivers are told.
+fn disclosure(publication: &Publication, mut details: Dict) -> Dict {
     if let Some(publisher) = &publication.disclosed {
         details.insert("publisher", publication.publisher.0);
         details.insert("publisher_authid", &*publisher.id);
         details.insert("publisher_authrole", &*publisher.role);
     }
-    luggage::unpack(&publication.attributes, &mut details);
     details
 }
 
@@ -238,6 +283,7 @@ fn eligibility(options: &PublishOptions<'_>) -> Option<Arc<Eligibility>> {
             exclude_authrole.as_ref().map(texts).unwrap_or_default(),
             eligible_authrole.as_ref().map(texts),
         ),
+        shard: options.rkey.map(|key| ShardKey::of(key.as_bytes())),
     };
     (!eligibility.is_empty()).then(|| Arc::new(eligibility))
 }

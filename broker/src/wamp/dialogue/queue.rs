@@ -19,11 +19,12 @@
 use bytes::Bytes;
 
 use tandem_protocols::payload::{Arguments, Content, Format, Payload, encode_bytes};
+use tandem_protocols::wamp::codec::encode_result;
 use tandem_protocols::wamp::dict::{Dict, Value};
 use tandem_protocols::wamp::error::INVALID_PAYLOAD;
 use tandem_protocols::wamp::id::Id;
 use tandem_protocols::wamp::list::{Element, encode_list};
-use tandem_protocols::wamp::message::{CallResult, MessageType};
+use tandem_protocols::wamp::message::MessageType;
 
 use crate::core::access::Refusal;
 use crate::core::calls::failure;
@@ -36,7 +37,7 @@ use crate::wamp::dialogue::Dialogue;
 use crate::wamp::dialogue::procedure::{arguments, first_arguments, say_list, say_nothing};
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
-use crate::wamp::voice::{Voice, id, note_unconvertible};
+use crate::wamp::voice::{Voice, id, note_too_long, note_unconvertible, too_long};
 
 /// One message at a time, whatever its size.
 const ONE: Credit = Credit { messages: 1, bytes: usize::MAX };
@@ -169,19 +170,21 @@ impl Dialogue {
         // It has its one message. If the call was canceled it is closed already, and that is no harm.
         let closed = self.member.close_consumer(consumer);
         debug_assert!(closed.is_ok(), "what was delivered has a consumer");
-        let said = call.is_some_and(|call| say_delivery(id(call), delivery, voice));
-        if !said {
-            // Nobody waits for it here, or its form is not for this session: others may have it.
+        // If nobody waits for it here, others may have it.
+        let said = call.map_or(Err(Settlement::Requeue), |call| say_delivery(id(call), delivery, voice));
+        if let Err(settlement) = said {
             self.receives.settle(consumer.0);
-            let given_back = self.member.settle(consumer, delivery.sequence, Settlement::Requeue);
+            let given_back = self.member.settle(consumer, delivery.sequence, settlement);
             debug_assert!(given_back.is_ok(), "what was delivered is held");
             self.member.release_if_settled(consumer);
         }
     }
 }
 
-/// Answers a call of `receive`; false if the message has no form in the caller's encoding, which it is told.
-fn say_delivery(request: Id, delivery: &Delivery, voice: &mut Voice) -> bool {
+/// Answers a call of `receive`. If the message has no form in the caller's encoding, or is too long for the caller,
+/// that is told so, and the message is to be settled in this way: others may read it, or it is rejected, as
+/// it would come again to whoever cannot take it and keep what is behind it from them.
+fn say_delivery(request: Id, delivery: &Delivery, voice: &mut Voice) -> Result<(), Settlement> {
     let Delivery { publication, consumer, redeliveries, .. } = delivery;
     let content = match luggage::content(&publication.payload, voice.format) {
         Ok(content) => content,
@@ -189,7 +192,7 @@ fn say_delivery(request: Id, delivery: &Delivery, voice: &mut Voice) -> bool {
             note_unconvertible(why);
             let sentence = format!("the next message has no form in the caller's encoding: {why}");
             voice.say_error(MessageType::Call, request, &failure(INVALID_PAYLOAD, &sentence));
-            return false;
+            return Err(Settlement::Requeue);
         }
     };
     let (tag, redeliveries) = (Value::from(consumer.0), Value::from(u64::from(*redeliveries)));
@@ -197,8 +200,15 @@ fn say_delivery(request: Id, delivery: &Delivery, voice: &mut Voice) -> bool {
     let mut details = Dict::new();
     luggage::unpack(&publication.attributes, &mut details);
     let arguments = Arguments { format: voice.format, args, kwargs: Default::default() };
-    voice.say(CallResult { request, details, payload: Content::Arguments(arguments) });
-    true
+    let bytes = encode_result(voice.format, request, &details, &Content::Arguments(arguments));
+    let bytes = bytes.expect("the payload was converted, and is below 4 GiB");
+    if !voice.fits(bytes.len()) {
+        note_too_long(bytes.len());
+        voice.say_error(MessageType::Call, request, &too_long("the next message, which is rejected,"));
+        return Err(Settlement::Reject);
+    }
+    voice.say_encoded(bytes);
+    Ok(())
 }
 
 fn encode_message(format: Format, first: [&Value; 2], content: &Content) -> Bytes {

@@ -3,15 +3,24 @@
 //! A CALL under the number of one that announced more continues that one, and whatever else it says is not
 //! read. The specification tells late parts from new calls by the order of their numbers; clients that
 //! number their calls at random exist, so the numbers of calls that ended early are remembered instead.
+//!
+//! Sharded registrations are a sketch in the specification, whose intent is to route a call to a single shard of
+//! what several callees offer. Here: of the callees that share a registration, under whatever policy, a call with
+//! `runmode` `partition` goes to the one that its `rkey` belongs to, always the same one as long as the callees are
+//! the same. If that one is busy or gone, the call fails: no other has the shard. What an `all` call is, and how the
+//! answers of all become one, the specification leaves to be written: it is refused by its name. An `rkey`
+//! without `runmode` means nothing.
 
 use std::time::{Duration, Instant};
 
+use tandem_protocols::payload::Format;
 use tandem_protocols::wamp::codec;
-use tandem_protocols::wamp::dict::Dict;
+use tandem_protocols::wamp::dict::{Dict, Value};
 use tandem_protocols::wamp::error::{
     CANCELED, INVALID_ARGUMENT, INVALID_PAYLOAD, INVALID_URI, NO_SUCH_PROCEDURE, Violation,
 };
 use tandem_protocols::wamp::id::Id;
+use tandem_protocols::wamp::list::{Element, encode_list};
 use tandem_protocols::wamp::message::{
     Call, Cancel, Error, Interrupt, MessageType, Register, Registered, Unregister, Unregistered, Yield,
 };
@@ -25,10 +34,11 @@ use crate::core::access::Refusal;
 use crate::core::calls::{Answered, CallTerms, CancelMode, Canceled, Offer, Policy, failure};
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, RegistrationId};
 use crate::core::realm::Outgoing;
+use crate::core::shard::ShardKey;
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
-use crate::wamp::voice::{Voice, id, note_unconvertible};
+use crate::wamp::voice::{Voice, id, note_too_long, note_unconvertible, too_long};
 
 /// Why a callee lost its registration: another one took it by `force_reregister`.
 const REREGISTERED: &str = "tandem.reason.reregistered";
@@ -106,18 +116,32 @@ impl Dialogue {
             Err(why) => {
                 note_unconvertible(why);
                 let sentence = format!("the arguments have no form in the callee's encoding: {why}");
-                self.member.answer(*request, Err(failure(INVALID_ARGUMENT, &sentence)));
-                if invocation.continues {
-                    self.bring_interrupt(*request, false, voice);
-                }
-                return;
+                return self.fail_invocation(invocation, failure(INVALID_ARGUMENT, &sentence), voice);
             }
         };
         let mut details = invocation_details(invocation);
         luggage::unpack(attributes, &mut details);
-        let (request, registration) = (id(*request), id(registration.0));
-        let bytes = codec::encode_invocation(voice.format, request, registration, &details, &payload);
-        voice.say_encoded(bytes.expect("the payload was converted, and is below 4 GiB"));
+        let (number, registration) = (id(*request), id(registration.0));
+        let bytes = codec::encode_invocation(voice.format, number, registration, &details, &payload);
+        let bytes = bytes.expect("the payload was converted, and is below 4 GiB");
+        if voice.fits(bytes.len()) {
+            return voice.say_encoded(bytes);
+        }
+        note_too_long(bytes.len());
+        if invocation.continues {
+            self.fail_invocation(invocation, too_long("the arguments"), voice);
+        } else {
+            // Another callee may take longer ones.
+            self.member.decline(*request, too_long("the arguments"));
+        }
+    }
+
+    /// Ends a call whose arguments cannot be brought.
+    fn fail_invocation(&self, invocation: &Invocation, failure: Failure, voice: &mut Voice) {
+        self.member.answer(invocation.id, Err(failure));
+        if invocation.continues {
+            self.bring_interrupt(invocation.id, false, voice);
+        }
     }
 
     pub(in crate::wamp) fn bring_interrupt(&self, invocation: u64, is_awaited: bool, voice: &mut Voice) {
@@ -185,9 +209,7 @@ impl Dialogue {
         if self.receives.is_waiting(request) || self.is_open(request) {
             return Err(Refusal::RequestInUse(request).into());
         }
-        if options.runmode.is_some() {
-            return Err(Fault::option("runmode"));
-        }
+        let shard = shard(&options)?;
         if options.progress && !self.abilities.calls_in_parts {
             let sentence = "a progressive call of a caller that did not announce the feature";
             return Err(Violation::new(sentence).into());
@@ -210,6 +232,7 @@ impl Dialogue {
                 timeout,
                 discloses: options.disclose_me == Some(true),
                 more_follows: options.progress,
+                shard,
             };
             if let Err(refusal) = self.member.call(request, outgoing, terms) {
                 if options.progress {
@@ -273,7 +296,10 @@ impl Dialogue {
         let (said, is_progress) = match &outcome.result {
             Ok(answer) => (say_result(request, answer, voice), answer.is_progress),
             Err(failure) => {
-                voice.say_error(MessageType::Call, request, failure);
+                if !voice.try_say_error(MessageType::Call, request, failure) {
+                    // Without its arguments it would be taken for another.
+                    voice.say_error(MessageType::Call, request, &too_long("the error"));
+                }
                 (true, false)
             }
         };
@@ -288,7 +314,8 @@ impl Dialogue {
     }
 }
 
-/// Says a RESULT; false where the caller's encoding has no form for it, which it is told by an ERROR.
+/// Says a RESULT; false where the caller's encoding has no form for it, or it is too long for the caller, which
+/// it is told by an ERROR.
 fn say_result(request: Id, answer: &Answer, voice: &mut Voice) -> bool {
     match luggage::content(&answer.payload, voice.format) {
         Ok(payload) => {
@@ -298,7 +325,13 @@ fn say_result(request: Id, answer: &Answer, voice: &mut Voice) -> bool {
             }
             luggage::unpack(&answer.attributes, &mut details);
             let bytes = codec::encode_result(voice.format, request, &details, &payload);
-            voice.say_encoded(bytes.expect("the payload was converted, and is below 4 GiB"));
+            let bytes = bytes.expect("the payload was converted, and is below 4 GiB");
+            if !voice.fits(bytes.len()) {
+                note_too_long(bytes.len());
+                voice.say_error(MessageType::Call, request, &too_long("the result"));
+                return false;
+            }
+            voice.say_encoded(bytes);
             true
         }
         Err(why) => {
@@ -307,6 +340,21 @@ fn say_result(request: Id, answer: &Answer, voice: &mut Voice) -> bool {
             voice.say_error(MessageType::Call, request, &failure(INVALID_PAYLOAD, &sentence));
             false
         }
+    }
+}
+
+/// Which callee a caller asks for.
+fn shard(options: &CallOptions<'_>) -> Result<Option<ShardKey>, Fault> {
+    match options.runmode {
+        None => Ok(None),
+        Some("partition") => match options.rkey {
+            None | Some(Value::Null) => Err(Fault::argument("with runmode partition a call needs an rkey")),
+            Some(Value::Str(key)) => Ok(Some(ShardKey::of(key.as_bytes()))),
+            // The same for every serialization.
+            Some(key) => Ok(Some(ShardKey::of(&encode_list(Format::Cbor, &[Element::Value(key)])))),
+        },
+        Some("all") => Err(Fault::option("runmode all")),
+        Some(_) => Err(Fault::argument("runmode is partition, or all, which is not supported")),
     }
 }
 
