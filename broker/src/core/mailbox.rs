@@ -116,6 +116,8 @@ impl Mailbox {
             | Parcel::RegistrationRevoked { .. }
             | Parcel::Outcome(_)
             | Parcel::Authenticated(_)
+            | Parcel::Authorized(_)
+            | Parcel::RulesChanged
             | Parcel::Farewell(_) => {}
         }
         let crosses_soft_limit = state.bytes <= bytes_soft_max && state.bytes + cost > bytes_soft_max;
@@ -284,6 +286,8 @@ pub fn cost(parcel: &Parcel) -> usize {
         | Parcel::Interrupt { .. }
         | Parcel::RegistrationRevoked { .. }
         | Parcel::Authenticated(_)
+        | Parcel::Authorized(_)
+        | Parcel::RulesChanged
         | Parcel::Farewell(_) => 64,
     }
 }

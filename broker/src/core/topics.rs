@@ -7,6 +7,8 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use parking_lot::{RwLock, RwLockWriteGuard};
 
+use crate::core::access::gate::Gate;
+use crate::core::access::rules::SharedRules;
 use crate::core::access::{Principal, Refusal};
 use crate::core::eligibility::Eligibility;
 use crate::core::history::History;
@@ -52,6 +54,7 @@ pub struct Subscriber {
 pub struct Topics {
     state: RwLock<State>,
     history: Option<History>,
+    rules: SharedRules,
 }
 
 #[derive(Debug, Default)]
@@ -159,12 +162,17 @@ impl Topics {
     /// No subscriptions yet, and nothing kept.
     pub fn new(limits: RetainedLimits) -> Topics {
         let state = State { retained: Retained::new(limits), ..State::default() };
-        Topics { state: RwLock::new(state), history: None }
+        Topics { state: RwLock::new(state), history: None, rules: SharedRules::default() }
     }
 
     /// The same topics with a history.
     pub fn with_history(self, history: History) -> Topics {
         Topics { history: Some(history), ..self }
+    }
+
+    /// The same topics under these rules.
+    pub fn under(self, rules: SharedRules) -> Topics {
+        Topics { rules, ..self }
     }
 
     /// The history, if one is kept of some.
@@ -192,6 +200,7 @@ impl Topics {
         receiver: Receiver,
         tag: Option<u64>,
     ) -> Result<SubscriptionId, Refusal> {
+        let rules = self.rules.load();
         let mut state = self.state.write();
         let State { index, subscriptions, last_id, retained } = &mut *state;
         let id = match index.get(pattern) {
@@ -211,7 +220,9 @@ impl Topics {
         if let Some(tag) = tag {
             let may_have = |publication: &&Arc<Publication>| {
                 let eligibility = publication.eligibility.as_ref();
+                let gate = Gate::new(&rules, publication.name.as_str());
                 eligibility.is_none_or(|list| list.admits(subscriber.session, &receiver.principal))
+                    && gate.is_none_or(|mut gate| gate.admits(&receiver.principal))
             };
             for publication in retained.matching(pattern).filter(may_have).cloned() {
                 match &receiver.sink {
@@ -266,10 +277,11 @@ impl Topics {
 
     /// Hands a publication to every subscriber whose pattern matches its name, once per subscription:
     /// exact patterns first, then prefixes from short to long, then wildcards; not to who is excluded and
-    /// not to whom its lists keep it from. Never waits. Says how many took it.
+    /// not to whom its lists or the rules keep it from. Never waits. Says how many took it.
     pub fn publish(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
         self.record(publication);
-        self.state.read().publish(publication, exclude)
+        let rules = self.rules.load();
+        self.state.read().publish(publication, exclude, Gate::new(&rules, publication.name.as_str()))
     }
 
     /// The same, and keeps the publication or what was kept before it no more.
@@ -279,6 +291,8 @@ impl Topics {
         exclude: Option<SessionId>,
         retain: Retain,
     ) -> Result<usize, Refusal> {
+        let rules = self.rules.load();
+        let gate = Gate::new(&rules, publication.name.as_str());
         let mut state = self.state.write();
         match retain {
             Retain::No => {}
@@ -287,7 +301,7 @@ impl Topics {
         }
         self.record(publication);
         // Whoever subscribes now gets it either from what is kept or as an event, not both.
-        Ok(RwLockWriteGuard::downgrade(state).publish(publication, exclude))
+        Ok(RwLockWriteGuard::downgrade(state).publish(publication, exclude, gate))
     }
 
     fn record(&self, publication: &Publication) {
@@ -318,7 +332,12 @@ impl Topics {
 }
 
 impl State {
-    fn publish(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
+    fn publish(
+        &self,
+        publication: &Arc<Publication>,
+        exclude: Option<SessionId>,
+        mut gate: Option<Gate<'_>>,
+    ) -> usize {
         let mut taken = 0;
         let mut for_queues = None;
         let eligibility = publication.eligibility.as_deref();
@@ -328,6 +347,7 @@ impl State {
                 let Subscriber { session, .. } = subscriber;
                 if exclude == Some(session)
                     || eligibility.is_some_and(|list| !list.admits(session, principal))
+                    || gate.as_mut().is_some_and(|gate| !gate.admits(principal))
                 {
                     return;
                 }

@@ -22,7 +22,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::ReadBuf;
 use tokio::time::Sleep;
 
-use crate::core::access::{Authenticating, Authenticator, Peer};
+use crate::core::access::authorizer::{Authorizing, Inquiry};
+use crate::core::access::{Authenticating, Authenticator, Peer, Refusal};
 use crate::core::mailbox::{self, Batch, Inbox};
 use crate::core::message::Frame;
 use crate::core::parcel::Parcel;
@@ -55,6 +56,9 @@ pub struct PumpLimits {
     /// Unread answers, in bytes, from which on the peer is not read.
     pub owed_bytes_max: usize,
 }
+
+/// How long the answer may take to whether a message is allowed. Meanwhile the peer is not read.
+const AUTHORIZE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// One write is composed of about this much.
 const COMPOSE_BYTES: usize = 64 * 1024;
@@ -106,6 +110,8 @@ pub struct Connection<W> {
     limits: Arc<PumpLimits>,
     /// Until the peer is let in. Boxed, as an idle connection has long been.
     stranger: Option<Box<Stranger>>,
+    /// The session waits for this answer, since then. Boxed, as it is rare.
+    authorizing: Option<Box<(Authorizing, Instant)>>,
     work: Work,
     phase: Phase,
     heard: Instant,
@@ -240,6 +246,7 @@ impl<W: Wire> Connection<W> {
                 authenticating: None,
                 _permit: parts.stranger,
             })),
+            authorizing: None,
             work: Work::default(),
             phase: Phase::Open,
             heard: now,
@@ -259,6 +266,7 @@ impl<W: Wire> Connection<W> {
         self.wrote = false;
         for _ in 0..ROUNDS_MAX {
             self.poll_authentication(cx, now);
+            self.poll_authorization(cx, now);
             let written = match self.poll_write(cx, now)? {
                 Poll::Ready(written) => Some(written),
                 Poll::Pending => None,
@@ -318,6 +326,7 @@ impl<W: Wire> Connection<W> {
                         stranger.authenticating = Some(authenticating);
                     }
                 }
+                Output::Authorize(Inquiry(answer)) => self.authorizing = Some(Box::new((answer, now))),
                 Output::Close(close) => return self.end_session(close, now),
             }
         }
@@ -349,6 +358,7 @@ impl<W: Wire> Connection<W> {
         self.session = None;
         self.stranger = None;
         self.work.batch.clear();
+        self.authorizing = None;
         self.phase = Phase::Closing(Box::new(close));
         self.phase_since = now;
     }
@@ -375,6 +385,23 @@ impl<W: Wire> Connection<W> {
             stranger.authenticating = None;
             if let Some(session) = &mut self.session {
                 session.deliver(Parcel::Authenticated(Box::new(result)), now);
+            }
+            self.drain_session(now);
+        }
+    }
+
+    fn poll_authorization(&mut self, cx: &mut Context<'_>, now: Instant) {
+        while let Some(waiting) = &mut self.authorizing {
+            let (authorizing, since) = &mut **waiting;
+            let answer = match authorizing.as_mut().poll(cx) {
+                Poll::Ready(answer) => answer,
+                Poll::Pending if now >= *since + AUTHORIZE_TIME_MAX => Err(Refusal::AuthorizationFailed),
+                Poll::Pending => return,
+            };
+            self.authorizing = None;
+            let _batch = Batch::begin();
+            if let Some(session) = &mut self.session {
+                session.deliver(Parcel::Authorized(Box::new(answer)), now);
             }
             self.drain_session(now);
         }
@@ -596,7 +623,7 @@ impl<W: Wire> Connection<W> {
 
     fn reading_pauses(&self, cx: &mut Context<'_>) -> bool {
         let authenticating = self.stranger.as_ref().is_some_and(|stranger| stranger.authenticating.is_some());
-        authenticating || self.is_sated(cx)
+        authenticating || self.authorizing.is_some() || self.is_sated(cx)
     }
 
     /// Whether the peer, or the realm, has to read before more is asked.
@@ -634,7 +661,7 @@ impl<W: Wire> Connection<W> {
                     break;
                 }
             }
-            if !data.is_empty() && self.is_sated(cx) {
+            if !data.is_empty() && (self.authorizing.is_some() || self.is_sated(cx)) {
                 self.work.unread = data.to_vec();
                 break;
             }
@@ -800,6 +827,7 @@ impl<W: Wire> Connection<W> {
                     self.work.incomplete_since.map(|since| since + limits.message_time_max),
                     self.work.slow_since.map(|since| since + limits.slow_time_max),
                     self.stall_deadline(),
+                    self.authorizing.as_ref().map(|waiting| waiting.1 + AUTHORIZE_TIME_MAX),
                 ]
                 .into_iter()
                 .flatten()

@@ -125,8 +125,13 @@ impl Dialogue {
             // The language has no other word for it.
             Parcel::SubscriptionRevoked { .. } => return Err(Refusal::Revoked.into()),
             Parcel::Farewell(farewell) => return Err(farewell.into()),
-            // Only a stranger asks for that.
-            Parcel::Authenticated(_) => {}
+            // Nor for the end of one subscription to a queue.
+            Parcel::RulesChanged => match self.member.judge_consumers().pop() {
+                Some((_, refusal)) => return Err(refusal.into()),
+                None => {}
+            },
+            // Only a stranger asks for that; the other is the session's business.
+            Parcel::Authenticated(_) | Parcel::Authorized(_) => {}
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use tandem_protocols::wamp::error::Violation;
 use tandem_protocols::wamp::message::{Message, MessageType};
 use tandem_protocols::wamp::options::{Feature, Role, Roles};
 
+use crate::core::access::authorizer::Question;
 use crate::core::calls::failure;
 use crate::core::parcel::{Parcel, RegistrationId};
 use crate::core::realm::Member;
@@ -39,6 +40,15 @@ pub(super) struct Dialogue {
     abilities: Abilities,
     /// Something was published since the realm was last seen to have room.
     pub(super) has_published: Cell<bool>,
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// What it asks for was done, or refused.
+    Whole,
+    /// Nothing was done: this must be known first.
+    Undecided(Box<Question>),
 }
 
 /// What the peer said in its HELLO that it can do.
@@ -92,14 +102,15 @@ impl Dialogue {
         received_bytes: usize,
         voice: &mut Voice,
         now: Instant,
-    ) -> Result<(), Violation> {
+    ) -> Result<Taken, Violation> {
         let (request_type, request) = (message.message_type(), message.request());
         match (self.act(message, received_bytes, voice, now), request) {
-            (Ok(()), _) => Ok(()),
+            (Ok(()), _) => Ok(Taken::Whole),
+            (Err(Fault::Undecided(question)), _) => Ok(Taken::Undecided(question)),
             (Err(Fault::Violation(violation)), _) => Err(violation),
             (Err(Fault::Refused(uri, sentence)), Some(request)) => {
                 voice.say_error(request_type, request, &failure(uri, &sentence));
-                Ok(())
+                Ok(Taken::Whole)
             }
             (Err(Fault::Refused(uri, sentence)), None) => Err(Violation::with_uri(uri, sentence)),
         }
@@ -164,8 +175,9 @@ impl Dialogue {
                 self.bring_registration_revocation(registration, voice)
             }
             Parcel::Outcome(outcome) => self.bring_outcome(&outcome, voice, now),
+            Parcel::RulesChanged => self.stop_consumers(voice),
             // The session deals with these itself.
-            Parcel::Authenticated(_) | Parcel::Farewell(_) => {}
+            Parcel::Authenticated(_) | Parcel::Authorized(_) | Parcel::Farewell(_) => {}
         }
     }
 }

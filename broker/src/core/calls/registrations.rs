@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use crate::core::access::Refusal;
 use crate::core::index::Index;
 use crate::core::message::SessionId;
-use crate::core::name::Pattern;
+use crate::core::name::{MatchKind, Pattern};
 use crate::core::parcel::RegistrationId;
 
 /// How many callees may share a procedure. A call passes over all of them when all are busy.
@@ -111,6 +111,20 @@ impl Registrations {
 
     pub(super) fn best_match(&self, procedure: &str) -> Option<RegistrationId> {
         self.index.best_match(procedure).copied()
+    }
+
+    /// All that match, the best first.
+    pub(super) fn matches(&self, procedure: &str) -> Vec<RegistrationId> {
+        let mut found = Vec::new();
+        self.index.for_each_match(procedure, |id| found.push(*id));
+        // The index goes from short prefixes to long ones.
+        let is_prefix = |id: &RegistrationId| {
+            self.by_id.get(id).is_some_and(|known| known.pattern.kind() == MatchKind::Prefix)
+        };
+        let start = found.iter().position(is_prefix).unwrap_or(found.len());
+        let count = found[start..].iter().take_while(|id| is_prefix(id)).count();
+        found[start..start + count].reverse();
+        found
     }
 
     pub(super) fn get(&self, id: RegistrationId) -> Option<&Registration> {

@@ -212,7 +212,7 @@ impl Dialogue {
                 more_follows: options.progress,
             };
             if let Err(refusal) = self.member.call(request, outgoing, terms) {
-                if options.progress {
+                if options.progress && !matches!(refusal, Refusal::Undecided(_)) {
                     self.open_calls().remember_late(request);
                 }
                 return Err(refusal.into());

@@ -1,0 +1,332 @@
+//! Permission rules: what the roles of a realm may do with which names.
+//!
+//! A rule is for one role or for all, for some actions, and for all names that its pattern means. It denies, allows,
+//! or says whom to ask. Of all rules that apply, one that denies decides; else one that allows; else one that says
+//! whom to ask. Where none applies the answer is no, unless there are no rules at all: then it is yes. Among equals
+//! the one that was written first is named as the one that decided.
+//!
+//! Roles and names are compared as they are: nothing in them is a pattern, and nothing is put into one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+
+use crate::core::access::authorizer::Question;
+use crate::core::access::{ADMIN_ROLE, Action, GUARDED_PROCEDURES, HOUSE_PREFIX, Principal, SessionId};
+use crate::core::access::{REPLY_PREFIX, WAMP_PREFIX};
+use crate::core::index::Index;
+use crate::core::name::{MatchKind, Name, Pattern};
+
+/// How many rules a realm may have. A subscription to a pattern looks at all of them.
+pub const RULES_MAX: usize = 4096;
+
+/// A rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its place among those that were written, from 1: for whoever asks which one decided.
+    pub number: usize,
+    /// The role that it is for; `None` for all.
+    pub role: Option<Box<str>>,
+    /// The actions that it is for.
+    pub actions: Vec<Action>,
+    /// The names that it is for.
+    pub pattern: Pattern,
+    /// What it says.
+    pub effect: Effect,
+}
+
+/// What a rule says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// No.
+    Deny,
+    /// Yes.
+    Allow {
+        /// Whether receivers and callees are told who publishes or calls; if nothing is said, whoever does decides.
+        disclose: Option<bool>,
+    },
+    /// That this procedure is to be asked.
+    Ask {
+        /// The procedure.
+        authorizer: Name,
+        /// How long its answer may be kept.
+        keep: Option<Duration>,
+    },
+}
+
+/// The rules of a realm.
+#[derive(Debug, Default)]
+pub struct Rules {
+    list: Vec<Rule>,
+    for_all: ByAction,
+    by_role: HashMap<Box<str>, ByAction>,
+    asks: bool,
+    judges_deliveries: bool,
+    judges_registrations: bool,
+    generation: u64,
+}
+
+/// By action and pattern, the places of rules in the list.
+#[derive(Debug, Default)]
+struct ByAction([Index<Vec<usize>>; Action::ALL.len()]);
+
+/// Why rules cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRules {
+    /// More than [`RULES_MAX`].
+    #[error("there are more than {RULES_MAX} rules")]
+    TooMany,
+    /// The rule of that number has holes in places where too many others have none.
+    #[error("rule {0}: too many different sets of holes are in use")]
+    TooManyHoleSets(usize),
+}
+
+/// What becomes of somebody's wish, and which rule decides, by its place in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is granted.
+    Allowed {
+        /// The rule, if it takes one.
+        rule: Option<usize>,
+        /// See [`Effect::Allow`].
+        disclose: Option<bool>,
+    },
+    /// The authorizer of this rule decides.
+    Asked(usize),
+    /// It is refused.
+    Refused(Why),
+}
+
+/// Why something is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The name belongs to the house or to WAMP's router, whatever the rules say.
+    Reserved,
+    /// The procedure is for administrators, unless a rule names it for others.
+    Guarded,
+    /// This rule denies it.
+    Denied(usize),
+    /// No rule mentions it.
+    Unmentioned,
+}
+
+/// The first rules of each kind that apply.
+#[derive(Default)]
+struct Found {
+    denies: Option<usize>,
+    allows: Option<usize>,
+    asks: Option<usize>,
+    disclose: Option<bool>,
+}
+
+impl Found {
+    fn note(&mut self, place: usize, rule: &Rule) {
+        let first = |known: &mut Option<usize>| *known = Some(known.map_or(place, |known| known.min(place)));
+        match &rule.effect {
+            Effect::Deny => first(&mut self.denies),
+            Effect::Ask { .. } => first(&mut self.asks),
+            Effect::Allow { disclose } => {
+                first(&mut self.allows);
+                // As everywhere, no wins.
+                self.disclose = match (self.disclose, *disclose) {
+                    (Some(false), _) | (_, Some(false)) => Some(false),
+                    (known, said) => said.or(known),
+                };
+            }
+        }
+    }
+
+    fn judgement(self) -> Judgement {
+        match self {
+            Found { denies: Some(rule), .. } => Judgement::Refused(Why::Denied(rule)),
+            Found { allows: rule @ Some(_), disclose, .. } => Judgement::Allowed { rule, disclose },
+            Found { asks: Some(rule), .. } => Judgement::Asked(rule),
+            Found { .. } => Judgement::Refused(Why::Unmentioned),
+        }
+    }
+}
+
+impl Rules {
+    /// These rules, in the order in which they were written.
+    pub fn new(list: Vec<Rule>) -> Result<Rules, InvalidRules> {
+        if list.len() > RULES_MAX {
+            return Err(InvalidRules::TooMany);
+        }
+        let mut rules = Rules::default();
+        for (place, rule) in list.iter().enumerate() {
+            let by_action = match &rule.role {
+                None => &mut rules.for_all,
+                Some(role) => rules.by_role.entry(role.clone()).or_default(),
+            };
+            for action in &rule.actions {
+                let places = by_action.0[*action as usize].get_or_insert_with(&rule.pattern, Vec::new);
+                places.map_err(|_| InvalidRules::TooManyHoleSets(rule.number))?.push(place);
+            }
+            let denies = |action| rule.effect == Effect::Deny && rule.actions.contains(&action);
+            rules.asks |= matches!(rule.effect, Effect::Ask { .. });
+            rules.judges_deliveries |= denies(Action::Subscribe);
+            rules.judges_registrations |= denies(Action::Register);
+        }
+        rules.list = list;
+        Ok(rules)
+    }
+
+    /// The rule at a place that a judgement named.
+    pub fn get(&self, place: usize) -> Option<&Rule> {
+        self.list.get(place)
+    }
+
+    /// True where there are no rules: everybody may do everything that is not reserved.
+    pub fn is_open(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Whether a rule says whom to ask.
+    pub fn asks(&self) -> bool {
+        self.asks
+    }
+
+    /// The procedures that rules say to ask.
+    pub fn authorizers(&self) -> impl Iterator<Item = &Name> {
+        self.list.iter().filter_map(|rule| match &rule.effect {
+            Effect::Ask { authorizer, .. } => Some(authorizer),
+            Effect::Deny | Effect::Allow { .. } => None,
+        })
+    }
+
+    /// The question to an authorizer that a rule of these raises. Answers to it count as long as these rules do.
+    #[expect(clippy::too_many_arguments, reason = "they are the question's, and its generation is ours")]
+    pub(in crate::core) fn question(
+        &self,
+        realm: Arc<str>,
+        session: SessionId,
+        principal: Arc<Principal>,
+        action: Action,
+        pattern: Pattern,
+        authorizer: Name,
+        keep: Option<Duration>,
+    ) -> Question {
+        let generation = self.generation;
+        Question { realm, session, principal, action, pattern, authorizer, keep, generation }
+    }
+
+    /// Whether somebody who subscribed may be kept from some of the topics.
+    pub fn judges_deliveries(&self) -> bool {
+        self.judges_deliveries
+    }
+
+    /// Whether somebody who registered may be kept from serving some of the procedures.
+    pub fn judges_registrations(&self) -> bool {
+        self.judges_registrations
+    }
+
+    /// Decides whether somebody may do something with a name.
+    pub fn judge(&self, who: &Principal, action: Action, name: &str) -> Judgement {
+        if let Some(judgement) = self.without_rules(who, action, name) {
+            return judgement;
+        }
+        let guarded = is_guarded(who, action, name);
+        let mut found = Found::default();
+        for by_action in self.of(who) {
+            by_action.0[action as usize].for_each_match(name, |places| {
+                let rules = places.iter().filter_map(|place| Some((*place, self.list.get(*place)?)));
+                let counts = |rule: &Rule| !guarded || rule.effect == Effect::Deny || rule.lifts_guard();
+                rules.filter(|(_, rule)| counts(rule)).for_each(|(place, rule)| found.note(place, rule));
+            });
+        }
+        match found.judgement() {
+            Judgement::Refused(Why::Unmentioned) if guarded => Judgement::Refused(Why::Guarded),
+            judgement => judgement,
+        }
+    }
+
+    /// Decides whether somebody may do something with all names that a pattern means. A rule allows it, or denies it,
+    /// where it is for all of them; what others deny in part is withheld later.
+    pub fn judge_pattern(&self, who: &Principal, action: Action, pattern: &Pattern) -> Judgement {
+        if let Some(name) = pattern.name() {
+            return self.judge(who, action, name.as_str());
+        }
+        if let Some(judgement) = self.without_rules(who, action, pattern.as_str()) {
+            return judgement;
+        }
+        let mut found = Found::default();
+        let is_for = |rule: &Rule| rule.role.as_deref().is_none_or(|role| role == &*who.role);
+        for (place, rule) in self.list.iter().enumerate() {
+            if rule.actions.contains(&action) && is_for(rule) && rule.pattern.covers(pattern) {
+                found.note(place, rule);
+            }
+        }
+        found.judgement()
+    }
+
+    /// Whether a subscriber gets what is published to a topic that its subscription matches. Whom a rule says to ask
+    /// was asked about the subscription.
+    pub fn may_receive(&self, who: &Principal, topic: &str) -> bool {
+        !matches!(self.judge(who, Action::Subscribe, topic), Judgement::Refused(_))
+    }
+
+    /// Whether a callee gets the calls of a procedure that its registration matches, likewise.
+    pub fn may_serve(&self, who: &Principal, procedure: &str) -> bool {
+        !matches!(self.judge(who, Action::Register, procedure), Judgement::Refused(_))
+    }
+
+    /// The judgement, where the rules have nothing to say.
+    fn without_rules(&self, who: &Principal, action: Action, name: &str) -> Option<Judgement> {
+        let allowed = Judgement::Allowed { rule: None, disclose: None };
+        if who.is_house() || (action == Action::Send && name.starts_with(REPLY_PREFIX)) {
+            return Some(allowed);
+        }
+        if is_reserved(name) && !matches!(action, Action::Subscribe | Action::Call) {
+            return Some(Judgement::Refused(Why::Reserved));
+        }
+        if !self.is_open() {
+            return None;
+        }
+        let guarded = is_guarded(who, action, name);
+        Some(if guarded { Judgement::Refused(Why::Guarded) } else { allowed })
+    }
+
+    fn of(&self, who: &Principal) -> impl Iterator<Item = &ByAction> {
+        [Some(&self.for_all), self.by_role.get(&*who.role)].into_iter().flatten()
+    }
+}
+
+impl Rule {
+    /// Whether it says, and not by the way, that its role may call procedures of the router.
+    fn lifts_guard(&self) -> bool {
+        let is_plain = matches!(self.pattern.kind(), MatchKind::Exact | MatchKind::Prefix);
+        is_plain && self.pattern.as_str().starts_with(WAMP_PREFIX)
+    }
+}
+
+/// Whether a name belongs to the house or to WAMP's router.
+pub fn is_reserved(name: &str) -> bool {
+    name.starts_with(WAMP_PREFIX) || name.starts_with(HOUSE_PREFIX)
+}
+
+fn is_guarded(who: &Principal, action: Action, name: &str) -> bool {
+    action == Action::Call && *who.role != *ADMIN_ROLE && GUARDED_PROCEDURES.contains(&name)
+}
+
+/// The rules that a realm has at the moment.
+#[derive(Clone, Debug, Default)]
+pub struct SharedRules(Arc<RwLock<Arc<Rules>>>);
+
+impl SharedRules {
+    /// Those of now.
+    pub fn load(&self) -> Arc<Rules> {
+        self.0.read().clone()
+    }
+
+    /// Others from now on. What was subscribed to and registered under those before is judged again whenever it
+    /// matters.
+    pub fn store(&self, mut rules: Rules) {
+        let mut known = self.0.write();
+        rules.generation = known.generation + 1;
+        rules.judges_deliveries = !rules.is_open();
+        rules.judges_registrations = !rules.is_open();
+        *known = Arc::new(rules);
+    }
+}
