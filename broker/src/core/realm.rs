@@ -120,9 +120,15 @@ impl Realm {
         self.rules.load()
     }
 
+    /// Whether there is somebody to be asked.
+    pub fn has_authorizer(&self) -> bool {
+        self.authorizer.read().is_some()
+    }
+
     /// Who is asked where the rules say so.
-    pub fn set_authorizer(&self, authorizer: Arc<dyn Authorizer>) {
-        *self.authorizer.write() = Some(authorizer);
+    pub fn set_authorizer(&self, authorizer: Option<Arc<dyn Authorizer>>) {
+        // The one before may be the last that holds a member of this realm: it goes after the lock.
+        let _before = std::mem::replace(&mut *self.authorizer.write(), authorizer);
     }
 
     /// Its name.
