@@ -330,3 +330,280 @@ impl SharedRules {
         *known = Arc::new(rules);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::core::testing::{exact, name, principal};
+
+    const YES: Effect = Effect::Allow { disclose: None };
+
+    fn ask() -> Effect {
+        Effect::Ask { authorizer: name("com.authorize"), keep: None }
+    }
+
+    fn rule(role: &str, actions: &[Action], pattern: Pattern, effect: Effect) -> Rule {
+        let role = (role != "*").then(|| role.into());
+        Rule { number: 0, role, actions: actions.into(), pattern, effect }
+    }
+
+    fn rules(list: impl IntoIterator<Item = Rule>) -> Rules {
+        let numbered = list.into_iter().zip(1..).map(|(rule, number)| Rule { number, ..rule });
+        Rules::new(numbered.collect()).unwrap()
+    }
+
+    fn patterns() -> [(Pattern, [bool; 4]); 4] {
+        // Whether they mean a.b, a.bc, a.b.c and x.b.
+        [
+            (exact("a.b"), [true, false, false, false]),
+            (Pattern::prefix("a.b").unwrap(), [true, true, true, false]),
+            (Pattern::wildcard(".b").unwrap(), [true, false, false, true]),
+            (Pattern::components([Some("a"), Some("b")], true).unwrap(), [true, false, true, false]),
+        ]
+    }
+
+    #[test]
+    fn a_rule_is_for_its_role_its_actions_and_its_names_and_for_nothing_else() {
+        for (pattern, means) in patterns() {
+            for action in Action::ALL {
+                for (role, admits) in [("user", [true, false]), ("*", [true, true])] {
+                    let rules = rules([rule(role, &[action], pattern.clone(), YES)]);
+                    for (who, admitted) in [("user", admits[0]), ("users", admits[1])] {
+                        for (text, meant) in ["a.b", "a.bc", "a.b.c", "x.b"].into_iter().zip(means) {
+                            for other in Action::ALL {
+                                let judgement = rules.judge(&principal("joe", who), other, text);
+                                let allowed = matches!(judgement, Judgement::Allowed { rule: Some(0), .. });
+                                let expected = admitted && meant && other == action;
+                                assert_eq!(
+                                    allowed, expected,
+                                    "{pattern} {action} {role}: {who} {other} {text}"
+                                );
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_wins_then_yes_then_whom_to_ask() {
+        let all = |effect| rule("*", &Action::ALL, Pattern::prefix("").unwrap(), effect);
+        let one = |effect| rule("user", &[Action::Call], exact("a"), effect);
+        let joe = principal("joe", "user");
+        let judge = |list: [Rule; 3]| rules(list).judge(&joe, Action::Call, "a");
+        assert_eq!(judge([all(ask()), all(YES), one(Effect::Deny)]), Judgement::Refused(Why::Denied(2)));
+        assert_eq!(
+            judge([one(YES), all(Effect::Deny), one(Effect::Deny)]),
+            Judgement::Refused(Why::Denied(1))
+        );
+        let allowed = Judgement::Allowed { rule: Some(1), disclose: None };
+        assert_eq!(judge([all(ask()), all(YES), one(YES)]), allowed);
+        assert_eq!(
+            judge([rule("x", &[Action::Call], exact("a"), YES), all(ask()), one(ask())]),
+            Judgement::Asked(1)
+        );
+        let others = rules([one(YES)]).judge(&joe, Action::Call, "b");
+        assert_eq!(others, Judgement::Refused(Why::Unmentioned));
+    }
+
+    #[test]
+    fn of_what_is_said_of_disclosure_no_wins_too() {
+        let says = |disclose| rule("*", &[Action::Publish], exact("a"), Effect::Allow { disclose });
+        let joe = principal("joe", "user");
+        for (said, together) in [
+            ([None, None], None),
+            ([None, Some(true)], Some(true)),
+            ([Some(true), None], Some(true)),
+            ([Some(true), Some(false)], Some(false)),
+            ([Some(false), Some(true)], Some(false)),
+        ] {
+            let judgement = rules(said.map(says)).judge(&joe, Action::Publish, "a");
+            assert_eq!(judgement, Judgement::Allowed { rule: Some(0), disclose: together });
+        }
+    }
+
+    #[test]
+    fn without_rules_everything_is_allowed_but_what_is_reserved_or_guarded() {
+        let open = Rules::default();
+        let (joe, root, house) = (principal("joe", "user"), principal("root", "admin"), Principal::house());
+        for action in Action::ALL {
+            let may = |who, name| matches!(open.judge(who, action, name), Judgement::Allowed { .. });
+            assert!(may(&joe, "a.b"));
+            for name in ["wamp.x", "tandem.x"] {
+                assert_eq!(
+                    may(&root, name),
+                    matches!(action, Action::Call | Action::Subscribe),
+                    "{action} {name}"
+                );
+                assert!(may(&house, name));
+            }
+            assert_eq!(
+                may(&joe, "tandem.reply.x"),
+                matches!(action, Action::Call | Action::Subscribe | Action::Send)
+            );
+            let kill = "wamp.session.kill";
+            assert_eq!(may(&joe, kill), action == Action::Subscribe);
+            assert_eq!(may(&root, kill), matches!(action, Action::Call | Action::Subscribe));
+        }
+    }
+
+    #[test]
+    fn a_guarded_procedure_takes_a_rule_that_means_it() {
+        let call = |role: &str, pattern| rule(role, &[Action::Call], pattern, YES);
+        let list = rules([
+            call("*", Pattern::prefix("").unwrap()),
+            call("*", Pattern::prefix("wamp").unwrap()),
+            call("*", Pattern::wildcard("wamp..").unwrap()),
+            call("operator", Pattern::prefix("wamp.session.").unwrap()),
+            call("killer", exact("wamp.session.kill")),
+            rule("broken", &[Action::Call], exact("wamp.session.kill"), Effect::Deny),
+        ]);
+        let judge = |role: &str, procedure| list.judge(&principal("joe", role), Action::Call, procedure);
+        assert_eq!(judge("user", "wamp.session.kill"), Judgement::Refused(Why::Guarded));
+        assert!(matches!(judge("user", "wamp.session.count"), Judgement::Allowed { rule: Some(0), .. }));
+        assert!(matches!(judge("operator", "wamp.session.kill"), Judgement::Allowed { rule: Some(3), .. }));
+        assert!(matches!(judge("killer", "wamp.session.kill"), Judgement::Allowed { rule: Some(4), .. }));
+        assert_eq!(judge("killer", "wamp.session.kill_all"), Judgement::Refused(Why::Guarded));
+        assert_eq!(judge("broken", "wamp.session.kill"), Judgement::Refused(Why::Denied(5)));
+        assert!(matches!(judge("admin", "wamp.session.kill_all"), Judgement::Allowed { rule: Some(0), .. }));
+        // An administrator passes the guard, and is then one of many whom no rule mentions.
+        let for_others = rules([call("user", exact("a"))]);
+        let admin = for_others.judge(&principal("root", "admin"), Action::Call, "wamp.session.kill");
+        assert_eq!(admin, Judgement::Refused(Why::Unmentioned));
+    }
+
+    #[test]
+    fn reserved_names_stay_so_whatever_the_rules_say() {
+        let everything = rule("*", &Action::ALL, Pattern::prefix("").unwrap(), YES);
+        let named = rule("*", &Action::ALL, Pattern::prefix("wamp.").unwrap(), YES);
+        let rules = rules([everything, named]);
+        let root = principal("root", "admin");
+        for action in [Action::Publish, Action::Register, Action::Send, Action::Consume] {
+            for name in ["wamp.session.kill", "tandem.bound.x"] {
+                assert_eq!(rules.judge(&root, action, name), Judgement::Refused(Why::Reserved));
+                let below = rules.judge_pattern(&root, action, &Pattern::prefix(name).unwrap());
+                assert_eq!(below, Judgement::Refused(Why::Reserved));
+            }
+        }
+    }
+
+    #[test]
+    fn names_and_roles_are_compared_as_they_are() {
+        let odd = ["*", "a*", "a.b", ".*", "#", "%", "user#", "[a-z]"];
+        for role in odd.into_iter().filter(|role| *role != "*") {
+            let rules = rules([rule(role, &[Action::Call], exact("a.*"), YES)]);
+            for who in odd.iter().chain(&["a", "user", "ab", ""]) {
+                let who = principal("*", who);
+                for called in ["a.*", "a.b", "a.x", "a"] {
+                    let allowed =
+                        matches!(rules.judge(&who, Action::Call, called), Judgement::Allowed { .. });
+                    assert_eq!(
+                        allowed,
+                        *who.role == *role && called == "a.*",
+                        "{role} {} {called}",
+                        who.role
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_realm_has_no_more_rules_than_it_may() {
+        let one = || rule("*", &[Action::Call], exact("a"), YES);
+        assert!(Rules::new((0..RULES_MAX).map(|_| one()).collect()).is_ok());
+        assert_eq!(Rules::new((0..=RULES_MAX).map(|_| one()).collect()).err(), Some(InvalidRules::TooMany));
+        let holes = |number: usize| {
+            let part = |bit: usize| if number & (1 << bit) == 0 { None } else { Some("a") };
+            let pattern = Pattern::components((0..10).map(part), false).unwrap();
+            Rule { number, ..rule("*", &[Action::Call], pattern, YES) }
+        };
+        let error = Rules::new((0..1024).map(holes).collect()).err();
+        assert!(matches!(error, Some(InvalidRules::TooManyHoleSets(number)) if number > 0), "{error:?}");
+    }
+
+    fn pattern() -> impl Strategy<Value = Pattern> {
+        let part = prop_oneof![Just(None), "[ab]".prop_map(Some)];
+        prop_oneof![
+            "[ab](\\.[ab]){0,2}".prop_map(|text| exact(&text)),
+            "([ab](\\.[ab])?\\.?)?".prop_map(|text| Pattern::prefix(&text).unwrap()),
+            (prop::collection::vec(part, 0..=3), any::<bool>()).prop_map(|(parts, tail)| {
+                let tail = tail || parts.is_empty();
+                Pattern::components(parts.iter().map(|part| part.as_deref()), tail).unwrap()
+            }),
+        ]
+    }
+
+    fn any_rule() -> impl Strategy<Value = Rule> {
+        let role = prop_oneof![Just("*"), Just("user"), Just("other")];
+        let actions = prop::sample::subsequence(Action::ALL.to_vec(), 1..=3);
+        let effect = prop_oneof![Just(YES), Just(Effect::Deny), Just(ask())];
+        (role, actions, pattern(), effect)
+            .prop_map(|(role, actions, p, effect)| rule(role, &actions, p, effect))
+    }
+
+    /// The rule itself, without an index.
+    fn naive(list: &[Rule], role: &str, action: Action, meets: impl Fn(&Pattern) -> bool) -> Judgement {
+        let applies = |rule: &&Rule| {
+            rule.role.as_deref().is_none_or(|own| own == role)
+                && rule.actions.contains(&action)
+                && meets(&rule.pattern)
+        };
+        let first = |is: fn(&Effect) -> bool| list.iter().position(|rule| applies(&rule) && is(&rule.effect));
+        if list.is_empty() {
+            Judgement::Allowed { rule: None, disclose: None }
+        } else if let Some(rule) = first(|effect| *effect == Effect::Deny) {
+            Judgement::Refused(Why::Denied(rule))
+        } else if let Some(rule) = first(|effect| *effect == YES) {
+            Judgement::Allowed { rule: Some(rule), disclose: None }
+        } else {
+            let asked = first(|effect| matches!(effect, Effect::Ask { .. }));
+            asked.map_or(Judgement::Refused(Why::Unmentioned), Judgement::Asked)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_judges_as_the_list_does(
+            list in prop::collection::vec(any_rule(), 0..12),
+            text in "[ab](\\.[ab]){0,3}",
+            wanted in pattern(),
+        ) {
+            let rules = rules(list.clone());
+            for role in ["user", "other", "third"] {
+                for action in Action::ALL {
+                    let who = principal("joe", role);
+                    let one = naive(&list, role, action, |pattern| pattern.matches(&text));
+                    prop_assert_eq!(rules.judge(&who, action, &text), one);
+                    let many = naive(&list, role, action, |pattern| pattern.covers(&wanted));
+                    prop_assert_eq!(rules.judge_pattern(&who, action, &wanted), many);
+                }
+            }
+        }
+
+        /// Who may subscribe to a pattern gets of it what no rule denies; what a rule denies nobody gets.
+        #[test]
+        fn what_is_delivered_is_allowed(
+            list in prop::collection::vec(any_rule(), 1..12),
+            topics in prop::collection::vec("[ab](\\.[ab]){0,3}", 1..20),
+            wanted in pattern(),
+        ) {
+            let rules = rules(list.clone());
+            let who = principal("joe", "user");
+            let subscribed = !matches!(rules.judge_pattern(&who, Action::Subscribe, &wanted), Judgement::Refused(_));
+            for topic in topics.iter().filter(|topic| subscribed && wanted.matches(topic)) {
+                let denied = list.iter().any(|rule| {
+                    rule.effect == Effect::Deny
+                        && rule.role.as_deref().is_none_or(|role| role == "user")
+                        && rule.actions.contains(&Action::Subscribe)
+                        && rule.pattern.matches(topic)
+                });
+                prop_assert_eq!(rules.may_receive(&who, topic), !denied);
+                prop_assert!(!denied || rules.judges_deliveries());
+            }
+        }
+    }
+}
