@@ -1,5 +1,8 @@
 //! STOMP sessions face to face in memory: no sockets, no pump, and time that the tests make.
 
+#[path = "stomp_session/authorization.rs"]
+mod authorization;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

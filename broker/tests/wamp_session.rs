@@ -21,6 +21,8 @@ use tandem_protocols::wamp::codec::{decode, subprotocol};
 
 use wamp_harness::*;
 
+#[path = "wamp_session/authorization.rs"]
+mod authorization;
 #[path = "wamp_session/login.rs"]
 mod login;
 #[path = "wamp_session/rpc.rs"]
