@@ -59,7 +59,7 @@ enum Policy {
 
 pub(super) fn run(verb: Verb) -> ExitCode {
     let Verb::Explain(arguments) = verb;
-    match explain(&arguments).and_then(|(said, code)| Ok(say(&said).map(|()| code)?)) {
+    match explain(&arguments).and_then(|(said, code)| say(&said).map(|()| code)) {
         Ok(code) => code.into(),
         Err(error) => {
             eprintln!("tandem: {error}");

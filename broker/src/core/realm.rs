@@ -637,7 +637,7 @@ impl Member {
     /// Whether something that the session does next may end as [`Refusal::Undecided`]. It is told the time then: what
     /// an authorizer said is kept for a while.
     pub fn may_ask(&mut self, now: Instant) -> bool {
-        let asks = self.realm.rules().asks();
+        let asks = self.realm.rules.asks();
         if asks {
             self.answers.get_or_insert_default().note_time(now);
         } else {

@@ -126,10 +126,11 @@ impl Dialogue {
             Parcel::SubscriptionRevoked { .. } => return Err(Refusal::Revoked.into()),
             Parcel::Farewell(farewell) => return Err(farewell.into()),
             // Nor for the end of one subscription to a queue.
-            Parcel::RulesChanged => match self.member.judge_consumers().pop() {
-                Some((_, refusal)) => return Err(refusal.into()),
-                None => {}
-            },
+            Parcel::RulesChanged => {
+                if let Some((_, refusal)) = self.member.judge_consumers().pop() {
+                    return Err(refusal.into());
+                }
+            }
             // Only a stranger asks for that; the other is the session's business.
             Parcel::Authenticated(_) | Parcel::Authorized(_) => {}
         }

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -312,21 +313,34 @@ fn is_guarded(who: &Principal, action: Action, name: &str) -> bool {
 
 /// The rules that a realm has at the moment.
 #[derive(Clone, Debug, Default)]
-pub struct SharedRules(Arc<RwLock<Arc<Rules>>>);
+pub struct SharedRules(Arc<Current>);
+
+#[derive(Debug, Default)]
+struct Current {
+    rules: RwLock<Arc<Rules>>,
+    /// Whether they ask: it is wanted for each message of each session, and mostly no.
+    asks: AtomicBool,
+}
 
 impl SharedRules {
     /// Those of now.
     pub fn load(&self) -> Arc<Rules> {
-        self.0.read().clone()
+        self.0.rules.read().clone()
+    }
+
+    /// Whether those of now say whom to ask.
+    pub fn asks(&self) -> bool {
+        self.0.asks.load(Ordering::Acquire)
     }
 
     /// Others from now on. What was subscribed to and registered under those before is judged again whenever it
     /// matters.
     pub fn store(&self, mut rules: Rules) {
-        let mut known = self.0.write();
+        let mut known = self.0.rules.write();
         rules.generation = known.generation + 1;
         rules.judges_deliveries = !rules.is_open();
         rules.judges_registrations = !rules.is_open();
+        self.0.asks.store(rules.asks, Ordering::Release);
         *known = Arc::new(rules);
     }
 }
