@@ -88,7 +88,7 @@ async def main():
         for name, allowed in (("yes", True), ("dict", True), ("no", False)):
             expected = "allowed" if allowed else "wamp.error.not_authorized"
             requests = {
-                "subscribe": client.subscribe(lambda *args, details: heard.put_nowait(details.publisher_authid),
+                "subscribe": client.subscribe(lambda *args, details, heard=heard: heard.put_nowait(details.publisher_authid),
                                               f"{name}.t", SubscribeOptions(details_arg="details")),
                 "pattern": client.subscribe(print, f"{name}.", SubscribeOptions(match="prefix")),
                 "publish": client.publish(f"{name}.t", 1, options=acknowledged),
