@@ -192,8 +192,7 @@ impl Realm {
             registrations: Vec::new(),
             consumers: BTreeMap::new(),
             last_consumer: 0,
-            testaments: None,
-            answers: None,
+            rare: None,
         })
     }
 
@@ -233,10 +232,15 @@ pub struct Member {
     registrations: Vec<RegistrationId>,
     consumers: BTreeMap<ConsumerId, Consumption>,
     last_consumer: u64,
-    /// Few sessions have any.
-    testaments: Option<Box<Testaments>>,
-    /// What an authorizer said. Few realms have one.
-    answers: Option<Box<Answers>>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few sessions have.
+#[derive(Debug, Default)]
+struct Rare {
+    testaments: Testaments,
+    /// What an authorizer said, in a realm that has one.
+    answers: Option<Answers>,
 }
 
 #[derive(Debug)]
@@ -377,18 +381,18 @@ impl Member {
     ) -> Result<(), Refusal> {
         let said = self.permit(Action::Publish, &outgoing.name)?;
         terms.disclose_me = access::disclosure(terms.disclose_me, said)?;
-        self.testaments.get_or_insert_default().add(scope, outgoing, terms)
+        self.rare.get_or_insert_default().testaments.add(scope, outgoing, terms)
     }
 
     /// Forgets what was to be published when the session ends in that way.
     pub fn flush_testaments(&mut self, scope: Scope) {
-        if let Some(testaments) = &mut self.testaments {
-            testaments.flush(scope);
+        if let Some(rare) = &mut self.rare {
+            rare.testaments.flush(scope);
         }
     }
 
     fn execute_testaments(&mut self) {
-        let testaments = self.testaments.take().map(|testaments| *testaments).unwrap_or_default();
+        let testaments = self.rare.take().map(|rare| rare.testaments).unwrap_or_default();
         for (outgoing, terms) in testaments.into_order() {
             // Permissions may have changed since, and what is retained has its limits: nobody is left to be told.
             let _published_or_refused = self.publish_later(outgoing, terms);
@@ -625,7 +629,8 @@ impl Member {
         let question =
             rules.question(realm, self.id, principal, action, pattern(), authorizer.clone(), *keep);
         // Only a session that was told beforehand holds its message.
-        let Some(answers) = &self.answers else { return Err(Refusal::AuthorizationFailed) };
+        let answers = self.rare.as_ref().and_then(|rare| rare.answers.as_ref());
+        let Some(answers) = answers else { return Err(Refusal::AuthorizationFailed) };
         match answers.find(&question) {
             None => Err(Refusal::Undecided(Box::new(question))),
             Some(Ok(decision)) if decision.allow => Ok(decision.disclose),
@@ -639,9 +644,9 @@ impl Member {
     pub fn may_ask(&mut self, now: Instant) -> bool {
         let asks = self.realm.rules.asks();
         if asks {
-            self.answers.get_or_insert_default().note_time(now);
-        } else {
-            self.answers = None;
+            self.answers().note_time(now);
+        } else if let Some(rare) = &mut self.rare {
+            rare.answers = None;
         }
         asks
     }
@@ -662,14 +667,18 @@ impl Member {
         answer: Result<Decision, Refusal>,
         now: Instant,
     ) -> bool {
-        self.answers.get_or_insert_default().put(question, answer, now)
+        self.answers().put(question, answer, now)
     }
 
     /// What raised questions was done, or refused: answers that are not kept are forgotten.
     pub fn forget_answers(&mut self) {
-        if let Some(answers) = &mut self.answers {
+        if let Some(answers) = self.rare.as_mut().and_then(|rare| rare.answers.as_mut()) {
             answers.clear();
         }
+    }
+
+    fn answers(&mut self) -> &mut Answers {
+        self.rare.get_or_insert_default().answers.get_or_insert_default()
     }
 
     /// The rules changed: stops taking from queues that the session may not take from any more, and says which

@@ -19,6 +19,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
 use tokio::io::ReadBuf;
 use tokio::time::Sleep;
 
@@ -110,8 +111,6 @@ pub struct Connection<W> {
     limits: Arc<PumpLimits>,
     /// Until the peer is let in. Boxed, as an idle connection has long been.
     stranger: Option<Box<Stranger>>,
-    /// The session waits for this answer, since then. Boxed, as it is rare.
-    authorizing: Option<Box<(Authorizing, Instant)>>,
     work: Work,
     phase: Phase,
     heard: Instant,
@@ -144,6 +143,9 @@ struct UnderWay {
     pings: Vec<Bytes>,
     /// Read, and not taken in before the peer has read what it was answered. Mostly empty.
     unread: Vec<u8>,
+    /// The session waits for this answer, since then. Nobody else has the lock: it is for what is shared between
+    /// threads by its type alone.
+    authorizing: Option<(Mutex<Authorizing>, Instant)>,
     /// Since when the peer is in the middle of a message.
     incomplete_since: Option<Instant>,
     /// Since when the inbox is over its soft limit.
@@ -160,6 +162,7 @@ static NOTHING_UNDER_WAY: UnderWay = UnderWay {
     fragments: Bytes::new(),
     pings: Vec::new(),
     unread: Vec::new(),
+    authorizing: None,
     incomplete_since: None,
     slow_since: None,
     blocked_since: None,
@@ -170,7 +173,13 @@ impl Work {
         let UnderWay { batch, owed, backlog, fragments, pings, unread, .. } = &**self;
         let nothing_to_write = owed.is_empty() && backlog.is_empty() && fragments.is_empty();
         let nothing_is_late = self.incomplete_since.or(self.slow_since).or(self.blocked_since).is_none();
-        nothing_to_write && batch.is_empty() && pings.is_empty() && unread.is_empty() && nothing_is_late
+        let nothing_is_asked = self.authorizing.is_none();
+        nothing_to_write
+            && nothing_is_asked
+            && batch.is_empty()
+            && pings.is_empty()
+            && unread.is_empty()
+            && nothing_is_late
     }
 }
 
@@ -246,7 +255,6 @@ impl<W: Wire> Connection<W> {
                 authenticating: None,
                 _permit: parts.stranger,
             })),
-            authorizing: None,
             work: Work::default(),
             phase: Phase::Open,
             heard: now,
@@ -326,7 +334,7 @@ impl<W: Wire> Connection<W> {
                         stranger.authenticating = Some(authenticating);
                     }
                 }
-                Output::Authorize(Inquiry(answer)) => self.authorizing = Some(Box::new((answer, now))),
+                Output::Authorize(Inquiry(answer)) => self.work.authorizing = Some((Mutex::new(answer), now)),
                 Output::Close(close) => return self.end_session(close, now),
             }
         }
@@ -358,7 +366,9 @@ impl<W: Wire> Connection<W> {
         self.session = None;
         self.stranger = None;
         self.work.batch.clear();
-        self.authorizing = None;
+        if self.work.authorizing.is_some() {
+            self.work.authorizing = None;
+        }
         self.phase = Phase::Closing(Box::new(close));
         self.phase_since = now;
     }
@@ -391,14 +401,15 @@ impl<W: Wire> Connection<W> {
     }
 
     fn poll_authorization(&mut self, cx: &mut Context<'_>, now: Instant) {
-        while let Some(waiting) = &mut self.authorizing {
-            let (authorizing, since) = &mut **waiting;
-            let answer = match authorizing.as_mut().poll(cx) {
+        while self.work.authorizing.is_some()
+            && let Some((authorizing, since)) = &mut self.work.authorizing
+        {
+            let answer = match authorizing.get_mut().as_mut().poll(cx) {
                 Poll::Ready(answer) => answer,
                 Poll::Pending if now >= *since + AUTHORIZE_TIME_MAX => Err(Refusal::AuthorizationFailed),
                 Poll::Pending => return,
             };
-            self.authorizing = None;
+            self.work.authorizing = None;
             let _batch = Batch::begin();
             if let Some(session) = &mut self.session {
                 session.deliver(Parcel::Authorized(Box::new(answer)), now);
@@ -623,7 +634,7 @@ impl<W: Wire> Connection<W> {
 
     fn reading_pauses(&self, cx: &mut Context<'_>) -> bool {
         let authenticating = self.stranger.as_ref().is_some_and(|stranger| stranger.authenticating.is_some());
-        authenticating || self.authorizing.is_some() || self.is_sated(cx)
+        authenticating || self.work.authorizing.is_some() || self.is_sated(cx)
     }
 
     /// Whether the peer, or the realm, has to read before more is asked.
@@ -661,7 +672,7 @@ impl<W: Wire> Connection<W> {
                     break;
                 }
             }
-            if !data.is_empty() && (self.authorizing.is_some() || self.is_sated(cx)) {
+            if !data.is_empty() && (self.work.authorizing.is_some() || self.is_sated(cx)) {
                 self.work.unread = data.to_vec();
                 break;
             }
@@ -827,7 +838,7 @@ impl<W: Wire> Connection<W> {
                     self.work.incomplete_since.map(|since| since + limits.message_time_max),
                     self.work.slow_since.map(|since| since + limits.slow_time_max),
                     self.stall_deadline(),
-                    self.authorizing.as_ref().map(|waiting| waiting.1 + AUTHORIZE_TIME_MAX),
+                    self.work.authorizing.as_ref().map(|(_, since)| *since + AUTHORIZE_TIME_MAX),
                 ]
                 .into_iter()
                 .flatten()

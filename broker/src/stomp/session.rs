@@ -118,7 +118,7 @@ impl StompSession {
 
     fn read(&mut self, kind: Kind, mut input: Bytes, now: Instant) {
         if let Some(held) = &mut self.held {
-            held.later_bytes += input.len();
+            held.later_bytes += input.len() + size_of::<(Kind, Bytes)>();
             held.later.push_back((kind, input));
             if held.later_bytes > HELD_BYTES_MAX {
                 let detail = "too much was sent before it was known whether it is allowed";
@@ -172,7 +172,7 @@ impl StompSession {
     /// Takes the frame that was held, and what came after it.
     fn take_again(&mut self, answer: Result<Decision, Refusal>, now: Instant) {
         let (Stage::Open(dialogue, _), Some(held)) = (&mut self.stage, self.held.take()) else { return };
-        let Held { question, frame, rest, later, .. } = *held;
+        let Held { question, frame, rest, later, later_bytes } = *held;
         if !dialogue.member.note_answer(question, answer, now) {
             return self.give_up(Refusal::AuthorizationFailed.into(), None);
         }
@@ -182,8 +182,7 @@ impl StompSession {
             Next::Ask(frame, question) => {
                 self.hold(*question, *frame, rest);
                 if let Some(held) = &mut self.held {
-                    (held.later_bytes, held.later) =
-                        (later.iter().map(|(_, input)| input.len()).sum(), later);
+                    (held.later_bytes, held.later) = (later_bytes, later);
                 }
                 return;
             }

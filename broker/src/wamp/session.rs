@@ -220,7 +220,7 @@ impl Session for WampSession {
     fn receive(&mut self, kind: Kind, bytes: Bytes, now: Instant) {
         match &mut self.held {
             Some(held) => {
-                held.later_bytes += bytes.len();
+                held.later_bytes += bytes.len() + size_of::<(Kind, Bytes)>();
                 held.later.push_back((kind, bytes));
                 if held.later_bytes > HELD_BYTES_MAX {
                     let sentence = "too much was sent before it was known whether it is allowed";

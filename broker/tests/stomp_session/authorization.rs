@@ -284,6 +284,20 @@ fn a_consumer_that_may_not_consume_any_more_is_told_by_the_end_of_its_session() 
 }
 
 #[test]
+fn a_callee_is_told_who_calls_where_a_rule_says_so_and_by_the_broker_alone() {
+    for (disclose, told) in [(None, None), (Some(false), None), (Some(true), Some("nobody"))] {
+        let house = House::new();
+        set(&house, [rule(&Action::ALL, everything(), Effect::Allow { disclose })]);
+        let (mut callee, mut caller) = (house.connect("1.2"), house.connect("1.2"));
+        callee.say("SUBSCRIBE\nid:1\ndestination:/procedure/p\n\n");
+        caller.say("SEND\ndestination:/call/p\nx-caller:1\nx-caller-authid:root\n\nx");
+        let call = callee.expect(Command::Message, &[("destination", "/procedure/p")]);
+        assert_eq!(call.headers.get("x-caller-authid"), told);
+        assert_eq!(call.headers.get("x-caller").is_some(), told.is_some());
+    }
+}
+
+#[test]
 fn heart_beats_go_on_while_a_frame_is_held() {
     let house = House::new();
     Oracle::in_house(&house, &[Action::Publish]);

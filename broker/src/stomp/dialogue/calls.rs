@@ -21,7 +21,7 @@ use crate::stomp::destination::{self, Place, TEMP_QUEUE, Target};
 use crate::stomp::dialogue::subscriptions::Feed;
 use crate::stomp::dialogue::{Dialogue, Receipt, check_temp_queue};
 use crate::stomp::fault::Fault;
-use crate::stomp::headers::{self, CALL_HEADERS};
+use crate::stomp::headers::{self, CALL_HEADERS, CALLER, CALLER_AUTHID};
 use crate::stomp::message;
 use crate::stomp::settings::Settings;
 use crate::stomp::voice::Voice;
@@ -192,7 +192,8 @@ impl Dialogue {
         let number = invocation.id.to_string();
         let (id, reply_to) = (format!("invocation-{number}"), format!("/invocation/{number}"));
         let destination = destination::write(Place::Procedure, &invocation.procedure);
-        let mut first = Vec::with_capacity(5);
+        let caller = invocation.caller.as_ref().map(|(session, who)| (session.0.to_string(), &*who.id));
+        let mut first = Vec::with_capacity(7);
         first.extend(subscription.id.as_deref().map(|id| ("subscription", id)));
         first.extend([
             ("message-id", &*id),
@@ -200,6 +201,9 @@ impl Dialogue {
             ("reply-to", &*reply_to),
             ("correlation-id", &*number),
         ]);
+        if let Some((session, authid)) = &caller {
+            first.extend([(CALLER, &**session), (CALLER_AUTHID, authid)]);
+        }
         match message::direct(voice, &first, &invocation.payload, &invocation.attributes) {
             Ok(frame) => voice.send(frame),
             Err(why) => {
