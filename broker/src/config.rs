@@ -3,6 +3,8 @@
 //! A key that is not known is an error, with the known one that looks most like it. What is not written
 //! has a safe default: the broker listens on this machine only, and nothing is without a limit.
 
+pub mod permissions;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,12 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use toml::Spanned;
 
 use tandem_protocols::wamp::rawsocket::Limit;
 use tandem_protocols::websocket::extensions::{Mode, Policy};
 use tandem_protocols::websocket::message::Limits as MessageLimits;
 use tandem_protocols::websocket::origin::OriginPolicy;
 
+use crate::config::permissions::Permission;
 use crate::core::history::HistoryRule;
 use crate::core::mailbox::{Bounds, Overflow};
 use crate::core::name::{Name, Pattern};
@@ -53,6 +57,8 @@ pub struct Config {
     pub authentication: Authentication,
     /// Users.
     pub users: Vec<User>,
+    /// Who may do what. Where there are none, everybody who is let in may do everything.
+    pub permissions: Vec<Spanned<Permission>>,
     /// WebSocket.
     pub websocket: WebSocketConfig,
     /// WAMP.
@@ -373,6 +379,7 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         self.origins()?;
         self.history()?;
+        self.check_permissions()?;
         self.unix_mode()?;
         self.longpoll()?;
         self.tls()?;

@@ -48,6 +48,7 @@ metrics! {
     counter CONNECTIONS_REFUSED "tandem_connections_refused_total" "Connections refused at a limit.";
     counter HANDSHAKES_REFUSED "tandem_handshakes_refused_total" "Opening handshakes refused.";
     counter TLS_HANDSHAKES_FAILED "tandem_tls_handshakes_failed_total" "Handshakes of TLS that failed.";
+    counter FORBIDDEN "tandem_forbidden_total" "Requests refused because there was no permission for them.";
     counter VIOLATIONS "tandem_violations_total" "Connections closed because their peer broke its protocol.";
     counter PUBLICATIONS "tandem_publications_total" "Messages published to topics.";
     counter EVENTS "tandem_events_total" "Messages put into the mailboxes of subscribers.";

@@ -8,7 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tandem_protocols::stomp::state::HeartBeat;
 
+use crate::authorizer::ProcedureAuthorizer;
 use crate::config::{Config, ConfigError};
+use crate::core::access::rules::Rules;
 use crate::core::access::{Authenticator, Refusal};
 use crate::core::history::History;
 use crate::core::mailbox::mailbox;
@@ -19,7 +21,7 @@ use crate::front::door::Door;
 use crate::front::listener::bind;
 use crate::front::tls::Tls;
 use crate::front::unix::UnixSocket;
-use crate::local;
+use crate::local::{self, LocalCaller};
 use crate::stomp;
 use crate::users::Users;
 use crate::wamp::{MetaApi, Strictness, Wamp, WampCredentials, WampSettings, WampUser};
@@ -79,6 +81,7 @@ impl Server {
             }
         };
         let realms: Vec<Arc<Realm>> = config.realms().iter().map(open).collect();
+        let permissions = permissions(config, &realms)?;
         let users = Arc::new(Users::new(config, entropy.clone())?);
         let credentials = Arc::new(wamp_credentials(config, entropy.clone())?);
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION"));
@@ -101,6 +104,8 @@ impl Server {
             settings.default_token = protocols[1].tokens().first().copied();
         }
         let door = Door::new(settings, protocols, users, entropy);
+        // Before anybody comes in.
+        set_permissions(&realms, permissions, &door)?;
         for realm in &realms {
             let meta = serve_meta(realm).expect("a realm that nobody is in takes a member of the house");
             door.tasks.spawn(meta);
@@ -154,6 +159,13 @@ impl Server {
         &self.realms
     }
 
+    /// Takes the permissions of another configuration, and nothing else of it. When they are not right nothing changes.
+    /// Must be called in a tokio runtime.
+    pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
+        check(config)?;
+        set_permissions(&self.realms, permissions(config, &self.realms)?, &self.door)
+    }
+
     /// The story of the end: nobody new is let in; every session is told in its language; what was said is
     /// still written; whoever takes longer than the drain may is cut off. True when nobody was.
     pub async fn shutdown(self) -> bool {
@@ -172,6 +184,31 @@ fn unix_sockets(config: &Config) -> Result<Vec<UnixSocket>, StartError> {
         UnixSocket::bind(path, mode).map_err(|error| StartError::BindUnix { path: path.clone(), error })
     };
     config.listen_unix.iter().map(bind).collect()
+}
+
+/// The rules of each realm.
+fn permissions(config: &Config, realms: &[Arc<Realm>]) -> Result<Vec<Rules>, ConfigError> {
+    realms.iter().map(|realm| config.rules(realm.name())).collect()
+}
+
+/// Gives the realms their rules, and those that need one somebody to be asked.
+fn set_permissions(realms: &[Arc<Realm>], permissions: Vec<Rules>, door: &Door) -> Result<(), ConfigError> {
+    let need_one = |(realm, rules): &(&Arc<Realm>, &Rules)| rules.asks() && !realm.has_authorizer();
+    for (realm, _) in realms.iter().zip(&permissions).filter(need_one) {
+        let (caller, attending) =
+            LocalCaller::join(realm).map_err(|refusal| ConfigError::Refused(refusal.to_string()))?;
+        realm.set_authorizer(Some(Arc::new(ProcedureAuthorizer::new(caller))));
+        let realm = realm.clone();
+        door.tasks.spawn(async move {
+            attending.await;
+            // It holds the realm that holds it.
+            realm.set_authorizer(None);
+        });
+    }
+    for (realm, rules) in realms.iter().zip(permissions) {
+        realm.set_rules(rules);
+    }
+    Ok(())
 }
 
 /// Checks a configuration as [`Server::start`] does, and starts nothing.

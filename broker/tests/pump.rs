@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::task::JoinHandle;
 
+use tandem_broker::core::access::authorizer::{Authorizing, Decision, Inquiry};
 use tandem_broker::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal};
 use tandem_broker::core::mailbox::{Bounds, Mailbox, Overflow, Pushed, mailbox};
 use tandem_broker::core::message::{Attributes, Encodings, Frame, Kind, Message, Publication, SessionId};
@@ -86,6 +87,17 @@ impl Stage {
                     let credentials = Credentials { user: "u".into(), secret: "s".into(), method: "test" };
                     self.outputs.push_back(Output::Authenticate(credentials));
                 }
+                "ask" => {
+                    let answer: Authorizing = Box::pin(async {
+                        tokio::time::sleep(3 * SECOND).await;
+                        Ok(Decision { allow: true, disclose: None, cache: None })
+                    });
+                    self.outputs.push_back(Output::Authorize(Inquiry(answer)));
+                }
+                "ask nobody" => {
+                    let answer: Authorizing = Box::pin(std::future::pending());
+                    self.outputs.push_back(Output::Authorize(Inquiry(answer)));
+                }
                 "bye" => {
                     self.say("goodbye");
                     self.close(Reason::Done);
@@ -138,6 +150,7 @@ impl Session for Script {
                 stage.established = result.is_ok();
                 stage.say("welcome");
             }
+            Parcel::Authorized(answer) => stage.say(if answer.is_ok() { "allowed" } else { "unknown" }),
             Parcel::Farewell(_) => {
                 stage.say("farewell");
                 stage.close(Reason::SlowConsumer);
@@ -318,6 +331,46 @@ async fn read_all(wire: &mut DuplexStream) -> Vec<u8> {
 
 fn is_timeout(result: io::Result<()>) -> bool {
     result.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
+}
+
+// ---- permissions ---------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn while_a_question_is_open_nothing_more_is_read_and_the_peer_is_not_silent() {
+    let (house, mut client) = House::websocket(1 << 16);
+    let began = now();
+    let both: Vec<u8> = [&b"ask\n"[..], b"say 5\n"]
+        .iter()
+        .flat_map(|line| masked(Opcode::Binary, line, [1, 2, 3, 4]))
+        .collect();
+    client.wire.write_all(&both).await.unwrap();
+    client.send(Opcode::Binary, b"say 7\n").await;
+    settle().await;
+    assert_eq!(house.lines(), ["ask"]);
+    house.mailbox.push(event(3));
+    let mut said = Vec::new();
+    while said.len() < 4 {
+        match client.next().await {
+            Some(Event::Message { payload, .. }) => said.push(payload),
+            other => panic!("not a message: {other:?}"),
+        }
+    }
+    assert_eq!(said, [&b"eee"[..], b"allowed", b".....", b"......."]);
+    assert_eq!(now() - began, 3 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_nobody_answers_is_answered_in_time() {
+    let (house, mut wire) = House::stream(4096, ROOMY);
+    let began = now();
+    wire.write_all(b"ask nobody\n").await.unwrap();
+    let mut answer = [0; 7];
+    wire.read_exact(&mut answer).await.unwrap();
+    assert_eq!((&answer[..], now() - began), (&b"unknown"[..], 10 * SECOND));
+    wire.write_all(b"bye\n").await.unwrap();
+    assert_eq!(read_all(&mut wire).await, b"goodbye");
+    drop(wire);
+    house.end().await.unwrap();
 }
 
 // ---- strangers -----------------------------------------------------------------------------------------

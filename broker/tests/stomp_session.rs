@@ -1,5 +1,8 @@
 //! STOMP sessions face to face in memory: no sockets, no pump, and time that the tests make.
 
+#[path = "stomp_session/authorization.rs"]
+mod authorization;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use tandem_broker::core::access::authorizer::Inquiry;
 use tandem_broker::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal, Refusal};
 use tandem_broker::core::calls::Offer;
 use tandem_broker::core::eligibility::{Eligibility, Lists};
@@ -93,6 +97,7 @@ impl House {
             heard: VecDeque::new(),
             beats: 0,
             credentials: None,
+            inquiry: None,
             close: None,
         }
     }
@@ -122,6 +127,7 @@ struct Client {
     heard: VecDeque<Frame>,
     beats: usize,
     credentials: Option<Credentials>,
+    inquiry: Option<Inquiry>,
     close: Option<Close>,
 }
 
@@ -147,6 +153,7 @@ impl Client {
                     self.take(message.kind, bytes.freeze());
                 }
                 Output::Authenticate(credentials) => self.credentials = Some(credentials),
+                Output::Authorize(inquiry) => self.inquiry = Some(inquiry),
                 Output::Close(close) => self.close = Some(close),
             }
         }

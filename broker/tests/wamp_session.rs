@@ -21,6 +21,8 @@ use tandem_protocols::wamp::codec::{decode, subprotocol};
 
 use wamp_harness::*;
 
+#[path = "wamp_session/authorization.rs"]
+mod authorization;
 #[path = "wamp_session/batched.rs"]
 mod batched;
 #[path = "wamp_session/login.rs"]

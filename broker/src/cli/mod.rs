@@ -1,5 +1,6 @@
 //! The command line: its arguments, and a file for each verb that is more than a few lines.
 
+mod permission;
 mod serve;
 
 use std::io::{BufRead, Write};
@@ -34,6 +35,11 @@ enum Verb {
     CheckConfig {
         /// The file.
         file: PathBuf,
+    },
+    /// Permissions of a configuration file.
+    Permission {
+        #[command(subcommand)]
+        verb: permission::Verb,
     },
     /// Hash a password, read from standard input, for the users of the configuration.
     HashPassword {
@@ -90,6 +96,7 @@ pub fn run() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::CheckConfig { file } => check_config(&file),
+        Verb::Permission { verb } => return permission::run(verb),
         Verb::HashPassword { purpose } => hash_password(purpose),
     };
     match result {

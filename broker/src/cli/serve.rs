@@ -1,6 +1,7 @@
 //! `tandem serve`: runs the broker until it is told to stop.
 
 use std::io::IsTerminal;
+use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -31,23 +32,24 @@ pub(super) fn run(arguments: Serve) -> Outcome {
         .with_writer(std::io::stderr)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(serve(&config));
+    let outcome = runtime.block_on(serve(&config, arguments.config.as_deref()));
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(config: &Config) -> Outcome {
+async fn serve(config: &Config, file: Option<&Path>) -> Outcome {
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
     let server = Server::start(config)?;
     greet(&server)?;
     loop {
         tokio::select! {
             _ = interrupt.recv() => tracing::info!("interrupted: saying goodbye"),
             _ = terminate.recv() => tracing::info!("told to terminate: saying goodbye"),
-            _ = hang_up.recv() => {
+            _ = hangup.recv() => {
                 server.reload_certificates();
+                reload(&server, file);
                 continue;
             }
         }
@@ -63,6 +65,16 @@ async fn serve(config: &Config) -> Outcome {
         tracing::warn!("some connections were cut off");
     }
     Ok(())
+}
+
+/// Reads the permissions again. What is wrong with the file leaves everything as it was.
+fn reload(server: &Server, file: Option<&Path>) {
+    let Some(file) = file else { return tracing::warn!("there is no configuration file to read again") };
+    let read = Config::read(file).and_then(|config| server.reload(&config));
+    match read {
+        Ok(()) => tracing::info!(file = %file.display(), "permissions read again"),
+        Err(error) => tracing::error!(%error, "the permissions stay as they were"),
+    }
 }
 
 /// Says where the broker listens, and what a first client could do.

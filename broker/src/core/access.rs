@@ -1,4 +1,11 @@
 //! Who somebody is, and what they may do. One place decides for both languages.
+//!
+//! [`rules`] decide at once; what they leave open an [`authorizer`](authorizer::Authorizer) decides in its time. What
+//! a subscription gets of what it matches passes a [`gate`].
+
+pub mod authorizer;
+pub mod gate;
+pub mod rules;
 
 use std::fmt;
 use std::future::Future;
@@ -6,6 +13,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::core::access::authorizer::Question;
 use crate::core::index::TooManyHoleSets;
 use crate::core::name::Name;
 use crate::core::secure::{Certificate, Secure};
@@ -19,8 +27,11 @@ pub const HOUSE_PREFIX: &str = "tandem.";
 /// What the names of queues for answers begin with. Whoever was told such a name may send to it.
 pub const REPLY_PREFIX: &str = "tandem.reply.";
 
-/// Procedures by which somebody changes what others have or are, and the role that may call them.
-const GUARDED: &[&str] = &[
+/// The role of administrators.
+pub const ADMIN_ROLE: &str = "admin";
+
+/// Procedures of the router that only administrators call, unless a rule of the configuration names them for others.
+pub const GUARDED_PROCEDURES: &[&str] = &[
     "wamp.session.kill",
     "wamp.session.kill_by_authid",
     "wamp.session.kill_by_authrole",
@@ -29,7 +40,6 @@ const GUARDED: &[&str] = &[
     "wamp.registration.remove_callee",
     "wamp.subscription.remove_subscriber",
 ];
-const GUARDED_ROLE: &str = "admin";
 
 /// How the broker itself is known to be who it is.
 const HOUSE_METHOD: &str = "internal";
@@ -176,12 +186,26 @@ pub enum Refusal {
     /// There is no such realm.
     #[error("there is no realm {0:?}")]
     NoSuchRealm(String),
-    /// The role may not do it.
-    #[error("{0:?} is not for this role")]
-    Forbidden(String),
     /// The name belongs to the router.
     #[error("{0:?} is reserved")]
     Reserved(String),
+    /// There is no permission for it.
+    #[error("there is no permission to {action} {name:?}")]
+    Forbidden {
+        /// What was to be done.
+        action: Action,
+        /// With what: a name or a pattern, as it is spelled.
+        name: Box<str>,
+    },
+    /// No rule decides whether there is a permission: somebody is to be asked.
+    #[error("it is not known yet whether there is a permission")]
+    Undecided(Box<Question>),
+    /// It could not be found out whether there is a permission; not the peer's fault.
+    #[error("it could not be found out whether there is a permission")]
+    AuthorizationFailed,
+    /// Who publishes or calls is not to be told.
+    #[error("there is no permission to tell others who publishes or calls")]
+    DisclosureForbidden,
     /// A limit of the configuration was reached.
     #[error("no more than {1} {0} are allowed")]
     TooMany(&'static str, usize),
@@ -256,7 +280,7 @@ pub trait Authenticator: Send + Sync {
 }
 
 /// What somebody wants to do with a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Publish to a topic.
     Publish,
@@ -272,20 +296,40 @@ pub enum Action {
     Consume,
 }
 
-/// Decides whether somebody may do something with a name, or with all that a pattern spelled so means. What
-/// belongs to the router and to the house is nobody's to write, to serve or to queue at.
-pub fn check(who: &Principal, action: Action, name: &str) -> Result<(), Refusal> {
-    let reserved = name.starts_with(WAMP_PREFIX) || name.starts_with(HOUSE_PREFIX);
-    match action {
-        _ if who.is_house() => Ok(()),
-        Action::Call if reserved && GUARDED.contains(&name) && *who.role != *GUARDED_ROLE => {
-            Err(Refusal::Forbidden(name.to_owned()))
+impl Action {
+    /// All of them, each at the place that it is the number of.
+    pub const ALL: [Action; 6] =
+        [Action::Publish, Action::Subscribe, Action::Call, Action::Register, Action::Send, Action::Consume];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Publish => "publish",
+            Action::Subscribe => "subscribe",
+            Action::Call => "call",
+            Action::Register => "register",
+            Action::Send => "send",
+            Action::Consume => "consume",
         }
-        Action::Send if name.starts_with(REPLY_PREFIX) => Ok(()),
-        Action::Publish | Action::Register | Action::Send | Action::Consume if reserved => {
-            Err(Refusal::Reserved(name.to_owned()))
-        }
-        Action::Publish | Action::Subscribe | Action::Call | Action::Register => Ok(()),
-        Action::Send | Action::Consume => Ok(()),
+    }
+
+    /// The action that is called so.
+    pub fn from_word(word: &str) -> Option<Action> {
+        Action::ALL.into_iter().find(|action| action.as_str() == word)
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether others are told who publishes or calls: as whoever does it wishes, unless it was said what is to be.
+pub fn disclosure(wished: bool, said: Option<bool>) -> Result<bool, Refusal> {
+    match said {
+        Some(false) if wished => Err(Refusal::DisclosureForbidden),
+        Some(said) => Ok(said),
+        None => Ok(wished),
     }
 }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use tandem_protocols::payload::{Arguments, Content, Format, Payload};
 
+use crate::core::access::rules::{Rules, SharedRules, is_reserved};
 use crate::core::access::{Principal, Refusal};
 use crate::core::calls::registrations::{Added, Left, NoSeat, Registrations};
 use crate::core::mailbox::{Mailbox, Pushed};
@@ -115,6 +116,7 @@ pub enum Answered {
 pub struct Calls {
     state: Mutex<State>,
     watch: Arc<Watch>,
+    rules: SharedRules,
 }
 
 #[derive(Debug, Default)]
@@ -129,6 +131,7 @@ struct State {
 
 #[derive(Debug)]
 struct Callee {
+    principal: Arc<Principal>,
     mailbox: Mailbox,
     registrations: Vec<RegistrationId>,
     takes_interrupts: bool,
@@ -182,12 +185,18 @@ impl Calls {
     /// Those of a realm without any. The seed decides whom calls of shared procedures go to at random.
     pub fn seeded(seed: u64) -> Calls {
         let registrations = Registrations::seeded(seed);
-        Calls { state: Mutex::new(State { registrations, ..State::default() }), watch: Arc::default() }
+        let state = Mutex::new(State { registrations, ..State::default() });
+        Calls { state, ..Calls::default() }
     }
 
     /// The same calls, of a realm that is watched so.
     pub fn watched(self, watch: Arc<Watch>) -> Calls {
         Calls { watch, ..self }
+    }
+
+    /// The same calls under these rules.
+    pub fn under(self, rules: SharedRules) -> Calls {
+        Calls { rules, ..self }
     }
 
     /// Registers a procedure, or all that match a pattern. A procedure that is taken by force is taken from
@@ -198,6 +207,7 @@ impl Calls {
         session: SessionId,
         mailbox: &Mailbox,
         offer: Offer,
+        principal: &Arc<Principal>,
     ) -> Result<RegistrationId, Refusal> {
         let mut state = self.state.lock();
         if offer.force {
@@ -214,6 +224,7 @@ impl Calls {
             self.watch.tell_about(pattern, || Notice::Registered(session, id));
         }
         let callee = state.callees.entry(session).or_insert_with(|| Callee {
+            principal: principal.clone(),
             mailbox: mailbox.clone(),
             registrations: Vec::new(),
             takes_interrupts: offer.takes_interrupts,
@@ -295,7 +306,8 @@ impl Calls {
     }
 
     /// Calls a procedure. The answer comes as an [`Outcome`] into the caller's mailbox. A callee of a shared
-    /// procedure whose mailbox is full is passed over.
+    /// procedure whose mailbox is full is passed over. One that may not serve the procedure is as if it were not
+    /// there: its registration may be a pattern that means others too, or older than the rules.
     pub fn call(
         &self,
         caller: Caller,
@@ -303,6 +315,7 @@ impl Calls {
         payload: Payload,
         attributes: Attributes,
     ) -> Result<(), Refusal> {
+        let rules = self.rules.load();
         let mut state = self.state.lock();
         if let Some(calls) = state.callers.get(&caller.session) {
             if calls.contains_key(&caller.call) {
@@ -312,9 +325,10 @@ impl Calls {
                 return Err(Refusal::TooMany("calls of a session under way", CALLS_MAX));
             }
         }
-        let registration = state.registrations.best_match(procedure.as_str());
-        let Some(registration) = registration else { return Err(Refusal::NoSuchProcedure(procedure)) };
-        state.invoke(caller, Request { registration, procedure, payload, attributes }, Vec::new())?;
+        let Some((registration, passed_over)) = state.find(procedure.as_str(), &rules) else {
+            return Err(Refusal::NoSuchProcedure(procedure));
+        };
+        state.invoke(caller, Request { registration, procedure, payload, attributes }, passed_over)?;
         metrics::CALLS.add(1);
         Ok(())
     }
@@ -498,6 +512,21 @@ impl State {
         true
     }
 
+    /// The registration that serves a procedure best, and which of its callees may not serve it.
+    fn find(&self, procedure: &str, rules: &Rules) -> Option<(RegistrationId, Vec<SessionId>)> {
+        if !rules.judges_registrations() && !is_reserved(procedure) {
+            return Some((self.registrations.best_match(procedure)?, Vec::new()));
+        }
+        let may_not = |session: &SessionId| {
+            self.callees.get(session).is_none_or(|callee| !rules.may_serve(&callee.principal, procedure))
+        };
+        self.registrations.matches(procedure).into_iter().find_map(|id| {
+            let seats = &self.registrations.get(id)?.seats;
+            let refused: Vec<_> = seats.iter().map(|seat| seat.session).filter(may_not).collect();
+            (refused.len() < seats.len()).then_some((id, refused))
+        })
+    }
+
     /// Sends a call to a callee that was not tried yet.
     fn invoke(&mut self, caller: Caller, request: Request, mut tried: Vec<SessionId>) -> Result<(), Refusal> {
         let Request { registration, procedure, .. } = &request;
@@ -677,7 +706,7 @@ mod tests {
         }
 
         fn register(&self, calls: &Calls, procedure: &str) -> Result<RegistrationId, Refusal> {
-            calls.register(&exact(procedure), self.id, &self.mailbox, OFFER)
+            calls.register(&exact(procedure), self.id, &self.mailbox, OFFER, &joe())
         }
 
         fn call(&self, calls: &Calls, call: u64, procedure: &str) -> Result<(), Refusal> {
@@ -692,8 +721,8 @@ mod tests {
             procedure: &str,
             terms: CallTerms,
         ) -> Result<(), Refusal> {
-            let principal = Arc::new(Principal { id: "joe".into(), role: "user".into(), method: "ticket" });
-            let caller = Caller { session: self.id, principal, call, mailbox: self.mailbox.clone(), terms };
+            let caller =
+                Caller { session: self.id, principal: joe(), call, mailbox: self.mailbox.clone(), terms };
             calls.call(caller, name(procedure), payload(), Attributes::default())
         }
 
@@ -714,6 +743,10 @@ mod tests {
             };
             take(&mut self.inbox).into_iter().map(told).collect()
         }
+    }
+
+    fn joe() -> Arc<Principal> {
+        Arc::new(Principal { id: "joe".into(), role: "user".into(), method: "ticket" })
     }
 
     fn answer() -> Answer {
@@ -875,7 +908,7 @@ mod tests {
     fn the_best_match_is_invoked() {
         let (calls, mut callee, caller) = pair();
         let mut other = Peer::new(3);
-        calls.register(&Pattern::prefix("p").unwrap(), other.id, &other.mailbox, OFFER).unwrap();
+        calls.register(&Pattern::prefix("p").unwrap(), other.id, &other.mailbox, OFFER, &joe()).unwrap();
         let again = callee.register(&calls, "p");
         assert_eq!(again, Err(Refusal::ProcedureExists(exact("p").to_string())));
         caller.call(&calls, 1, "p").unwrap();
@@ -888,7 +921,7 @@ mod tests {
         let calls = Calls::default();
         let bounds = Bounds { bytes_soft_max: UNIT, bytes_max: UNIT, overflow: Overflow::Disconnect };
         let (full, inbox) = mailbox(bounds);
-        calls.register(&exact("p"), SessionId(1), &full, OFFER).unwrap();
+        calls.register(&exact("p"), SessionId(1), &full, OFFER, &joe()).unwrap();
         let caller = Peer::new(2);
         caller.call(&calls, 1, "p").unwrap();
         assert_eq!(caller.call(&calls, 2, "p"), Err(Refusal::Unavailable(name("p"))));
@@ -945,7 +978,7 @@ mod tests {
     #[test]
     fn a_callee_that_cannot_be_told_is_not_waited_for() {
         let (calls, mut callee, caller) = (Calls::default(), Peer::new(1), Peer::new(2));
-        calls.register(&exact("p"), callee.id, &callee.mailbox, Offer::default()).unwrap();
+        calls.register(&exact("p"), callee.id, &callee.mailbox, Offer::default(), &joe()).unwrap();
         for (call, mode) in [(1, CancelMode::Skip), (2, CancelMode::Kill), (3, CancelMode::KillNoWait)] {
             caller.call(&calls, call, "p").unwrap();
             assert_eq!(calls.cancel(caller.id, call, mode), Canceled::Ended);
@@ -984,7 +1017,7 @@ mod tests {
     fn no_more_callees_share_a_procedure_than_may() {
         let calls = Calls::default();
         let (mailbox, _inbox) = large_mailbox();
-        let register = |number| calls.register(&exact("p"), SessionId(number), &mailbox, SHARED);
+        let register = |number| calls.register(&exact("p"), SessionId(number), &mailbox, SHARED, &joe());
         for number in 1..=CALLEES_MAX as u64 {
             assert_eq!(register(number), Ok(RegistrationId(1)));
         }
@@ -1002,7 +1035,7 @@ mod tests {
         let (calls, mut caller) = (Calls::default(), Peer::new(1));
         let mut callees = [2, 3].map(Peer::new);
         for callee in &callees {
-            calls.register(&exact("p"), callee.id, &callee.mailbox, SHARED).unwrap();
+            calls.register(&exact("p"), callee.id, &callee.mailbox, SHARED, &joe()).unwrap();
         }
         let large = Payload::new(Content::Opaque(vec![0; SPARE_BYTES_MAX].into()));
         let unavailable = || Err(failure(UNAVAILABLE, ""));
@@ -1259,7 +1292,7 @@ mod tests {
             match deed {
                 Deed::Offer(offer) => {
                     let pattern = exact(&procedure);
-                    let registered = self.calls.register(&pattern, peer.id, &peer.mailbox, *offer);
+                    let registered = self.calls.register(&pattern, peer.id, &peer.mailbox, *offer, &joe());
                     assert!(registered.is_ok() || !offer.force);
                     registrations.extend(registered);
                 }

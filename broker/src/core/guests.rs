@@ -170,13 +170,18 @@ impl Guests {
 
     /// Asks everybody to leave, the house's own sessions too.
     pub fn say_farewell(&self, farewell: &Farewell) {
+        self.tell_all(|| Parcel::Farewell(farewell.clone()));
+    }
+
+    /// Tells everybody the same, the house's own sessions too.
+    pub fn tell_all(&self, parcel: impl Fn() -> Parcel) {
         let mailboxes: Vec<Mailbox> = {
             let state = self.state.lock();
             let guests = state.guests.values().map(|seat| &seat.mailbox);
             guests.chain(state.house.values()).cloned().collect()
         };
         for mailbox in mailboxes {
-            mailbox.push(Parcel::Farewell(farewell.clone()));
+            mailbox.push(parcel());
         }
     }
 }

@@ -163,14 +163,21 @@ impl History {
         }
     }
 
-    /// What somebody may see of the past of a subscription. `None` where none is kept.
-    pub fn query(&self, pattern: &Pattern, who: &Principal, query: &Query) -> Option<Vec<Past>> {
+    /// What somebody may see of the past of a subscription, of the topics that they may see. `None` where none is
+    /// kept.
+    pub fn query(
+        &self,
+        pattern: &Pattern,
+        who: &Principal,
+        query: &Query,
+        may_see: impl Fn(&str) -> bool,
+    ) -> Option<Vec<Past>> {
         let same = self.logs.iter().find(|log| log.rule.pattern == *pattern);
         let wider = || {
             let name = pattern.name()?;
             self.logs.iter().find(|log| log.rule.pattern.matches(name.as_str()))
         };
-        same.or_else(wider).map(|log| log.query(pattern, who, query))
+        same.or_else(wider).map(|log| log.query(pattern, who, query, may_see))
     }
 }
 
@@ -185,7 +192,13 @@ impl Log {
         }
     }
 
-    fn query(&self, pattern: &Pattern, who: &Principal, query: &Query) -> Vec<Past> {
+    fn query(
+        &self,
+        pattern: &Pattern,
+        who: &Principal,
+        query: &Query,
+        may_see: impl Fn(&str) -> bool,
+    ) -> Vec<Past> {
         let events = self.events.lock();
         let Some(places) = query.publication.placed(&events.ring) else { return Vec::new() };
         let is_wanted = |place: usize, past: &Past| {
@@ -194,6 +207,7 @@ impl Log {
                 && query.time.has(past.at_ms)
                 && query.topic.as_ref().is_none_or(|topic| *topic == name.as_str())
                 && pattern.matches(name.as_str())
+                && may_see(name.as_str())
                 && eligibility.as_ref().is_none_or(|lists| lists.admits_principal(who))
         };
         let wanted = |place: &usize| is_wanted(*place, &events.ring[*place]);
@@ -237,7 +251,7 @@ mod tests {
     }
 
     fn ids(history: &History, pattern: &Pattern, query: &Query) -> Vec<u64> {
-        let past = history.query(pattern, &principal("joe", "user"), query).unwrap();
+        let past = history.query(pattern, &principal("joe", "user"), query, |_| true).unwrap();
         past.iter().map(|past| past.publication.id).collect()
     }
 
@@ -251,8 +265,12 @@ mod tests {
         let all = Query::default();
         assert_eq!(ids(&history, &below, &all), [1, 2, 4, 5]);
         assert_eq!(ids(&history, &exact("a.x"), &all), [1, 4]);
-        assert!(history.query(&exact("b.x"), &principal("joe", "user"), &all).is_none());
-        assert!(history.query(&Pattern::prefix("a").unwrap(), &principal("joe", "user"), &all).is_none());
+        assert!(history.query(&exact("b.x"), &principal("joe", "user"), &all, |_| true).is_none());
+        assert!(
+            history
+                .query(&Pattern::prefix("a").unwrap(), &principal("joe", "user"), &all, |_| true)
+                .is_none()
+        );
         let within = |time: Span, publication: Span| {
             ids(&history, &below, &Query { time, publication, ..Query::default() })
         };
@@ -282,7 +300,8 @@ mod tests {
         let session = Lists::new(vec![SessionId(9)], None);
         narrow(3, Eligibility { sessions: session, ..Eligibility::default() });
         assert_eq!(ids(&history, &exact("a"), &Query::default()), [2]);
-        let ann = history.query(&exact("a"), &principal("ann", "admin"), &Query::default()).unwrap();
+        let ann =
+            history.query(&exact("a"), &principal("ann", "admin"), &Query::default(), |_| true).unwrap();
         assert_eq!(ann.iter().map(|past| past.publication.id).collect::<Vec<_>>(), [1]);
     }
 

@@ -121,6 +121,8 @@ impl Mailbox {
             | Parcel::Outcome(_)
             | Parcel::Authenticated(_)
             | Parcel::Notice(_)
+            | Parcel::Authorized(_)
+            | Parcel::RulesChanged
             | Parcel::Farewell(_) => {}
         }
         let crosses_soft_limit = state.bytes <= bytes_soft_max && state.bytes + cost > bytes_soft_max;
@@ -304,6 +306,8 @@ pub fn cost(parcel: &Parcel) -> usize {
         | Parcel::Interrupt { .. }
         | Parcel::RegistrationRevoked { .. }
         | Parcel::Authenticated(_)
+        | Parcel::Authorized(_)
+        | Parcel::RulesChanged
         | Parcel::Farewell(_) => 64,
     }
 }

@@ -12,6 +12,8 @@
 //! have been smuggled through addresses into other protocols. `*` and `>` are ordinary characters here: how a
 //! language spells its holes and tails is known in its wing, not in the house.
 
+mod covers;
+
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tandem_protocols::payload::Payload;
 
+use crate::core::access::authorizer::Decision;
 use crate::core::access::{Principal, Refusal};
 use crate::core::message::{Attributes, Publication, SessionId};
 use crate::core::name::Name;
@@ -65,6 +66,10 @@ pub enum Parcel {
     Authenticated(Box<Result<Principal, Refusal>>),
     /// Something changed in the realm; for who watches it.
     Notice(Box<Notice>),
+    /// The answer to the session's [`Inquiry`](crate::core::access::authorizer::Inquiry).
+    Authorized(Box<Result<Decision, Refusal>>),
+    /// What may be done in the realm changed.
+    RulesChanged,
     /// The session is to end.
     Farewell(Farewell),
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::core::access::authorizer::Inquiry;
 use crate::core::access::{Credentials, Peer};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::{Frame, Kind};
@@ -98,6 +99,8 @@ pub enum Output {
     Send(Frame),
     /// Find out whether the peer is who it says; the answer comes as [`Parcel::Authenticated`].
     Authenticate(Credentials),
+    /// Wait for this answer, which comes as [`Parcel::Authorized`]. The peer is not read meanwhile.
+    Authorize(Inquiry),
     /// Close the wire, after everything before was sent.
     Close(Close),
 }

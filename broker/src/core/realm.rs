@@ -8,10 +8,15 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Instant;
 use std::{fmt, iter};
+
+use parking_lot::RwLock;
 
 use tandem_protocols::payload::Payload;
 
+use crate::core::access::authorizer::{Answers, Authorizer, Decision, Inquiry, Question};
+use crate::core::access::rules::{Effect, Judgement, Rules, SharedRules, Why};
 use crate::core::access::{self, Action, Principal, REPLY_PREFIX, Refusal};
 use crate::core::budget::Budget;
 use crate::core::calls::{Answered, CallTerms, Caller, Calls, CancelMode, Canceled, Offer};
@@ -67,6 +72,8 @@ pub struct Realm {
     queues: Queues,
     budget: Arc<Budget>,
     watch: Arc<Watch>,
+    rules: SharedRules,
+    authorizer: RwLock<Option<Arc<dyn Authorizer>>>,
 }
 
 impl fmt::Debug for Realm {
@@ -88,18 +95,43 @@ impl Realm {
     }
 
     fn empty(name: &str, limits: RealmLimits, entropy: Entropy, topics: Topics) -> Realm {
-        let watch = Arc::default();
+        let (watch, rules) = (Arc::default(), SharedRules::default());
         Realm {
             name: name.into(),
             guests: Guests::new(limits.sessions_max, Arc::clone(&watch)),
-            topics: topics.watched(Arc::clone(&watch)),
-            calls: Calls::seeded(entropy()).watched(Arc::clone(&watch)),
+            topics: topics.watched(Arc::clone(&watch)).under(rules.clone()),
+            calls: Calls::seeded(entropy()).watched(Arc::clone(&watch)).under(rules.clone()),
             watch,
             queues: Queues::new(limits.queues),
             budget: Budget::new(limits.in_flight_bytes_max),
+            rules,
+            authorizer: RwLock::default(),
             entropy,
             limits,
         }
+    }
+
+    /// What may be done in it, from now on. Those who took from queues under the rules before stop where they may
+    /// not any more; subscriptions and registrations are judged again whenever they match something.
+    pub fn set_rules(&self, rules: Rules) {
+        self.rules.store(rules);
+        self.guests.tell_all(|| Parcel::RulesChanged);
+    }
+
+    /// What may be done in it.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.load()
+    }
+
+    /// Whether there is somebody to be asked.
+    pub fn has_authorizer(&self) -> bool {
+        self.authorizer.read().is_some()
+    }
+
+    /// Who is asked where the rules say so.
+    pub fn set_authorizer(&self, authorizer: Option<Arc<dyn Authorizer>>) {
+        // The one before may be the last that holds a member of this realm: it goes after the lock.
+        let _before = std::mem::replace(&mut *self.authorizer.write(), authorizer);
     }
 
     /// Its name.
@@ -183,7 +215,7 @@ impl Realm {
             registrations: Vec::new(),
             consumers: BTreeMap::new(),
             last_consumer: 0,
-            testaments: None,
+            rare: None,
         })
     }
 
@@ -235,8 +267,15 @@ pub struct Member {
     registrations: Vec<RegistrationId>,
     consumers: BTreeMap<ConsumerId, Consumption>,
     last_consumer: u64,
-    /// Few sessions have any.
-    testaments: Option<Box<Testaments>>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few sessions have.
+#[derive(Debug, Default)]
+struct Rare {
+    testaments: Testaments,
+    /// What an authorizer said, in a realm that has one.
+    answers: Option<Answers>,
 }
 
 #[derive(Debug)]
@@ -289,7 +328,7 @@ impl Member {
         tag: Option<u64>,
         node: Option<ShardKey>,
     ) -> Result<SubscriptionId, Refusal> {
-        access::check(&self.principal, Action::Subscribe, pattern.as_str())?;
+        self.permit_pattern(Action::Subscribe, pattern)?;
         let limit = self.realm.limits.subscriptions_max;
         if self.subscriptions.len() >= limit {
             let known = self.realm.topics.get(pattern).filter(|id| self.subscriptions.contains(id));
@@ -321,14 +360,17 @@ impl Member {
     pub fn history(&self, subscription: SubscriptionId, query: &Query) -> Result<Vec<Past>, Refusal> {
         let topics = &self.realm.topics;
         let pattern = topics.pattern(subscription).ok_or(Refusal::NoSuchSubscription)?;
-        access::check(&self.principal, Action::Subscribe, pattern.as_str())?;
-        let past = topics.history().and_then(|history| history.query(&pattern, &self.principal, query));
+        self.permit_pattern(Action::Subscribe, &pattern)?;
+        let rules = self.realm.rules();
+        let may_see = |topic: &str| !rules.judges_deliveries() || rules.may_receive(&self.principal, topic);
+        let past = topics.history();
+        let past = past.and_then(|history| history.query(&pattern, &self.principal, query, may_see));
         past.ok_or(Refusal::HistoryUnavailable)
     }
 
     /// Subscribes to topics with acknowledgement: through a queue of its own that is bound to them.
     pub fn bind(&mut self, pattern: &Pattern, credit: Credit) -> Result<ConsumerId, Refusal> {
-        access::check(&self.principal, Action::Subscribe, pattern.as_str())?;
+        self.permit_pattern(Action::Subscribe, pattern)?;
         let key = self.next_consumer()?;
         let name = self.private_name("bound");
         let queue = self.realm.queues.unnamed(&name, key, self.mailbox.clone(), credit);
@@ -345,16 +387,23 @@ impl Member {
 
     /// The same, on terms.
     pub fn publish_under(&self, outgoing: Outgoing, terms: PublishTerms) -> Result<u64, Refusal> {
-        access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
-        self.publish_unchecked(outgoing, terms)
+        let said = self.permit(Action::Publish, &outgoing.name)?;
+        self.publish_permitted(outgoing, terms, said)
     }
 
     /// The same, to everybody but one session.
     pub fn publish_past(&self, outgoing: Outgoing, session: SessionId) -> Result<u64, Refusal> {
-        access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
+        self.permit(Action::Publish, &outgoing.name)?;
         let publication = self.charged_publication(outgoing, &PublishTerms::default());
         self.realm.topics.publish(&publication, Some(session));
         Ok(publication.id)
+    }
+
+    /// The same where [`permit`](Member::permit) was asked before, in another message of the peer: rules that change
+    /// meanwhile count, and whom they say to ask is not asked again.
+    pub fn publish_later(&self, outgoing: Outgoing, terms: PublishTerms) -> Result<u64, Refusal> {
+        let said = self.permit_later(Action::Publish, &outgoing.name)?;
+        self.publish_permitted(outgoing, terms, said)
     }
 
     fn charged_publication(&self, outgoing: Outgoing, terms: &PublishTerms) -> Arc<Publication> {
@@ -367,7 +416,13 @@ impl Member {
         Arc::new(publication)
     }
 
-    fn publish_unchecked(&self, outgoing: Outgoing, terms: PublishTerms) -> Result<u64, Refusal> {
+    fn publish_permitted(
+        &self,
+        outgoing: Outgoing,
+        mut terms: PublishTerms,
+        said: Option<bool>,
+    ) -> Result<u64, Refusal> {
+        terms.disclose_me = access::disclosure(terms.disclose_me, said)?;
         let publication = self.charged_publication(outgoing, &terms);
         let PublishTerms { exclude_me, retain, .. } = terms;
         let exclude = exclude_me.then_some(self.id);
@@ -385,30 +440,41 @@ impl Member {
         &mut self,
         scope: Scope,
         outgoing: Outgoing,
-        terms: PublishTerms,
+        mut terms: PublishTerms,
     ) -> Result<(), Refusal> {
-        access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
-        self.testaments.get_or_insert_default().add(scope, outgoing, terms)
+        let said = self.permit(Action::Publish, &outgoing.name)?;
+        terms.disclose_me = access::disclosure(terms.disclose_me, said)?;
+        self.rare.get_or_insert_default().testaments.add(scope, outgoing, terms)
     }
 
     /// Forgets what was to be published when the session ends in that way.
     pub fn flush_testaments(&mut self, scope: Scope) {
-        if let Some(testaments) = &mut self.testaments {
-            testaments.flush(scope);
+        if let Some(rare) = &mut self.rare {
+            rare.testaments.flush(scope);
         }
     }
 
     fn execute_testaments(&mut self) {
-        let testaments = self.testaments.take().map(|testaments| *testaments).unwrap_or_default();
+        let testaments = self.rare.take().map(|rare| rare.testaments).unwrap_or_default();
         for (outgoing, terms) in testaments.into_order() {
             // Permissions may have changed since, and what is retained has its limits: nobody is left to be told.
-            let _published_or_refused = self.publish_under(outgoing, terms);
+            let _published_or_refused = self.publish_later(outgoing, terms);
         }
     }
 
     /// Puts a message into a queue, and gives its number.
     pub fn send(&self, outgoing: Outgoing) -> Result<u64, Refusal> {
-        access::check(&self.principal, Action::Send, outgoing.name.as_str())?;
+        self.permit(Action::Send, &outgoing.name)?;
+        self.send_permitted(outgoing)
+    }
+
+    /// The same where it was asked for before; see [`publish_later`](Member::publish_later).
+    pub fn send_later(&self, outgoing: Outgoing) -> Result<u64, Refusal> {
+        self.permit_later(Action::Send, &outgoing.name)?;
+        self.send_permitted(outgoing)
+    }
+
+    fn send_permitted(&self, outgoing: Outgoing) -> Result<u64, Refusal> {
         let publication = Arc::new(self.publication(outgoing));
         let id = publication.id;
         if publication.name.as_str().starts_with(REPLY_PREFIX) {
@@ -422,7 +488,7 @@ impl Member {
 
     /// Takes messages from a queue.
     pub fn consume(&mut self, queue: &Name, credit: Credit) -> Result<ConsumerId, Refusal> {
-        access::check(&self.principal, Action::Consume, queue.as_str())?;
+        self.permit(Action::Consume, queue)?;
         let key = self.next_consumer()?;
         let queue = self.realm.queues.consume(queue, key, self.mailbox.clone(), credit)?;
         self.consumers.insert(key.consumer, Consumption { queue, binding: None });
@@ -471,18 +537,19 @@ impl Member {
         }
     }
 
-    /// Takes all of these steps or, when one is refused, none.
+    /// Takes all of these steps or, when one is refused, none. Whom rules say to ask was asked by
+    /// [`permit`](Member::permit), before.
     pub fn commit(&mut self, operations: Vec<Operation>) -> Result<(), Refusal> {
         let mut steps = Vec::new();
         let mut publications = Vec::new();
         for operation in operations {
             match operation {
                 Operation::Publish(outgoing) => {
-                    access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
-                    publications.push(outgoing);
+                    let said = self.permit_later(Action::Publish, &outgoing.name)?;
+                    publications.push((outgoing, said));
                 }
                 Operation::Send(outgoing) => {
-                    access::check(&self.principal, Action::Send, outgoing.name.as_str())?;
+                    self.permit_later(Action::Send, &outgoing.name)?;
                     steps.push(Step::Send(Arc::new(self.publication(outgoing))));
                 }
                 Operation::Settle(consumer, sequence, settlement) => {
@@ -492,8 +559,8 @@ impl Member {
             }
         }
         self.realm.queues.commit(steps)?;
-        for outgoing in publications {
-            self.publish_unchecked(outgoing, PublishTerms::default())?;
+        for (outgoing, said) in publications {
+            self.publish_permitted(outgoing, PublishTerms::default(), said)?;
         }
         Ok(())
     }
@@ -505,12 +572,12 @@ impl Member {
 
     /// The same, with more to say about it.
     pub fn offer(&mut self, pattern: &Pattern, offer: Offer) -> Result<RegistrationId, Refusal> {
-        access::check(&self.principal, Action::Register, pattern.as_str())?;
+        self.permit_pattern(Action::Register, pattern)?;
         let limit = self.realm.limits.registrations_max;
         if self.registrations.len() >= limit && !self.principal.is_house() {
             return Err(Refusal::TooMany("registrations of a session", limit));
         }
-        let id = self.realm.calls.register(pattern, self.id, &self.mailbox, offer)?;
+        let id = self.realm.calls.register(pattern, self.id, &self.mailbox, offer, &self.principal)?;
         if !self.registrations.contains(&id) {
             self.registrations.push(id);
         }
@@ -530,9 +597,10 @@ impl Member {
     }
 
     /// Calls a procedure. The answer comes into the mailbox under `call`.
-    pub fn call(&self, call: u64, outgoing: Outgoing, terms: CallTerms) -> Result<(), Refusal> {
+    pub fn call(&self, call: u64, outgoing: Outgoing, mut terms: CallTerms) -> Result<(), Refusal> {
         let Outgoing { name, payload, attributes } = outgoing;
-        access::check(&self.principal, Action::Call, name.as_str())?;
+        let said = self.permit(Action::Call, &name)?;
+        terms.discloses = access::disclosure(terms.discloses, said)?;
         let (principal, mailbox) = (self.principal.clone(), self.mailbox.clone());
         let caller = Caller { session: self.id, principal, call, mailbox, terms };
         self.realm.calls.call(caller, name, payload, attributes)
@@ -572,6 +640,128 @@ impl Member {
     /// Says that an invocation cannot be brought to the peer: another callee may have it.
     pub fn decline(&self, invocation: u64, failure: Failure) {
         self.realm.calls.decline(self.id, invocation, failure);
+    }
+
+    // ---- permissions ---------------------------------------------------------------------------------
+
+    /// Whether the session may do something with a name; and whether others are told who does it, if that was said.
+    pub fn permit(&self, action: Action, name: &Name) -> Result<Option<bool>, Refusal> {
+        let rules = self.realm.rules();
+        let judgement = rules.judge(&self.principal, action, name.as_str());
+        self.follow(&rules, judgement, action, name.as_str(), || Pattern::exact(name.clone()))
+    }
+
+    /// The same with all names that a pattern means.
+    fn permit_pattern(&self, action: Action, pattern: &Pattern) -> Result<Option<bool>, Refusal> {
+        let rules = self.realm.rules();
+        let judgement = rules.judge_pattern(&self.principal, action, pattern);
+        self.follow(&rules, judgement, action, pattern.as_str(), || pattern.clone())
+    }
+
+    /// The same where whom the rules say to ask was asked before.
+    fn permit_later(&self, action: Action, name: &Name) -> Result<Option<bool>, Refusal> {
+        let rules = self.realm.rules();
+        match rules.judge(&self.principal, action, name.as_str()) {
+            Judgement::Asked(_) => Ok(None),
+            judgement => {
+                self.follow(&rules, judgement, action, name.as_str(), || Pattern::exact(name.clone()))
+            }
+        }
+    }
+
+    fn follow(
+        &self,
+        rules: &Rules,
+        judgement: Judgement,
+        action: Action,
+        spelling: &str,
+        pattern: impl FnOnce() -> Pattern,
+    ) -> Result<Option<bool>, Refusal> {
+        let forbidden = || {
+            metrics::FORBIDDEN.add(1);
+            Refusal::Forbidden { action, name: spelling.into() }
+        };
+        let rule = match judgement {
+            Judgement::Allowed { disclose, .. } => return Ok(disclose),
+            Judgement::Refused(Why::Reserved) => return Err(Refusal::Reserved(spelling.to_owned())),
+            Judgement::Refused(_) => return Err(forbidden()),
+            Judgement::Asked(rule) => rules.get(rule).map(|rule| &rule.effect),
+        };
+        let Some(Effect::Ask { authorizer, keep }) = rule else { return Err(Refusal::AuthorizationFailed) };
+        let (realm, principal) = (self.realm.name.clone(), self.principal.clone());
+        let question =
+            rules.question(realm, self.id, principal, action, pattern(), authorizer.clone(), *keep);
+        // Only a session that was told beforehand holds its message.
+        let answers = self.rare.as_ref().and_then(|rare| rare.answers.as_ref());
+        let Some(answers) = answers else { return Err(Refusal::AuthorizationFailed) };
+        match answers.find(&question) {
+            None => Err(Refusal::Undecided(Box::new(question))),
+            Some(Ok(decision)) if decision.allow => Ok(decision.disclose),
+            Some(Ok(_)) => Err(forbidden()),
+            Some(Err(refusal)) => Err(refusal),
+        }
+    }
+
+    /// Whether something that the session does next may end as [`Refusal::Undecided`]. It is told the time then: what
+    /// an authorizer said is kept for a while.
+    pub fn may_ask(&mut self, now: Instant) -> bool {
+        let asks = self.realm.rules.asks();
+        if asks {
+            self.answers().note_time(now);
+        } else if let Some(rare) = &mut self.rare {
+            rare.answers = None;
+        }
+        asks
+    }
+
+    /// Asks a question. The answer goes to [`note_answer`](Member::note_answer), and then the session does again what
+    /// raised the question.
+    pub fn inquire(&self, question: &Question) -> Inquiry {
+        match &*self.realm.authorizer.read() {
+            Some(authorizer) => Inquiry(authorizer.authorize(question.clone())),
+            None => Inquiry(Box::pin(std::future::ready(Err(Refusal::AuthorizationFailed)))),
+        }
+    }
+
+    /// Takes the answer to a question. False when the same message raised too many of them.
+    pub fn note_answer(
+        &mut self,
+        question: Question,
+        answer: Result<Decision, Refusal>,
+        now: Instant,
+    ) -> bool {
+        self.answers().put(question, answer, now)
+    }
+
+    /// What raised questions was done, or refused: answers that are not kept are forgotten.
+    pub fn forget_answers(&mut self) {
+        if let Some(answers) = self.rare.as_mut().and_then(|rare| rare.answers.as_mut()) {
+            answers.clear();
+        }
+    }
+
+    fn answers(&mut self) -> &mut Answers {
+        self.rare.get_or_insert_default().answers.get_or_insert_default()
+    }
+
+    /// The rules changed: stops taking from queues that the session may not take from any more, and says which
+    /// consumers that ended.
+    pub fn judge_consumers(&mut self) -> Vec<(ConsumerId, Refusal)> {
+        let rules = self.realm.rules();
+        let is_refused = |consumption: &Consumption| {
+            let queue = consumption.queue.name().as_str();
+            let judgement = rules.judge(&self.principal, Action::Consume, queue);
+            consumption.binding.is_none()
+                && matches!(judgement, Judgement::Refused(why) if why != Why::Reserved)
+        };
+        let refused = self.consumers.iter().filter(|(_, consumption)| is_refused(consumption));
+        let ended = refused.map(|(consumer, consumption)| {
+            metrics::FORBIDDEN.add(1);
+            consumption.queue.close(self.key(*consumer));
+            let name = consumption.queue.name().as_str().into();
+            (*consumer, Refusal::Forbidden { action: Action::Consume, name })
+        });
+        ended.collect()
     }
 
     fn publication(&self, outgoing: Outgoing) -> Publication {

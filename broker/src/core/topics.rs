@@ -8,6 +8,8 @@ use indexmap::IndexMap;
 use indexmap::map::Entry;
 use parking_lot::{RwLock, RwLockWriteGuard};
 
+use crate::core::access::gate::Gate;
+use crate::core::access::rules::SharedRules;
 use crate::core::access::{Principal, Refusal};
 use crate::core::eligibility::Eligibility;
 use crate::core::history::History;
@@ -73,6 +75,7 @@ pub struct Topics {
     state: RwLock<State>,
     history: Option<History>,
     watch: Arc<Watch>,
+    rules: SharedRules,
 }
 
 #[derive(Debug, Default)]
@@ -214,6 +217,11 @@ impl Topics {
         Topics { watch, ..self }
     }
 
+    /// The same topics under these rules.
+    pub fn under(self, rules: SharedRules) -> Topics {
+        Topics { rules, ..self }
+    }
+
     /// The history, if one is kept of some.
     pub fn history(&self) -> Option<&History> {
         self.history.as_ref()
@@ -239,6 +247,7 @@ impl Topics {
         receiver: Receiver,
         tag: Option<u64>,
     ) -> Result<SubscriptionId, Refusal> {
+        let rules = self.rules.load();
         let mut state = self.state.write();
         let State { index, subscriptions, last_id, retained } = &mut *state;
         let (id, is_new) = match index.get(pattern) {
@@ -267,8 +276,10 @@ impl Topics {
         if let Some(tag) = tag {
             let may_have = |publication: &&Arc<Publication>| {
                 let eligibility = publication.eligibility.as_ref();
+                let gate = Gate::new(&rules, publication.name.as_str());
                 reaches(pattern, publication.name.as_str())
                     && eligibility.is_none_or(|list| list.admits(subscriber.session, &receiver.principal))
+                    && gate.is_none_or(|mut gate| gate.admits(&receiver.principal))
             };
             for publication in retained.matching(pattern).filter(may_have).cloned() {
                 match &receiver.sink {
@@ -392,10 +403,11 @@ impl Topics {
 
     /// Hands a publication to every subscriber whose pattern matches its name, once per subscription:
     /// exact patterns first, then prefixes from short to long, then wildcards; not to who is excluded and
-    /// not to whom its lists keep it from. Never waits. Says how many took it.
+    /// not to whom its lists or the rules keep it from. Never waits. Says how many took it.
     pub fn publish(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
         self.record(publication);
-        self.state.read().publish(publication, exclude)
+        let rules = self.rules.load();
+        self.state.read().publish(publication, exclude, Gate::new(&rules, publication.name.as_str()))
     }
 
     /// The same, and keeps the publication or what was kept before it no more.
@@ -405,6 +417,8 @@ impl Topics {
         exclude: Option<SessionId>,
         retain: Retain,
     ) -> Result<usize, Refusal> {
+        let rules = self.rules.load();
+        let gate = Gate::new(&rules, publication.name.as_str());
         let mut state = self.state.write();
         match retain {
             Retain::No => {}
@@ -413,7 +427,7 @@ impl Topics {
         }
         self.record(publication);
         // Whoever subscribes now gets it either from what is kept or as an event, not both.
-        Ok(RwLockWriteGuard::downgrade(state).publish(publication, exclude))
+        Ok(RwLockWriteGuard::downgrade(state).publish(publication, exclude, gate))
     }
 
     fn record(&self, publication: &Publication) {
@@ -455,7 +469,12 @@ impl State {
         });
     }
 
-    fn publish(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
+    fn publish(
+        &self,
+        publication: &Arc<Publication>,
+        exclude: Option<SessionId>,
+        mut gate: Option<Gate<'_>>,
+    ) -> usize {
         let mut taken = 0;
         let mut for_queues = None;
         let eligibility = publication.eligibility.as_deref();
@@ -469,6 +488,7 @@ impl State {
                 }
                 if exclude == Some(session)
                     || eligibility.is_some_and(|list| !list.admits(session, principal))
+                    || gate.as_mut().is_some_and(|gate| !gate.admits(principal))
                 {
                     return;
                 }

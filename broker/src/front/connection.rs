@@ -19,10 +19,12 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
 use tokio::io::ReadBuf;
 use tokio::time::Sleep;
 
-use crate::core::access::{Authenticating, Authenticator, Peer};
+use crate::core::access::authorizer::{Authorizing, Inquiry};
+use crate::core::access::{Authenticating, Authenticator, Peer, Refusal};
 use crate::core::mailbox::{self, Batch, Inbox};
 use crate::core::message::Frame;
 use crate::core::parcel::Parcel;
@@ -55,6 +57,9 @@ pub struct PumpLimits {
     /// Unread answers, in bytes, from which on the peer is not read.
     pub owed_bytes_max: usize,
 }
+
+/// How long the answer may take to whether a message is allowed. Meanwhile the peer is not read.
+const AUTHORIZE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// One write is composed of about this much.
 const COMPOSE_BYTES: usize = 64 * 1024;
@@ -138,6 +143,9 @@ struct UnderWay {
     pings: Vec<Bytes>,
     /// Read, and not taken in before the peer has read what it was answered. Mostly empty.
     unread: Vec<u8>,
+    /// The session waits for this answer, since then. Nobody else has the lock: it is for what is shared between
+    /// threads by its type alone.
+    authorizing: Option<(Mutex<Authorizing>, Instant)>,
     /// Since when the peer is in the middle of a message.
     incomplete_since: Option<Instant>,
     /// Since when the inbox is over its soft limit.
@@ -154,6 +162,7 @@ static NOTHING_UNDER_WAY: UnderWay = UnderWay {
     fragments: Bytes::new(),
     pings: Vec::new(),
     unread: Vec::new(),
+    authorizing: None,
     incomplete_since: None,
     slow_since: None,
     blocked_since: None,
@@ -164,7 +173,13 @@ impl Work {
         let UnderWay { batch, owed, backlog, fragments, pings, unread, .. } = &**self;
         let nothing_to_write = owed.is_empty() && backlog.is_empty() && fragments.is_empty();
         let nothing_is_late = self.incomplete_since.or(self.slow_since).or(self.blocked_since).is_none();
-        nothing_to_write && batch.is_empty() && pings.is_empty() && unread.is_empty() && nothing_is_late
+        let nothing_is_asked = self.authorizing.is_none();
+        nothing_to_write
+            && nothing_is_asked
+            && batch.is_empty()
+            && pings.is_empty()
+            && unread.is_empty()
+            && nothing_is_late
     }
 }
 
@@ -259,6 +274,7 @@ impl<W: Wire> Connection<W> {
         self.wrote = false;
         for _ in 0..ROUNDS_MAX {
             self.poll_authentication(cx, now);
+            self.poll_authorization(cx, now);
             let written = match self.poll_write(cx, now)? {
                 Poll::Ready(written) => Some(written),
                 Poll::Pending => None,
@@ -318,6 +334,7 @@ impl<W: Wire> Connection<W> {
                         stranger.authenticating = Some(authenticating);
                     }
                 }
+                Output::Authorize(Inquiry(answer)) => self.work.authorizing = Some((Mutex::new(answer), now)),
                 Output::Close(close) => return self.end_session(close, now),
             }
         }
@@ -350,6 +367,9 @@ impl<W: Wire> Connection<W> {
         self.session = None;
         self.stranger = None;
         self.work.batch.clear();
+        if self.work.authorizing.is_some() {
+            self.work.authorizing = None;
+        }
         self.phase = Phase::Closing(Box::new(close));
         self.phase_since = now;
     }
@@ -376,6 +396,24 @@ impl<W: Wire> Connection<W> {
             stranger.authenticating = None;
             if let Some(session) = &mut self.session {
                 session.deliver(Parcel::Authenticated(Box::new(result)), now);
+            }
+            self.drain_session(now);
+        }
+    }
+
+    fn poll_authorization(&mut self, cx: &mut Context<'_>, now: Instant) {
+        while self.work.authorizing.is_some()
+            && let Some((authorizing, since)) = &mut self.work.authorizing
+        {
+            let answer = match authorizing.get_mut().as_mut().poll(cx) {
+                Poll::Ready(answer) => answer,
+                Poll::Pending if now >= *since + AUTHORIZE_TIME_MAX => Err(Refusal::AuthorizationFailed),
+                Poll::Pending => return,
+            };
+            self.work.authorizing = None;
+            let _batch = Batch::begin();
+            if let Some(session) = &mut self.session {
+                session.deliver(Parcel::Authorized(Box::new(answer)), now);
             }
             self.drain_session(now);
         }
@@ -597,7 +635,7 @@ impl<W: Wire> Connection<W> {
 
     fn reading_pauses(&self, cx: &mut Context<'_>) -> bool {
         let authenticating = self.stranger.as_ref().is_some_and(|stranger| stranger.authenticating.is_some());
-        authenticating || self.is_sated(cx)
+        authenticating || self.work.authorizing.is_some() || self.is_sated(cx)
     }
 
     /// Whether the peer, or the realm, has to read before more is asked.
@@ -638,7 +676,7 @@ impl<W: Wire> Connection<W> {
                     }
                 }
             }
-            if self.is_sated(cx) {
+            if self.work.authorizing.is_some() || self.is_sated(cx) {
                 self.work.unread = data.to_vec();
                 break;
             }
@@ -814,6 +852,7 @@ impl<W: Wire> Connection<W> {
                     self.work.incomplete_since.map(|since| since + limits.message_time_max),
                     self.work.slow_since.map(|since| since + limits.slow_time_max),
                     self.stall_deadline(),
+                    self.work.authorizing.as_ref().map(|(_, since)| *since + AUTHORIZE_TIME_MAX),
                 ]
                 .into_iter()
                 .flatten()

@@ -125,8 +125,14 @@ impl Dialogue {
             // The language has no other word for it.
             Parcel::SubscriptionRevoked { .. } => return Err(Refusal::Revoked.into()),
             Parcel::Farewell(farewell) => return Err(farewell.into()),
-            // Only a stranger asks for that, and only the house itself for this.
-            Parcel::Authenticated(_) | Parcel::Notice(_) => {}
+            // Nor for the end of one subscription to a queue.
+            Parcel::RulesChanged => {
+                if let Some((_, refusal)) = self.member.judge_consumers().pop() {
+                    return Err(refusal.into());
+                }
+            }
+            // Only a stranger asks for the first, the second is the session's business, and only the house watches.
+            Parcel::Authenticated(_) | Parcel::Authorized(_) | Parcel::Notice(_) => {}
         }
         Ok(())
     }

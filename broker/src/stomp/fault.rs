@@ -10,6 +10,7 @@ use tandem_protocols::stomp::frame::{Command, Frame};
 use tandem_protocols::stomp::state::SUPPORTED_VERSIONS;
 
 use crate::core::access::Refusal;
+use crate::core::access::authorizer::Question;
 use crate::core::parcel::Farewell;
 use crate::core::protocol::{self, Close};
 
@@ -29,6 +30,8 @@ pub(super) struct Fault {
     detail: Cow<'static, str>,
     reason: protocol::Reason,
     lists_versions: bool,
+    /// This must be known before it is a fault at all.
+    question: Option<Box<Question>>,
 }
 
 impl Fault {
@@ -73,7 +76,12 @@ impl Fault {
     }
 
     fn plain(message: &'static str, detail: impl Into<Cow<'static, str>>, reason: protocol::Reason) -> Fault {
-        Fault { message, detail: detail.into(), reason, lists_versions: false }
+        Fault { message, detail: detail.into(), reason, lists_versions: false, question: None }
+    }
+
+    /// What must be known before it is a fault: then the frame is taken again.
+    pub(super) fn take_question(&mut self) -> Option<Box<Question>> {
+        self.question.take()
     }
 
     /// As the peer reads it. `receipt` is what the frame that went wrong had asked for.
@@ -110,8 +118,11 @@ impl From<Refusal> for Fault {
             | Refusal::NotPrivate
             | Refusal::AuthenticationRequired
             | Refusal::AuthenticationFailed
-            | Refusal::Forbidden(_)
             | Refusal::Reserved(_)
+            | Refusal::Forbidden { .. }
+            | Refusal::Undecided(_)
+            | Refusal::AuthorizationFailed
+            | Refusal::DisclosureForbidden
             | Refusal::NotOwner(_)
             | Refusal::ProcedureExists(_)
             | Refusal::OtherPolicy(_) => Reason::AccessRefused.as_str(),
@@ -128,7 +139,11 @@ impl From<Refusal> for Fault {
             Refusal::TooMany(..) | Refusal::TooManyPatterns(_) | Refusal::RequestInUse(_) => LIMIT_REACHED,
             Refusal::QueueFull(_) => QUEUE_FULL,
         };
-        Fault::plain(message, refusal.to_string(), protocol::Reason::Refused)
+        let mut fault = Fault::plain(message, refusal.to_string(), protocol::Reason::Refused);
+        if let Refusal::Undecided(question) = refusal {
+            fault.question = Some(question);
+        }
+        fault
     }
 }
 

@@ -50,6 +50,15 @@ pub(super) const PUBLISHER: &str = PUBLISHER_PREFIX;
 /// The publisher's name.
 pub(super) const PUBLISHER_AUTHID: &str = "x-publisher-authid";
 
+/// The caller's identity, which only the broker may state either.
+const CALLER_PREFIX: &str = "x-caller";
+
+/// The number of the caller's session, where the callee is told.
+pub(super) const CALLER: &str = CALLER_PREFIX;
+
+/// The caller's name.
+pub(super) const CALLER_AUTHID: &str = "x-caller-authid";
+
 /// Arguments of a queue that is to be made, in SEND and in SUBSCRIBE.
 const QUEUE_ARGUMENTS: [&str; 11] = [
     "x-dead-letter-exchange",
@@ -98,7 +107,7 @@ const SUBSCRIBE_PROPERTIES: [(&str, &str); 17] = [
 
 /// Whether a header of that name in a MESSAGE is the broker's.
 pub(super) fn is_ours(name: &str) -> bool {
-    OURS.contains(&name) || name.starts_with(PUBLISHER_PREFIX)
+    OURS.contains(&name) || name.starts_with(PUBLISHER_PREFIX) || name.starts_with(CALLER_PREFIX)
 }
 
 /// Refuses a SEND that asks for what is not there, rather than doing something else.

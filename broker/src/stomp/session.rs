@@ -14,6 +14,7 @@ use tandem_protocols::stomp::error::Reason;
 use tandem_protocols::stomp::frame::{Command, Frame, Headers, Side, Version};
 use tandem_protocols::stomp::state::{self, HeartBeat, HeartBeats};
 
+use crate::core::access::authorizer::{Decision, Question};
 use crate::core::access::{Credentials, Peer, Principal, Refusal};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::Kind;
@@ -30,12 +31,26 @@ use crate::stomp::voice::{Carrier, Voice};
 /// What a peer may send between its CONNECT and the answer to it, in bytes.
 const WAITING_BYTES_MAX: usize = 256 * 1024;
 
+/// What may come of a peer while one of its frames is held, in bytes, beside the rest of what came with that. The
+/// pump reads nothing more meanwhile.
+const HELD_BYTES_MAX: usize = 256 * 1024;
+
 /// A conversation with one peer.
 pub(super) struct StompSession {
     settings: Arc<Settings>,
     decoder: Decoder,
     voice: Voice,
     stage: Stage,
+    held: Option<Box<Held>>,
+}
+
+/// A frame that is taken again once it is known whether it is allowed, and what came after it.
+struct Held {
+    question: Question,
+    frame: Frame,
+    rest: (Kind, Bytes),
+    later: VecDeque<(Kind, Bytes)>,
+    later_bytes: usize,
 }
 
 const _: () = assert!(
@@ -83,6 +98,8 @@ struct Pulse {
 enum Next {
     Read,
     Wait,
+    /// This must be known first, and then the frame taken again.
+    Ask(Box<Frame>, Box<Question>),
     Stop,
 }
 
@@ -94,12 +111,22 @@ impl StompSession {
             settings,
             voice: Voice::new(),
             stage: Stage::Stranger(Box::new(Stranger { peer, mailbox, application: None })),
+            held: None,
         }
     }
 
     // ---- reading -------------------------------------------------------------------------------------
 
     fn read(&mut self, kind: Kind, mut input: Bytes, now: Instant) {
+        if let Some(held) = &mut self.held {
+            held.later_bytes += input.len() + size_of::<(Kind, Bytes)>();
+            held.later.push_back((kind, input));
+            if held.later_bytes > HELD_BYTES_MAX {
+                let detail = "too much was sent before it was known whether it is allowed";
+                self.give_up(Fault::new(Reason::FrameTooLarge, detail), None);
+            }
+            return;
+        }
         let buffer_bytes = input.len();
         while !matches!(self.stage, Stage::Over) {
             let mut frame = match self.decoder.decode(&mut input) {
@@ -115,6 +142,7 @@ impl StompSession {
             match self.take(frame, now) {
                 Next::Read => {}
                 Next::Wait => return self.put_off(kind, input),
+                Next::Ask(frame, question) => return self.hold(*question, *frame, (kind, input)),
                 Next::Stop => return,
             }
         }
@@ -135,6 +163,37 @@ impl StompSession {
         application.waiting.push_back((kind, input));
     }
 
+    /// Keeps a frame until it is known whether what it asks for is allowed.
+    fn hold(&mut self, question: Question, frame: Frame, rest: (Kind, Bytes)) {
+        let Stage::Open(dialogue, _) = &self.stage else { return };
+        self.voice.push(Output::Authorize(dialogue.member.inquire(&question)));
+        self.held = Some(Box::new(Held { question, frame, rest, later: VecDeque::new(), later_bytes: 0 }));
+    }
+
+    /// Takes the frame that was held, and what came after it.
+    fn take_again(&mut self, answer: Result<Decision, Refusal>, now: Instant) {
+        let (Stage::Open(dialogue, _), Some(held)) = (&mut self.stage, self.held.take()) else { return };
+        let Held { question, frame, rest, later, later_bytes } = *held;
+        if !dialogue.member.note_answer(question, answer, now) {
+            return self.give_up(Refusal::AuthorizationFailed.into(), None);
+        }
+        match self.take(frame, now) {
+            Next::Read => {}
+            Next::Wait | Next::Stop => return,
+            Next::Ask(frame, question) => {
+                self.hold(*question, *frame, rest);
+                if let Some(held) = &mut self.held {
+                    (held.later_bytes, held.later) = (later_bytes, later);
+                }
+                return;
+            }
+        }
+        for (kind, input) in std::iter::once(rest).chain(later) {
+            self.read(kind, input, now);
+        }
+        self.watch_completeness(now);
+    }
+
     fn take(&mut self, frame: Frame, now: Instant) -> Next {
         let result = match &mut self.stage {
             Stage::Stranger(_) => return self.connect(frame, now),
@@ -143,7 +202,15 @@ impl StompSession {
                 self.disconnect(&frame);
                 return Next::Stop;
             }
-            Stage::Open(dialogue, _) => dialogue.take(&frame, &mut self.voice, &self.settings, now),
+            Stage::Open(dialogue, _) => {
+                dialogue.member.may_ask(now);
+                let mut result = dialogue.take(&frame, &mut self.voice, &self.settings, now);
+                if let Some(question) = result.as_mut().err().and_then(Fault::take_question) {
+                    return Next::Ask(Box::new(frame), question);
+                }
+                dialogue.member.forget_answers();
+                result
+            }
         };
         match (result, frame.headers.get("receipt")) {
             (Ok(Receipt::Due), Some(receipt)) => self.voice.receipt(receipt),
@@ -256,6 +323,7 @@ impl StompSession {
     fn end(&mut self, close: Close) {
         self.voice.close(close);
         self.stage = Stage::Over;
+        self.held = None;
     }
 
     /// A frame that is incomplete now has its time from when it began, or from when reading went on.
@@ -309,6 +377,7 @@ impl Session for StompSession {
         match (parcel, &mut self.stage) {
             (_, Stage::Over) => {}
             (Parcel::Authenticated(result), _) => self.let_in(*result, now),
+            (Parcel::Authorized(answer), _) => self.take_again(*answer, now),
             (Parcel::Farewell(farewell), _) => self.give_up(farewell.into(), None),
             (_, Stage::Stranger(_)) => {}
             (parcel, Stage::Open(dialogue, _)) => {

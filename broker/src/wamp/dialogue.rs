@@ -18,6 +18,7 @@ use tandem_protocols::wamp::message::{Message, MessageType};
 use tandem_protocols::wamp::options::{Feature, MatchPolicy, Role, Roles};
 use tandem_protocols::wamp::uri::{Rule, check_pattern};
 
+use crate::core::access::authorizer::Question;
 use crate::core::calls::failure;
 use crate::core::name::{Name, Pattern};
 use crate::core::parcel::{Parcel, RegistrationId};
@@ -47,6 +48,15 @@ pub(super) struct Dialogue {
     last_request: Option<Id>,
     /// Something was published since the realm was last seen to have room.
     pub(super) has_published: Cell<bool>,
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// What it asks for was done, or refused.
+    Whole,
+    /// Nothing was done: this must be known first.
+    Undecided(Box<Question>),
 }
 
 /// What the peer said in its HELLO that it can do.
@@ -102,14 +112,15 @@ impl Dialogue {
         received_bytes: usize,
         voice: &mut Voice,
         now: Instant,
-    ) -> Result<(), Violation> {
+    ) -> Result<Taken, Violation> {
         let (request_type, request) = (message.message_type(), message.request());
         match (self.act(message, received_bytes, voice, now), request) {
-            (Ok(()), _) => Ok(()),
+            (Ok(()), _) => Ok(Taken::Whole),
+            (Err(Fault::Undecided(question)), _) => Ok(Taken::Undecided(question)),
             (Err(Fault::Violation(violation)), _) => Err(violation),
             (Err(Fault::Refused(uri, sentence)), Some(request)) => {
                 voice.say_error(request_type, request, &failure(uri, &sentence));
-                Ok(())
+                Ok(Taken::Whole)
             }
             (Err(Fault::Refused(uri, sentence)), None) => Err(Violation::with_uri(uri, sentence)),
         }
@@ -220,8 +231,9 @@ impl Dialogue {
                 self.bring_registration_revocation(registration, reason.as_deref(), voice)
             }
             Parcel::Outcome(outcome) => self.bring_outcome(&outcome, voice, now),
+            Parcel::RulesChanged => self.stop_consumers(voice),
             // The session deals with these itself, and nobody tells it of changes.
-            Parcel::Authenticated(_) | Parcel::Farewell(_) | Parcel::Notice(_) => {}
+            Parcel::Authenticated(_) | Parcel::Authorized(_) | Parcel::Farewell(_) | Parcel::Notice(_) => {}
         }
     }
 }

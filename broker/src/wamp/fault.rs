@@ -5,6 +5,7 @@
 use tandem_protocols::wamp::error::{self, Violation};
 
 use crate::core::access::Refusal;
+use crate::core::access::authorizer::Question;
 use crate::core::name::InvalidName;
 
 /// A limit of the configuration was reached.
@@ -28,6 +29,8 @@ pub(super) enum Fault {
     Violation(Violation),
     /// The request fails: ERROR, with this URI and a sentence.
     Refused(&'static str, String),
+    /// Somebody is to be asked first, and then the message taken again.
+    Undecided(Box<Question>),
 }
 
 impl Fault {
@@ -61,6 +64,7 @@ impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Fault {
         match refusal {
             Refusal::RequestInUse(_) => Fault::Violation(Violation::new(refusal.to_string())),
+            Refusal::Undecided(question) => Fault::Undecided(question),
             _ => Fault::Refused(uri(&refusal), refusal.to_string()),
         }
     }
@@ -73,8 +77,11 @@ pub(super) fn uri(refusal: &Refusal) -> &'static str {
         Refusal::AuthenticationRequired => error::AUTHENTICATION_REQUIRED,
         Refusal::AuthenticationFailed => error::AUTHENTICATION_FAILED,
         Refusal::NoSuchRealm(_) => error::NO_SUCH_REALM,
-        Refusal::Forbidden(_) => error::NOT_AUTHORIZED,
         Refusal::Reserved(_) => error::INVALID_URI,
+        Refusal::Forbidden { .. } => error::NOT_AUTHORIZED,
+        // It is asked for first; what is left of it then is a failure.
+        Refusal::Undecided(_) | Refusal::AuthorizationFailed => error::AUTHORIZATION_FAILED,
+        Refusal::DisclosureForbidden => error::OPTION_DISALLOWED_DISCLOSE_ME,
         Refusal::TooMany(..) | Refusal::TooManyPatterns(_) => LIMIT_REACHED,
         Refusal::QueueFull(_) => QUEUE_FULL,
         Refusal::NotOwner(_) => error::NOT_AUTHORIZED,

@@ -44,7 +44,7 @@ use std::sync::Arc;
 
 use tandem_protocols::payload::{Arguments, Carried, Content, Format, Payload};
 use tandem_protocols::wamp::dict::Value;
-use tandem_protocols::wamp::error::INVALID_ARGUMENT;
+use tandem_protocols::wamp::error::{AUTHORIZATION_FAILED, INVALID_ARGUMENT};
 use tandem_protocols::wamp::list::{Element, encode_list};
 
 use crate::core::access::{Principal, Refusal, SessionId};
@@ -125,6 +125,8 @@ impl MetaApi {
             | Parcel::RegistrationRevoked { .. }
             | Parcel::Outcome(_)
             | Parcel::Authenticated(_)
+            | Parcel::Authorized(_)
+            | Parcel::RulesChanged
             | Parcel::Farewell(_) => {}
         }
     }
@@ -142,6 +144,10 @@ impl MetaApi {
             }
             Err(Fault::Refused(uri, sentence)) => Err(failure(uri, &sentence)),
             Err(Fault::Violation(violation)) => Err(failure(INVALID_ARGUMENT, &violation.message)),
+            // Nobody is asked what the house may do.
+            Err(Fault::Undecided(_)) => {
+                Err(failure(AUTHORIZATION_FAILED, "it is not known whether this is allowed"))
+            }
         };
         // The caller may have left, or given up.
         let _answered = self.member.answer(invocation.id, result);

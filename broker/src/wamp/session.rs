@@ -4,6 +4,7 @@
 //! the [`Dialogue`]. The transport is closed after the exchange of GOODBYEs and after an ABORT, whoever
 //! said it: a peer that wants another session opens another transport.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -14,21 +15,26 @@ use tandem_protocols::wamp::batched::Batch;
 use tandem_protocols::wamp::codec::decode;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::error::{
-    CLOSE_TIMEOUT, GOODBYE_AND_OUT, PROTOCOL_VIOLATION, SYSTEM_SHUTDOWN, Violation,
+    AUTHORIZATION_FAILED, CLOSE_TIMEOUT, GOODBYE_AND_OUT, PROTOCOL_VIOLATION, SYSTEM_SHUTDOWN, Violation,
 };
 use tandem_protocols::wamp::message::{Abort, Goodbye, Message, nothing};
 use tandem_protocols::wamp::options;
 
-use crate::core::access::Peer;
+use crate::core::access::authorizer::{Decision, Question};
+use crate::core::access::{Peer, Refusal};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::Kind;
 use crate::core::parcel::{Farewell, Parcel};
 use crate::core::protocol::{Close, Output, Reason, Session};
-use crate::wamp::dialogue::Dialogue;
+use crate::wamp::dialogue::{Dialogue, Taken};
 use crate::wamp::fault::SLOW_CONSUMER;
 use crate::wamp::opening::{Opening, Step};
 use crate::wamp::settings::WampSettings;
 use crate::wamp::voice::Voice;
+
+/// What may come of a peer while one of its messages is held, in bytes. The pump reads nothing more meanwhile: it is
+/// the rest of what it had read.
+const HELD_BYTES_MAX: usize = 256 * 1024;
 
 /// How long a peer may take to answer our GOODBYE.
 pub(super) const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
@@ -40,6 +46,15 @@ pub(super) struct WampSession {
     stage: Stage,
     /// The messages of a batch that were not taken yet.
     rest: Option<Box<Batch>>,
+    held: Option<Box<Held>>,
+}
+
+/// A message that is taken again once it is known whether it is allowed, and what came after it.
+struct Held {
+    question: Question,
+    message: Bytes,
+    later: VecDeque<(Kind, Bytes)>,
+    later_bytes: usize,
 }
 
 const _: () = assert!(
@@ -68,46 +83,87 @@ impl WampSession {
         mailbox: Mailbox,
     ) -> WampSession {
         let stage = Stage::Opening(Box::new(Opening::new(peer, mailbox)));
-        WampSession { settings, voice, stage, rest: None }
+        WampSession { settings, voice, stage, rest: None, held: None }
     }
 
     /// Takes one message, or what is wrong with it.
     fn read(&mut self, message: Result<Bytes, Violation>, now: Instant) {
+        let may_ask = match &mut self.stage {
+            Stage::Open(dialogue) => dialogue.member.may_ask(now),
+            Stage::Opening(_) | Stage::Leaving(_) | Stage::Over => false,
+        };
+        let again = message.as_ref().ok().filter(|_| may_ask).cloned();
         let decoded = message.and_then(|bytes| Ok((decode(self.voice.format, &bytes)?, bytes.len())));
         // While we leave, nothing but GOODBYE matters, not even what is wrong.
         if decoded.is_err() && matches!(self.stage, Stage::Leaving(_)) {
             return;
         }
-        let result = decoded.and_then(|(message, length)| self.take(message, length, now));
-        if let Err(violation) = result {
+        match (decoded.and_then(|(message, length)| self.take(message, length, now)), again) {
+            (Ok(Taken::Undecided(question)), Some(bytes)) => self.hold(*question, bytes),
+            // The house raises no questions that it did not announce.
+            (Ok(Taken::Undecided(_)), None) => {
+                let sentence = "whether a message is allowed could not be found out";
+                self.abort(AUTHORIZATION_FAILED, sentence, Reason::Refused);
+            }
+            (Ok(Taken::Whole), Some(_)) => {
+                if let Stage::Open(dialogue) = &mut self.stage {
+                    dialogue.member.forget_answers();
+                }
+            }
+            (Ok(Taken::Whole), None) => {}
             // Whatever the URI of a rule in detail: a message that breaks it is a protocol violation.
-            self.abort(PROTOCOL_VIOLATION, violation.message, Reason::Violation);
+            (Err(violation), _) => self.abort(PROTOCOL_VIOLATION, violation.message, Reason::Violation),
         }
     }
 
-    fn take(&mut self, message: Message, received_bytes: usize, now: Instant) -> Result<(), Violation> {
+    /// Keeps a message until it is known whether what it asks for is allowed.
+    fn hold(&mut self, question: Question, message: Bytes) {
+        let Stage::Open(dialogue) = &self.stage else { return };
+        self.voice.push(Output::Authorize(dialogue.member.inquire(&question)));
+        self.held = Some(Box::new(Held { question, message, later: VecDeque::new(), later_bytes: 0 }));
+    }
+
+    /// Takes the message that was held, and what came after it.
+    fn take_again(&mut self, answer: Result<Decision, Refusal>, now: Instant) {
+        let (Stage::Open(dialogue), Some(held)) = (&mut self.stage, self.held.take()) else { return };
+        let Held { question, message, later, .. } = *held;
+        if !dialogue.member.note_answer(question, answer, now) {
+            let sentence = "whether a message is allowed could not be found out";
+            return self.abort(AUTHORIZATION_FAILED, sentence, Reason::Refused);
+        }
+        self.read(Ok(message), now);
+        if !later.is_empty() {
+            // What came in one message with it goes before what came later.
+            while self.proceed(now) {}
+        }
+        for (kind, bytes) in later {
+            self.receive(kind, bytes, now);
+        }
+    }
+
+    fn take(&mut self, message: Message, received_bytes: usize, now: Instant) -> Result<Taken, Violation> {
         if let Message::Abort(_) = message {
             // Never answered.
             self.end(Close::new(Reason::Done, "the peer aborted"));
-            return Ok(());
+            return Ok(Taken::Whole);
         }
         match (&mut self.stage, message) {
-            (Stage::Over, _) => Ok(()),
+            (Stage::Over, _) => Ok(Taken::Whole),
             (Stage::Leaving(_), Message::Goodbye(_)) => {
                 self.end(Close::new(Reason::Shutdown, ""));
-                Ok(())
+                Ok(Taken::Whole)
             }
-            (Stage::Leaving(_), _) => Ok(()),
+            (Stage::Leaving(_), _) => Ok(Taken::Whole),
             (Stage::Opening(opening), message) => {
                 let step = opening.take(message, &self.settings, &mut self.voice, now)?;
                 self.step(step);
-                Ok(())
+                Ok(Taken::Whole)
             }
             (Stage::Open(_), Message::Goodbye(goodbye)) => {
                 options::GoodbyeDetails::parse(&goodbye.details)?;
                 self.voice.say(Goodbye { details: Dict::new(), reason: GOODBYE_AND_OUT.to_owned() });
                 self.end(Close::new(Reason::Done, ""));
-                Ok(())
+                Ok(Taken::Whole)
             }
             (Stage::Open(dialogue), message) => dialogue.take(message, received_bytes, &mut self.voice, now),
         }
@@ -136,6 +192,7 @@ impl WampSession {
     /// Leaves the realm, if the session was in one, and closes the wire.
     fn end(&mut self, close: Close) {
         self.stage = Stage::Over;
+        self.held = None;
         self.voice.push(Output::Close(close));
     }
 
@@ -183,6 +240,15 @@ impl Session for WampSession {
         if matches!(self.stage, Stage::Over) {
             return;
         }
+        if let Some(held) = &mut self.held {
+            held.later_bytes += bytes.len() + size_of::<(Kind, Bytes)>();
+            held.later.push_back((kind, bytes));
+            if held.later_bytes > HELD_BYTES_MAX {
+                let sentence = "too much was sent before it was known whether it is allowed";
+                self.abort(PROTOCOL_VIOLATION, sentence, Reason::TooBig);
+            }
+            return;
+        }
         if !self.voice.accepts(kind) {
             let sentence = "this serialization travels in the other kind of frames";
             return self.read(Err(Violation::new(sentence)), now);
@@ -198,6 +264,9 @@ impl Session for WampSession {
     }
 
     fn proceed(&mut self, now: Instant) -> bool {
+        if self.held.is_some() {
+            return false;
+        }
         let Some(message) = self.rest.as_mut().and_then(|batch| batch.next()) else {
             self.rest = None;
             return false;
@@ -215,6 +284,7 @@ impl Session for WampSession {
                 let step = opening.authenticated(*result, &self.settings, &mut self.voice);
                 self.step(step);
             }
+            (Stage::Open(_), Parcel::Authorized(answer)) => self.take_again(*answer, now),
             (Stage::Open(dialogue), parcel) => dialogue.deliver(parcel, &mut self.voice, now),
             // A session that is not in the realm gets nothing from it; one that left wants nothing.
             (Stage::Opening(_) | Stage::Leaving(_) | Stage::Over, _) => {}
@@ -258,6 +328,7 @@ impl Session for WampSession {
             Stage::Leaving(_) | Stage::Over => {}
         }
         self.stage = Stage::Over;
+        self.held = None;
     }
 
     fn is_established(&self) -> bool {

@@ -7,14 +7,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test are its test")]
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use tandem_broker::core::access::authorizer::{Authorizer, Authorizing, Decision, Inquiry, Question};
 use tandem_broker::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal, Refusal};
 use tandem_broker::core::history::{History, HistoryRule};
 use tandem_broker::core::mailbox::{Bounds, Inbox, Mailbox, Overflow, cost, mailbox};
@@ -62,6 +63,33 @@ impl Authenticator for Users {
         let known = !role.is_empty() && &*credentials.secret == "secret";
         let principal = Principal { id: credentials.user, role: role.into(), method: credentials.method };
         Box::pin(std::future::ready(if known { Ok(principal) } else { Err(Refusal::WrongSecret) }))
+    }
+}
+
+/// Answers as it was told to, and remembers what it was asked.
+#[derive(Default)]
+pub struct Oracle {
+    pub asked: Mutex<Vec<Question>>,
+    pub answer: Mutex<Option<Result<Decision, Refusal>>>,
+}
+
+impl Oracle {
+    pub fn says(&self, answer: Result<Decision, Refusal>) {
+        *self.answer.lock().unwrap() = Some(answer);
+    }
+
+    /// What it was asked since the last time: action and name.
+    pub fn asked(&self) -> Vec<(String, String)> {
+        let told = |question: Question| (question.action.to_string(), question.pattern.as_str().to_owned());
+        self.asked.lock().unwrap().drain(..).map(told).collect()
+    }
+}
+
+impl Authorizer for Oracle {
+    fn authorize(&self, question: Question) -> Authorizing {
+        self.asked.lock().unwrap().push(question);
+        let answer = self.answer.lock().unwrap().clone().expect("an answer");
+        Box::pin(std::future::ready(answer))
     }
 }
 
@@ -182,6 +210,7 @@ impl House {
             said: VecDeque::new(),
             closed: None,
             id: 0,
+            inquiry: None,
         }
     }
 
@@ -226,6 +255,8 @@ pub struct Client {
     pub closed: Option<Close>,
     /// The number of the session, once it is let in.
     pub id: u64,
+    /// What the session waits for.
+    pub inquiry: Option<Inquiry>,
 }
 
 pub fn hello(details: Value) -> Value {
@@ -264,6 +295,7 @@ impl Client {
                     };
                     self.session.deliver(Parcel::Authenticated(Box::new(result)), self.now);
                 }
+                Output::Authorize(inquiry) => self.inquiry = Some(inquiry),
                 Output::Close(close) => self.closed = Some(close),
             }
         }
@@ -283,6 +315,17 @@ impl Client {
                 self.inbox.settled(bytes);
             }
         }
+    }
+
+    /// The pump has the answer to what the session waits for.
+    pub fn is_answered(&mut self) {
+        let Inquiry(mut answer) = self.inquiry.take().expect("the session waits for an answer");
+        let mut context = Context::from_waker(Waker::noop());
+        let std::task::Poll::Ready(answer) = answer.as_mut().poll(&mut context) else {
+            panic!("this authorizer answers at once")
+        };
+        self.session.deliver(Parcel::Authorized(Box::new(answer)), self.now);
+        self.drain();
     }
 
     pub fn hear_frame(&mut self) -> Option<Frame> {

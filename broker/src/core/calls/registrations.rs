@@ -148,6 +148,24 @@ impl Registrations {
         best.map(|(_, id)| id)
     }
 
+    /// All that match, the best first.
+    pub(super) fn matches(&self, procedure: &str) -> Vec<RegistrationId> {
+        let mut found = Vec::new();
+        self.index.for_each_match(procedure, |id| {
+            if self.by_id.get(id).is_some_and(|known| reaches(&known.pattern, procedure)) {
+                found.push(*id);
+            }
+        });
+        // The index goes from short prefixes to long ones.
+        let is_prefix = |id: &RegistrationId| {
+            self.by_id.get(id).is_some_and(|known| known.pattern.kind() == MatchKind::Prefix)
+        };
+        let start = found.iter().position(is_prefix).unwrap_or(found.len());
+        let count = found[start..].iter().take_while(|id| is_prefix(id)).count();
+        found[start..start + count].reverse();
+        found
+    }
+
     pub(super) fn get(&self, id: RegistrationId) -> Option<&Registration> {
         self.by_id.get(&id)
     }

@@ -10,17 +10,18 @@ use std::time::Instant;
 use tandem_protocols::stomp::error::{Reason, Violation};
 use tandem_protocols::stomp::frame::Frame;
 
-use crate::core::access::Refusal;
+use crate::core::access::{Action, Refusal};
 use crate::core::calls::{Answered, CANCELED, CallTerms, TIMEOUT, failure};
 use crate::core::deadlines::Deadlines;
 use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome};
 use crate::core::realm::Outgoing;
+use crate::core::topics::PublishTerms;
 use crate::stomp::destination::{self, Place, TEMP_QUEUE, Target};
 use crate::stomp::dialogue::subscriptions::Feed;
 use crate::stomp::dialogue::{Dialogue, Receipt, check_temp_queue};
 use crate::stomp::fault::Fault;
-use crate::stomp::headers::{self, CALL_HEADERS};
+use crate::stomp::headers::{self, CALL_HEADERS, CALLER, CALLER_AUTHID};
 use crate::stomp::message;
 use crate::stomp::settings::Settings;
 use crate::stomp::voice::Voice;
@@ -29,6 +30,7 @@ const NO_SUCH_PROCEDURE: &str = "wamp.error.no_such_procedure";
 const UNAVAILABLE: &str = "wamp.error.unavailable";
 const MAX_CONCURRENCY_REACHED: &str = "crossbar.error.max_concurrency_reached";
 const NOT_AUTHORIZED: &str = "wamp.error.not_authorized";
+const AUTHORIZATION_FAILED: &str = "wamp.error.authorization_failed";
 const INVALID_ARGUMENT: &str = "wamp.error.invalid_argument";
 const INVALID_PAYLOAD: &str = "wamp.error.invalid_payload";
 
@@ -88,6 +90,11 @@ impl Dialogue {
         let headers = &frame.headers;
         let timeout = headers::timeout(headers)?;
         let reply_to = ReplyTo::parse(headers.get("reply-to"))?;
+        match &reply_to {
+            ReplyTo::Nobody | ReplyTo::Caller(_) => {}
+            ReplyTo::Topic(name) => drop(self.member.permit(Action::Publish, name)?),
+            ReplyTo::Queue(name) => drop(self.member.permit(Action::Send, name)?),
+        }
         let waiting = Waiting { reply_to, correlation_id: headers.get("correlation-id").map(Box::from) };
         let attributes = headers::attributes(headers, &CALL_HEADERS);
         let outgoing = Outgoing { name: procedure, payload: headers::payload(frame)?, attributes };
@@ -108,6 +115,7 @@ impl Dialogue {
                 }
                 Ok(Receipt::Due)
             }
+            Err(refusal @ Refusal::Undecided(_)) => Err(refusal.into()),
             Err(refusal) => {
                 // The call was processed: its receipt comes before its answer.
                 if let Some(receipt) = headers.get("receipt") {
@@ -157,11 +165,11 @@ impl Dialogue {
             ReplyTo::Topic(name) => {
                 self.published.set(true);
                 let outgoing = forwarded(name, correlation_id.as_deref(), result);
-                self.member.publish(outgoing, false).map(|_| ())
+                self.member.publish_later(outgoing, PublishTerms::default()).map(|_| ())
             }
             ReplyTo::Queue(name) => {
                 let outgoing = forwarded(name, correlation_id.as_deref(), result);
-                self.member.send(outgoing).map(|_| ())
+                self.member.send_later(outgoing).map(|_| ())
             }
         };
         if let Err(refusal) = sent {
@@ -184,7 +192,8 @@ impl Dialogue {
         let number = invocation.id.to_string();
         let (id, reply_to) = (format!("invocation-{number}"), format!("/invocation/{number}"));
         let destination = destination::write(Place::Procedure, &invocation.procedure);
-        let mut first = Vec::with_capacity(5);
+        let caller = invocation.caller.as_ref().map(|(session, who)| (session.0.to_string(), &*who.id));
+        let mut first = Vec::with_capacity(7);
         first.extend(subscription.id.as_deref().map(|id| ("subscription", id)));
         first.extend([
             ("message-id", &*id),
@@ -192,6 +201,9 @@ impl Dialogue {
             ("reply-to", &*reply_to),
             ("correlation-id", &*number),
         ]);
+        if let Some((session, authid)) = &caller {
+            first.extend([(CALLER, &**session), (CALLER_AUTHID, authid)]);
+        }
         match message::direct(voice, &first, &invocation.payload, &invocation.attributes) {
             Ok(frame) => voice.send(frame),
             Err(why) => {
@@ -279,6 +291,7 @@ fn error_of(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::NoSuchProcedure(_) => NO_SUCH_PROCEDURE,
         Refusal::Unavailable(_) | Refusal::TooMany(..) => UNAVAILABLE,
+        Refusal::AuthorizationFailed => AUTHORIZATION_FAILED,
         Refusal::Busy(_) => MAX_CONCURRENCY_REACHED,
         _ => NOT_AUTHORIZED,
     }

@@ -5,6 +5,7 @@
 use tandem_protocols::stomp::error::Reason;
 use tandem_protocols::stomp::frame::Frame;
 
+use crate::core::access::Action;
 use crate::core::message::PUBLICATION_OVERHEAD;
 use crate::core::parcel::ConsumerId;
 use crate::core::realm::Operation;
@@ -54,6 +55,14 @@ impl Dialogue {
         frame: &Frame,
         settings: &Settings,
     ) -> Result<Receipt, Fault> {
+        for operation in &operations {
+            match operation {
+                // Whoever is to be asked is asked now; what is decided at once is decided again by COMMIT.
+                Operation::Publish(outgoing) => drop(self.member.permit(Action::Publish, &outgoing.name)?),
+                Operation::Send(outgoing) => drop(self.member.permit(Action::Send, &outgoing.name)?),
+                Operation::Settle(..) => {}
+            }
+        }
         let transactions = &mut self.rare().transactions;
         let held: usize = transactions.iter().map(|transaction| transaction.bytes).sum();
         let transaction =

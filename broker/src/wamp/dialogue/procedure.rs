@@ -7,7 +7,7 @@ use tandem_protocols::wamp::dict::{Dict, Value};
 use tandem_protocols::wamp::id::Id;
 use tandem_protocols::wamp::message::{CallResult, nothing};
 
-use crate::core::access::{HOUSE_PREFIX, Refusal, WAMP_PREFIX};
+use crate::core::access::{Action, HOUSE_PREFIX, Refusal, WAMP_PREFIX};
 use crate::core::realm::Outgoing;
 use crate::wamp::arguments::split;
 use crate::wamp::dialogue::Dialogue;
@@ -33,6 +33,7 @@ impl Dialogue {
         if let Some(procedure) = procedure.strip_prefix("tandem.queue.") {
             return self.serve_queue(procedure, request, outgoing, voice);
         }
+        self.member.permit(Action::Call, &outgoing.name)?;
         match procedure {
             "wamp.session.add_testament" => self.add_testament(request, outgoing, voice)?,
             "wamp.session.flush_testaments" => self.flush_testaments(request, outgoing, voice)?,

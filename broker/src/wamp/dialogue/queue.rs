@@ -35,7 +35,7 @@ use crate::core::realm::Outgoing;
 use crate::wamp::arguments::split;
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::dialogue::procedure::{arguments, first_arguments, say_list, say_nothing};
-use crate::wamp::fault::Fault;
+use crate::wamp::fault::{Fault, uri};
 use crate::wamp::luggage;
 use crate::wamp::voice::{Voice, id, note_too_long, note_unconvertible, too_long};
 
@@ -159,6 +159,20 @@ impl Dialogue {
         let closed = self.member.close_consumer(consumer);
         debug_assert!(closed.is_ok(), "a waiting call has a consumer");
         true
+    }
+
+    /// The rules changed: ends calls of `receive` that wait at queues that the session may not take from any more.
+    pub(in crate::wamp) fn stop_consumers(&mut self, voice: &mut Voice) {
+        for (consumer, refusal) in self.member.judge_consumers() {
+            let is_waiting = |(known, receive): &(ConsumerId, Receive)| match receive {
+                Receive::Waiting(call) if *known == consumer => Some(*call),
+                Receive::Waiting(_) | Receive::Unsettled(_) => None,
+            };
+            let Some(call) = self.receives.0.iter().find_map(is_waiting) else { continue };
+            self.stop_receiving(call);
+            self.close_call(call);
+            voice.say_error(MessageType::Call, id(call), &failure(uri(&refusal), &refusal.to_string()));
+        }
     }
 
     pub(in crate::wamp) fn bring_delivery(&mut self, delivery: &Delivery, voice: &mut Voice) {

@@ -235,7 +235,7 @@ impl Dialogue {
                 shard,
             };
             if let Err(refusal) = self.member.call(request, outgoing, terms) {
-                if options.progress {
+                if options.progress && !matches!(refusal, Refusal::Undecided(_)) {
                     self.open_calls().remember_late(request);
                 }
                 return Err(refusal.into());
