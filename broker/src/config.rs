@@ -22,6 +22,7 @@ use crate::core::name::{Name, Pattern};
 use crate::core::queues::{Credit, QueueLimits};
 use crate::core::realm::RealmLimits;
 use crate::core::retained::RetainedLimits;
+use crate::core::throttle::ThrottleLimits;
 use crate::front::connection::PumpLimits;
 use crate::front::door::DoorSettings;
 use crate::front::websocket::WebSocketLimits;
@@ -248,6 +249,10 @@ pub struct Limits {
     pub queues_bytes_max: Option<usize>,
     /// Time for a drain at shutdown. By default 10.
     pub drain_time_s: Option<u64>,
+    /// Failed logins of a user at an address, or of an address, before further ones have to wait. By default 5.
+    pub login_failures_max: Option<u32>,
+    /// Failed logins of everybody in a second. By default 50.
+    pub login_failures_per_second_max: Option<u32>,
 }
 
 /// What is wrong with a configuration.
@@ -364,6 +369,19 @@ impl Config {
     /// How long a drain may take.
     pub fn drain_time(&self) -> Duration {
         Duration::from_secs(self.limits.drain_time_s.unwrap_or(10))
+    }
+
+    /// When logins are slowed down.
+    pub fn throttle(&self) -> ThrottleLimits {
+        let default = ThrottleLimits::default();
+        ThrottleLimits {
+            failures_max: self.limits.login_failures_max.unwrap_or(default.failures_max),
+            failures_per_second_max: self
+                .limits
+                .login_failures_per_second_max
+                .unwrap_or(default.failures_per_second_max),
+            ..default
+        }
     }
 
     /// What a realm allows.

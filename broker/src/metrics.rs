@@ -45,6 +45,8 @@ metrics! {
     counter CONNECTIONS_ACCEPTED "tandem_connections_accepted_total" "Connections accepted.";
     counter CONNECTIONS_REFUSED "tandem_connections_refused_total" "Connections refused at a limit.";
     counter HANDSHAKES_REFUSED "tandem_handshakes_refused_total" "Opening handshakes refused.";
+    counter LOGINS_FAILED "tandem_logins_failed_total" "Logins with a wrong secret or proof, or of an unknown user.";
+    counter LOGINS_REFUSED "tandem_logins_refused_total" "Logins that were not judged, because too many failed before.";
     counter VIOLATIONS "tandem_violations_total" "Connections closed because their peer broke its protocol.";
     counter PUBLICATIONS "tandem_publications_total" "Messages published to topics.";
     counter EVENTS "tandem_events_total" "Messages put into the mailboxes of subscribers.";

@@ -13,6 +13,7 @@ use crate::core::history::History;
 use crate::core::parcel::Farewell;
 use crate::core::protocol::Protocol;
 use crate::core::realm::{Entropy, Realm};
+use crate::core::throttle::Throttle;
 use crate::front::door::Door;
 use crate::front::listener::bind;
 use crate::stomp;
@@ -61,15 +62,20 @@ impl Server {
         let users = Arc::new(Users::new(config, entropy.clone())?);
         let credentials = Arc::new(wamp_credentials(config, entropy)?);
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION"));
+        let throttle = Arc::new(Throttle::new(config.throttle()));
         // The languages: WAMP, then STOMP, which is what a WebSocket client speaks that does not say.
         let protocols: Vec<Arc<dyn Protocol>> = vec![
             Arc::new(Wamp::new(WampSettings {
                 realms: realms.clone(),
                 authenticator: users.clone(),
                 credentials,
+                throttle: throttle.clone(),
                 agent,
             })),
-            Arc::new(stomp::Stomp::new(stomp_settings(config, realms.clone(), users.clone()))),
+            Arc::new(stomp::Stomp::new(stomp::Settings {
+                throttle,
+                ..stomp_settings(config, realms.clone(), users.clone())
+            })),
         ];
         let mut settings = config.front()?;
         if !config.websocket.require_subprotocol {

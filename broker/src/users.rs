@@ -22,7 +22,8 @@ pub struct Users {
     /// The role of those who do not say who they are, shared by all of them.
     anonymous_role: Arc<str>,
     by_name: HashMap<String, User>,
-    /// Checked in place of a user that does not exist.
+    /// Checked in place of a user that does not exist, whatever comes of it: the hash of one that does, if there
+    /// is one, since how long a check takes is written in the hash.
     nobody: Arc<str>,
     checks: Arc<Semaphore>,
     entropy: Entropy,
@@ -68,7 +69,11 @@ impl Users {
         Ok(Users {
             anonymous: config.authentication.anonymous.unwrap_or_default(),
             anonymous_role: "anonymous".into(),
-            nobody: if by_name.is_empty() { "".into() } else { hash_password("nobody")?.into() },
+            nobody: match config.users.iter().find_map(|user| user.password.as_deref()) {
+                Some(hash) => hash.into(),
+                None if by_name.is_empty() => "".into(),
+                None => hash_password("nobody")?.into(),
+            },
             by_name,
             checks: Arc::new(Semaphore::new(processors)),
             entropy,

@@ -81,9 +81,14 @@ impl House {
 
     /// A peer that has said nothing yet.
     fn open(&self) -> Client {
+        self.open_from(&Peer::Local)
+    }
+
+    /// The same, from there.
+    fn open_from(&self, peer: &Peer) -> Client {
         let (mailbox, inbox) = mailbox::mailbox(BOUNDS);
         Client {
-            session: self.stomp.open("v12.stomp", &Peer::Local, mailbox, self.start),
+            session: self.stomp.open("v12.stomp", peer, mailbox, self.start),
             inbox,
             now: self.start,
             kind: Kind::Text,
@@ -326,6 +331,37 @@ fn c4_a_wrong_passcode_is_an_error_and_the_end() {
     client.authenticated(Err(Refusal::WrongSecret));
     client.expect(Command::Error, &[("message", "Access refused")]);
     assert_eq!((client.reason(), house.realm.sessions()), (Some(Reason::Refused), 0));
+}
+
+#[test]
+fn who_gives_wrong_passcodes_too_often_has_to_wait_and_others_as_the_same_user_a_little() {
+    let house = House::new();
+    let login = "CONNECT\naccept-version:1.2\nlogin:ann\npasscode:x\n\n";
+    for _ in 0..5 {
+        let mut client = house.open();
+        client.say(login);
+        client.authenticated(Err(Refusal::WrongSecret));
+        client.expect(Command::Error, &[("message", "Access refused")]);
+    }
+    let mut client = house.open();
+    client.say(login);
+    assert!(client.credentials.is_none(), "it is not judged");
+    let error = client.expect(Command::Error, &[("message", "Access refused")]);
+    assert!(String::from_utf8_lossy(&error.body).contains("1 s"), "{error:?}");
+    assert_eq!(client.reason(), Some(Reason::Refused));
+
+    let mut client = house.open_from(&Peer::Socket(([192, 0, 2, 1], 5).into()));
+    client.say(login);
+    assert!(client.credentials.is_none() && client.heard.is_empty());
+    client.say("SUBSCRIBE\nid:1\ndestination:/topic/a\nreceipt:r\n\n");
+    client.now = client.session.deadline().expect("it is judged later");
+    assert!(client.now <= house.start + Duration::from_secs(4));
+    client.session.tick(client.now);
+    client.poll();
+    assert!(client.credentials.is_some() && client.session.deadline().is_none());
+    client.authenticated(Ok(user("ann")));
+    client.expect(Command::Connected, &[("user-name", "ann")]);
+    client.expect(Command::Receipt, &[("receipt-id", "r")]);
 }
 
 #[test]

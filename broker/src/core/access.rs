@@ -105,6 +105,9 @@ pub enum Refusal {
     /// It could not be found out; not the peer's fault.
     #[error("authentication failed for a technical reason")]
     AuthenticationFailed,
+    /// Too many attempts failed before; for how many seconds no other is judged.
+    #[error("too many logins failed: try again in {0} s")]
+    TooManyFailures(u64),
     /// There is no such realm.
     #[error("there is no realm {0:?}")]
     NoSuchRealm(String),

@@ -21,6 +21,7 @@ pub mod queues;
 pub mod realm;
 pub mod retained;
 pub mod testament;
+pub mod throttle;
 pub mod topics;
 
 #[cfg(test)]

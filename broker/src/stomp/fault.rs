@@ -108,6 +108,7 @@ impl From<Refusal> for Fault {
             Refusal::WrongSecret
             | Refusal::AuthenticationRequired
             | Refusal::AuthenticationFailed
+            | Refusal::TooManyFailures(_)
             | Refusal::Reserved(_)
             | Refusal::NotOwner(_)
             | Refusal::ProcedureExists(_)

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -28,6 +28,9 @@ use crate::stomp::voice::{Carrier, Voice};
 
 /// What a peer may send between its CONNECT and the answer to it, in bytes.
 const WAITING_BYTES_MAX: usize = 256 * 1024;
+
+/// How a login and a passcode prove who somebody is.
+const METHOD: &str = "stomp";
 
 /// A conversation with one peer.
 pub(super) struct StompSession {
@@ -64,6 +67,10 @@ struct Application {
     version: Version,
     heart_beat: HeartBeat,
     realm: Arc<Realm>,
+    /// Who it says it is; nothing for somebody anonymous.
+    user: Option<Arc<str>>,
+    /// What is to be found out at that time: others failed as the same user.
+    delayed: Option<(Credentials, Instant)>,
     /// What it sent after that, in order.
     waiting: VecDeque<(Kind, Bytes)>,
     waiting_bytes: usize,
@@ -158,7 +165,7 @@ impl StompSession {
     // ---- letting in ----------------------------------------------------------------------------------
 
     fn connect(&mut self, frame: Frame, now: Instant) -> Next {
-        match self.apply(frame) {
+        match self.apply(frame, now) {
             Err(fault) => {
                 self.give_up(fault, None);
                 Next::Stop
@@ -172,7 +179,7 @@ impl StompSession {
     }
 
     /// Reads a CONNECT. `None`: it must be found out who the peer is. A receipt is not given for it.
-    fn apply(&mut self, mut frame: Frame) -> Result<Option<Principal>, Fault> {
+    fn apply(&mut self, mut frame: Frame, now: Instant) -> Result<Option<Principal>, Fault> {
         let Stage::Stranger(stranger) = &mut self.stage else { return Ok(None) };
         if !matches!(frame.command, Command::Connect | Command::Stomp) {
             let detail = format!("{} cannot be the first frame", frame.command);
@@ -185,11 +192,22 @@ impl StompSession {
             Version::V11 | Version::V12 => HeartBeat::parse(headers.get("heart-beat"))?,
         };
         let realm = (self.settings.realms)(headers.get("host"));
-        stranger.application =
-            Some(Application { version, heart_beat, realm, waiting: VecDeque::new(), waiting_bytes: 0 });
-        match credentials(headers) {
+        let credentials = credentials(headers);
+        let application = stranger.application.insert(Application {
+            version,
+            heart_beat,
+            realm,
+            user: credentials.as_ref().map(|credentials| credentials.user.clone()),
+            delayed: None,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+        });
+        match credentials {
             Some(credentials) => {
-                self.voice.push(Output::Authenticate(credentials));
+                match self.settings.throttle.admit(&stranger.peer, &credentials.user, now)? {
+                    Duration::ZERO => self.voice.push(Output::Authenticate(credentials)),
+                    late => application.delayed = Some((credentials, now + late)),
+                }
                 Ok(None)
             }
             None => {
@@ -199,11 +217,28 @@ impl StompSession {
         }
     }
 
+    /// What is not yet to be found out.
+    fn delayed(&mut self) -> Option<&mut Option<(Credentials, Instant)>> {
+        match &mut self.stage {
+            Stage::Stranger(stranger) => {
+                stranger.application.as_mut().map(|application| &mut application.delayed)
+            }
+            Stage::Open(..) | Stage::Over => None,
+        }
+    }
+
     /// Lets the peer in, if it is who it says and the realm has room; then reads on.
     fn let_in(&mut self, result: Result<Principal, Refusal>, now: Instant) {
         let Stage::Stranger(stranger) = &mut self.stage else { return };
         let Some(application) = stranger.application.take() else { return };
-        let Application { version, heart_beat, realm, waiting, .. } = application;
+        let Application { version, heart_beat, realm, user, waiting, .. } = application;
+        match (&user, &result) {
+            (Some(user), Ok(_)) => self.settings.throttle.succeeded(&stranger.peer, user),
+            (Some(user), Err(Refusal::WrongSecret)) => {
+                self.settings.throttle.failed(&stranger.peer, user, METHOD, now);
+            }
+            (Some(_), Err(_)) | (None, _) => {}
+        }
         let joined = result.and_then(|principal| realm.join(principal, stranger.mailbox.clone()));
         let member = match joined {
             Ok(member) => member,
@@ -277,7 +312,7 @@ fn credentials(headers: &Headers) -> Option<Credentials> {
     if login.is_empty() && passcode.is_empty() {
         return None;
     }
-    Some(Credentials { user: login.into(), secret: passcode.into(), method: "stomp" })
+    Some(Credentials { user: login.into(), secret: passcode.into(), method: METHOD })
 }
 
 impl Session for StompSession {
@@ -315,6 +350,11 @@ impl Session for StompSession {
     }
 
     fn tick(&mut self, now: Instant) {
+        if let Some((credentials, _)) =
+            self.delayed().and_then(|delayed| delayed.take_if(|(_, at)| now >= *at))
+        {
+            self.voice.push(Output::Authenticate(credentials));
+        }
         let Stage::Open(dialogue, pulse) = &mut self.stage else { return };
         if pulse.incomplete_since.is_some_and(|since| now >= since + self.settings.frame_time_max) {
             return self.give_up(Fault::too_slow(), None);
@@ -348,7 +388,11 @@ impl Session for StompSession {
                 let whole_at = pulse.incomplete_since.map(|since| since + self.settings.frame_time_max);
                 [pulse.beats.deadline(), dialogue.deadline(), whole_at].into_iter().flatten().min()
             }
-            Stage::Stranger(_) | Stage::Over => None,
+            Stage::Stranger(stranger) => {
+                let delayed = stranger.application.as_ref()?.delayed.as_ref();
+                delayed.map(|(_, at)| *at)
+            }
+            Stage::Over => None,
         }
     }
 

@@ -9,6 +9,7 @@ use tandem_protocols::stomp::state::HeartBeat;
 use crate::core::access::Authenticator;
 use crate::core::queues::Credit;
 use crate::core::realm::Realm;
+use crate::core::throttle::Throttle;
 
 /// Which realm the `host` header of CONNECT names. Clients write all kinds of things there: what is
 /// unknown means the default realm.
@@ -21,6 +22,8 @@ pub struct Settings {
     pub realms: Realms,
     /// Says who a peer is that says nothing. The pump asks it about those that do.
     pub authenticator: Arc<dyn Authenticator>,
+    /// Slows down those who guess.
+    pub throttle: Arc<Throttle>,
     /// What is read of a peer that was not let in yet.
     pub stranger: Limits,
     /// What is read of one that was.
@@ -51,6 +54,7 @@ impl Settings {
         Settings {
             realms,
             authenticator,
+            throttle: Arc::default(),
             stranger: Limits { body_bytes_max: 0, ..Limits::default() },
             established: Limits::default(),
             heart_beat: HeartBeat { sends_ms: 500, wants_ms: 500 },

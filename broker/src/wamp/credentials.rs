@@ -252,6 +252,7 @@ impl WampCredentials {
 pub(super) struct Pending {
     /// Who may answer it, if anybody.
     principal: Option<Principal>,
+    method: &'static str,
     proof: Proof,
 }
 
@@ -270,7 +271,12 @@ impl fmt::Debug for Pending {
 impl Pending {
     fn of(user: Option<&User>, method: &'static str, proof: Proof) -> Pending {
         let principal = user.map(|user| Principal { id: user.name.clone(), role: user.role.clone(), method });
-        Pending { principal, proof }
+        Pending { principal, method, proof }
+    }
+
+    /// How the answer proves something.
+    pub(super) fn method(&self) -> &'static str {
+        self.method
     }
 
     /// Judges the answer: who it is, and what WELCOME says of it.

@@ -5,7 +5,8 @@
 //! everybody must have a name, ticket without `authid`, cryptosign without a key); if no other is left,
 //! authentication is required. Whether the user can use a method is not asked: it would tell who is one.
 //!
-//! A ticket is checked by the authenticator, which may take its time; other proofs are judged here.
+//! A ticket is checked by the authenticator, which may take its time; other proofs are judged here. Before either,
+//! the throttle is asked: when too many failed before, there is no challenge, or no judgement, or a late one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,6 +47,8 @@ enum Stage {
     Hello,
     /// CHALLENGE was said, and is to be answered until then.
     Challenged(Application, Test, Instant),
+    /// CHALLENGE was answered, and the answer is judged at that time: others failed as the same user.
+    Delayed(Application, Test, Authenticate, Instant),
     /// The answer is being checked.
     Checking(Application),
 }
@@ -57,13 +60,25 @@ struct Application {
     /// The session that it is to be.
     session: SessionId,
     roles: Roles,
+    /// Who it says it is, and how it proves that.
+    user: Arc<str>,
+    method: &'static str,
 }
 
 /// What is to be answered.
 #[derive(Debug)]
 enum Test {
-    Ticket(Arc<str>),
+    Ticket,
     Proof(Box<Pending>),
+}
+
+impl Test {
+    fn method(&self) -> &'static str {
+        match self {
+            Test::Ticket => ticket::METHOD,
+            Test::Proof(pending) => pending.method(),
+        }
+    }
 }
 
 /// What becomes of a peer.
@@ -90,7 +105,7 @@ impl Opening {
     /// Until when the peer must have answered.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Challenged(.., deadline) => Some(*deadline),
+            Stage::Challenged(.., deadline) | Stage::Delayed(.., deadline) => Some(*deadline),
             Stage::Hello | Stage::Checking(_) => None,
         }
     }
@@ -106,7 +121,7 @@ impl Opening {
         match (std::mem::replace(&mut self.stage, Stage::Hello), message) {
             (Stage::Hello, Message::Hello(hello)) => self.greet(hello, settings, voice, now),
             (Stage::Challenged(application, test, _), Message::Authenticate(answer)) => {
-                self.check(application, test, answer, settings, voice)
+                self.answered(application, test, answer, settings, voice, now)
             }
             (Stage::Hello, message) => {
                 Err(Violation::new(format!("{} before the session is established", message.name())))
@@ -114,7 +129,7 @@ impl Opening {
             (Stage::Challenged(..), message) => {
                 Err(Violation::new(format!("{} where AUTHENTICATE is due", message.name())))
             }
-            (Stage::Checking(_), message) => {
+            (Stage::Delayed(..) | Stage::Checking(_), message) => {
                 Err(Violation::new(format!("{} where WELCOME is to be waited for", message.name())))
             }
         }
@@ -136,12 +151,20 @@ impl Opening {
         };
         let session = realm.propose_id();
         let way = self.choose_way(&details, session, settings)?;
-        let application = Application { realm: realm.clone(), session, roles: details.roles };
+        let method = match &way {
+            Ok(Way::Challenge(_, test)) => test.method(),
+            Ok(Way::Anonymous(_)) | Err(_) => "anonymous",
+        };
+        let user = details.authid.unwrap_or_default().into();
+        let application = Application { realm: realm.clone(), session, roles: details.roles, user, method };
         match way {
             Ok(Way::Anonymous(principal)) => {
                 Ok(self.enter(application, principal, Dict::new(), settings, voice))
             }
             Ok(Way::Challenge(challenge, test)) => {
+                if let Err(refusal) = settings.throttle.ask(&self.peer, &application.user, now) {
+                    return Ok(refuse(&refusal));
+                }
                 self.stage = Stage::Challenged(application, test, now + CHALLENGE_TIME_MAX);
                 voice.say(challenge);
                 Ok(Step::Wait)
@@ -162,9 +185,9 @@ impl Opening {
         for method in methods {
             let way = match *method {
                 "anonymous" => settings.authenticator.anonymous(&self.peer).map(Way::Anonymous),
-                ticket::METHOD => details.authid.filter(|id| !id.is_empty()).map(|id| {
+                ticket::METHOD => details.authid.filter(|id| !id.is_empty()).map(|_| {
                     let challenge = Challenge { auth_method: ticket::METHOD.to_owned(), extra: Dict::new() };
-                    Way::Challenge(challenge, Test::Ticket(id.into()))
+                    Way::Challenge(challenge, Test::Ticket)
                 }),
                 method => match settings.credentials.challenge(method, details, session) {
                     None => continue,
@@ -188,28 +211,67 @@ impl Opening {
         }))
     }
 
-    fn check(
+    fn answered(
         &mut self,
         application: Application,
         test: Test,
         answer: Authenticate,
         settings: &WampSettings,
         voice: &mut Voice,
+        now: Instant,
+    ) -> Result<Step, Violation> {
+        match settings.throttle.admit(&self.peer, &application.user, now) {
+            Ok(Duration::ZERO) => self.judge(application, test, answer, settings, voice, now),
+            Ok(late) => {
+                self.stage = Stage::Delayed(application, test, answer, now + late);
+                Ok(Step::Wait)
+            }
+            Err(refusal) => Ok(refuse(&refusal)),
+        }
+    }
+
+    /// A deadline came: what is to be done then. `None` when the peer was to answer and did not.
+    pub(super) fn tick(
+        &mut self,
+        settings: &WampSettings,
+        voice: &mut Voice,
+        now: Instant,
+    ) -> Result<Option<Step>, Violation> {
+        match std::mem::replace(&mut self.stage, Stage::Hello) {
+            Stage::Delayed(application, test, answer, _) => {
+                self.judge(application, test, answer, settings, voice, now).map(Some)
+            }
+            Stage::Hello | Stage::Challenged(..) | Stage::Checking(_) => Ok(None),
+        }
+    }
+
+    fn judge(
+        &mut self,
+        application: Application,
+        test: Test,
+        answer: Authenticate,
+        settings: &WampSettings,
+        voice: &mut Voice,
+        now: Instant,
     ) -> Result<Step, Violation> {
         match test {
-            Test::Ticket(user) => {
-                let secret = answer.signature.into();
+            Test::Ticket => {
+                let (user, secret) = (application.user.clone(), answer.signature.into());
                 voice.push(Output::Authenticate(Credentials { user, secret, method: ticket::METHOD }));
                 self.stage = Stage::Checking(application);
                 Ok(Step::Wait)
             }
             Test::Proof(pending) => match pending.verify(&answer) {
                 Ok((principal, authextra)) => {
+                    self.note(&application, true, settings, now);
                     Ok(self.enter(application, principal, authextra, settings, voice))
                 }
                 Err(AuthError::Violation(violation)) => Err(violation),
                 // In the words of any other secret that is wrong.
-                Err(AuthError::Denied) => Ok(refuse(&Refusal::WrongSecret)),
+                Err(AuthError::Denied) => {
+                    self.note(&application, false, settings, now);
+                    Ok(refuse(&Refusal::WrongSecret))
+                }
                 Err(error) => Ok(Step::Refuse(error.uri(), error.to_string())),
             },
         }
@@ -221,13 +283,31 @@ impl Opening {
         result: Result<Principal, Refusal>,
         settings: &WampSettings,
         voice: &mut Voice,
+        now: Instant,
     ) -> Step {
         let Stage::Checking(application) = std::mem::replace(&mut self.stage, Stage::Hello) else {
             return refuse(&Refusal::AuthenticationFailed);
         };
         match result {
-            Ok(principal) => self.enter(application, principal, Dict::new(), settings, voice),
-            Err(refusal) => refuse(&refusal),
+            Ok(principal) => {
+                self.note(&application, true, settings, now);
+                self.enter(application, principal, Dict::new(), settings, voice)
+            }
+            Err(refusal) => {
+                if refusal == Refusal::WrongSecret {
+                    self.note(&application, false, settings, now);
+                }
+                refuse(&refusal)
+            }
+        }
+    }
+
+    /// Tells the throttle how an attempt ended.
+    fn note(&self, application: &Application, is_right: bool, settings: &WampSettings, now: Instant) {
+        let Application { user, method, .. } = application;
+        match is_right {
+            true => settings.throttle.succeeded(&self.peer, user),
+            false => settings.throttle.failed(&self.peer, user, method, now),
         }
     }
 
@@ -239,7 +319,7 @@ impl Opening {
         settings: &WampSettings,
         voice: &mut Voice,
     ) -> Step {
-        let Application { realm, session, roles } = application;
+        let Application { realm, session, roles, .. } = application;
         match realm.join_as(session, principal, self.mailbox.clone()) {
             Ok(member) => {
                 let mut details = welcome_details(&member, settings);

@@ -169,7 +169,7 @@ impl Session for WampSession {
         match (&mut self.stage, parcel) {
             (_, Parcel::Farewell(farewell)) => self.bid_farewell(farewell, now),
             (Stage::Opening(opening), Parcel::Authenticated(result)) => {
-                let step = opening.authenticated(*result, &self.settings, &mut self.voice);
+                let step = opening.authenticated(*result, &self.settings, &mut self.voice, now);
                 self.step(step);
             }
             (Stage::Open(dialogue), parcel) => dialogue.deliver(parcel, &mut self.voice, now),
@@ -183,10 +183,14 @@ impl Session for WampSession {
             return;
         }
         match &mut self.stage {
-            Stage::Opening(_) => {
-                let sentence = "the challenge was not answered in time";
-                self.abort(CLOSE_TIMEOUT, sentence, Reason::Silent);
-            }
+            Stage::Opening(opening) => match opening.tick(&self.settings, &mut self.voice, now) {
+                Ok(Some(step)) => self.step(step),
+                Ok(None) => {
+                    let sentence = "the challenge was not answered in time";
+                    self.abort(CLOSE_TIMEOUT, sentence, Reason::Silent);
+                }
+                Err(violation) => self.abort(PROTOCOL_VIOLATION, violation.message, Reason::Violation),
+            },
             Stage::Leaving(_) => self.end(Close::new(Reason::Shutdown, "GOODBYE was not answered")),
             Stage::Open(dialogue) => dialogue.tick(&mut self.voice, now),
             Stage::Over => {}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::core::access::Authenticator;
 use crate::core::realm::Realm;
+use crate::core::throttle::Throttle;
 use crate::wamp::credentials::WampCredentials;
 
 /// What they have in common.
@@ -15,6 +16,8 @@ pub struct WampSettings {
     pub authenticator: Arc<dyn Authenticator>,
     /// What users prove who they are by, where they do not send a secret.
     pub credentials: Arc<WampCredentials>,
+    /// Slows down those who guess.
+    pub throttle: Arc<Throttle>,
     /// How the router calls itself in WELCOME.
     pub agent: &'static str,
 }

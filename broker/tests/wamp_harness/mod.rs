@@ -116,6 +116,7 @@ impl House {
             realms: vec![realm.clone()],
             authenticator: users.clone(),
             credentials: Arc::new(credentials),
+            throttle: Arc::default(),
             agent: "tandem/test",
         });
         let bounds = Bounds { bytes_soft_max: 1 << 20, bytes_max: 1 << 20, overflow: Overflow::Disconnect };
@@ -124,9 +125,14 @@ impl House {
 
     /// A client that has said nothing yet.
     pub fn connect(&self, format: Format) -> Client {
+        self.connect_from(format, &Peer::Local)
+    }
+
+    /// The same, from there.
+    pub fn connect_from(&self, format: Format, peer: &Peer) -> Client {
         let (mailbox, inbox) = mailbox(self.bounds);
         let now = Instant::now();
-        let session = self.protocol.open(subprotocol(format), &Peer::Local, mailbox.clone(), now);
+        let session = self.protocol.open(subprotocol(format), peer, mailbox.clone(), now);
         let kind = if format == Format::Json { Kind::Text } else { Kind::Binary };
         let users = self.users.clone();
         Client {

@@ -1,10 +1,11 @@
 //! Proofs that do not send a secret.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use tandem_broker::core::access::Peer;
 use tandem_broker::core::protocol::Reason;
 use tandem_broker::wamp::{WampCredentials, WampUser};
 use tandem_protocols::payload::Format;
@@ -202,9 +203,9 @@ fn shape(challenge: &Challenge) -> Vec<(String, usize)> {
 #[test]
 fn a_user_that_there_is_not_looks_like_one_that_there_is() {
     let secrets = Secrets::new();
-    let house = secrets.house();
     let nonce = json!({"nonce": "bm9uY2U="});
     for method in ["wampcra", "wamp-scram", "scram"] {
+        let house = secrets.house();
         let challenge = |authid| {
             let mut client = house.connect(Format::Json);
             let challenge = challenged(&mut client, ask_for(json!([method]), Some(authid), nonce.clone()));
@@ -313,4 +314,119 @@ fn a_credential_that_is_none_is_named_and_not_repeated() {
         assert!(said.starts_with(&format!("{method} of user \"eve\": ")), "{said}");
         assert!(!said.contains("plain") && !said.contains("not-a-key"), "{said}");
     }
+}
+
+const TOO_MANY: &str = "tandem.error.too_many_failures";
+
+fn peer(last: u8) -> Peer {
+    Peer::Socket(([192, 0, 2, last], 5).into())
+}
+
+/// Says a wrong ticket; false where none was asked for.
+fn guesses(house: &House, user: &str, from: &Peer, now: Instant) -> bool {
+    let mut client = house.connect_from(Format::Json, from);
+    client.now = now;
+    client.say(ask_for(json!(["ticket"]), Some(user), Value::Null));
+    let Message::Challenge(_) = heard(&mut client) else { return false };
+    client.say(json!([5, "wrong", {}]));
+    // The sixth as one user is judged late.
+    if client.said.is_empty() {
+        client.session.tick(client.session.deadline().unwrap());
+        client.drain();
+    }
+    client.is_aborted_with(DENIED, Reason::Refused);
+    true
+}
+
+#[test]
+fn who_fails_too_often_is_told_how_long_to_wait_whatever_the_method() {
+    let secrets = Secrets::new();
+    let house = secrets.house();
+    let now = Instant::now();
+    for round in 0..6 {
+        assert_eq!(guesses(&house, "peter", &peer(1), now), round < 5);
+    }
+    let nonce = json!({"nonce": "bm9uY2U=", "pubkey": secrets.keys[0][0]});
+    for method in ["ticket", "wampcra", "scram", "wamp-scram", "cryptosign"] {
+        let hello = ask_for(json!([method]), Some("peter"), nonce.clone());
+        let mut client = house.connect_from(Format::Cbor, &peer(1));
+        client.now = now;
+        client.say(hello.clone());
+        let Message::Abort(abort) = heard(&mut client) else { panic!("no abort") };
+        assert_eq!(abort.reason, TOO_MANY);
+        let sentence = abort.details.str("message").unwrap().unwrap();
+        assert!(sentence.contains("1 s"), "{sentence}");
+        let mut elsewhere = house.connect_from(Format::Cbor, &peer(2));
+        elsewhere.now = now;
+        challenged(&mut elsewhere, hello);
+    }
+    // Once the time is over, who knows the secret is let in.
+    let mut client = house.connect_from(Format::Cbor, &peer(1));
+    client.now = now + Duration::from_secs(1);
+    let challenge = challenged(&mut client, ask_for(json!(["wampcra"]), Some("peter"), Value::Null));
+    answer(&mut client, cra::respond(&challenge, "secret").unwrap());
+    assert!(client.said.is_empty(), "as five failed as this user, it is answered late");
+    client.now = client.session.deadline().unwrap();
+    client.session.tick(client.now);
+    client.drain();
+    is(&welcomed(&mut client), "peter", "user", "wampcra");
+}
+
+#[test]
+fn wrong_proofs_count_like_wrong_tickets() {
+    let secrets = Secrets::new();
+    for (method, authextra) in [
+        ("wampcra", Value::Null),
+        ("wamp-scram", json!({"nonce": "bm9uY2U="})),
+        ("cryptosign", json!({"pubkey": secrets.keys[0][0]})),
+    ] {
+        let house = secrets.house();
+        let now = Instant::now();
+        for user in ["peter", "nobody", "peter", "nobody", "mary"] {
+            let mut client = house.connect(Format::Json);
+            client.now = now;
+            challenged(&mut client, ask_for(json!([method]), Some(user), authextra.clone()));
+            client.say(json!([5, "wrong", {}]));
+            client.is_aborted_with(DENIED, Reason::Refused);
+        }
+        assert!(!guesses(&house, "somebody", &Peer::Local, now), "{method}");
+    }
+}
+
+#[test]
+fn a_user_whom_others_pretend_to_be_is_let_in_late_and_not_shut_out() {
+    let secrets = Secrets::new();
+    let house = secrets.house();
+    let start = Instant::now();
+    for last in 1..=40 {
+        assert!(guesses(&house, "joe", &peer(last), start));
+    }
+    let mut client = house.connect_from(Format::Json, &peer(200));
+    client.now = start + Duration::from_secs(1);
+    client.say(ask_for(json!(["ticket"]), Some("joe"), Value::Null));
+    assert_eq!(client.hear()[0], json!(4));
+    client.say(json!([5, "secret", {}]));
+    let deadline = client.session.deadline().unwrap();
+    assert!(deadline <= client.now + Duration::from_secs(4));
+    assert!(client.said.is_empty());
+    client.now = deadline;
+    client.session.tick(deadline);
+    client.drain();
+    is(&welcomed(&mut client), "joe", "user", "ticket");
+
+    // Not a second time.
+    let mut client = house.connect_from(Format::Json, &peer(200));
+    client.now = deadline;
+    client.say(ask_for(json!(["ticket"]), Some("joe"), Value::Null));
+    assert_eq!(client.hear()[0], json!(4));
+    assert_eq!(client.ask(json!([5, "secret", {}]))[0], json!(2));
+
+    // Who says more meanwhile breaks the language.
+    let mut client = house.connect_from(Format::Json, &peer(201));
+    client.now = deadline;
+    client.say(ask_for(json!(["ticket"]), Some("joe"), Value::Null));
+    assert_eq!(client.hear()[0], json!(4));
+    client.say(json!([5, "secret", {}]));
+    client.say(json!([5, "secret", {}]));
+    client.is_aborted();
 }
