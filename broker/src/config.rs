@@ -16,6 +16,7 @@ use tandem_protocols::websocket::extensions::{Mode, Policy};
 use tandem_protocols::websocket::message::Limits as MessageLimits;
 use tandem_protocols::websocket::origin::OriginPolicy;
 
+use crate::authenticator::{METHODS, ProcedureSettings};
 use crate::core::history::HistoryRule;
 use crate::core::mailbox::{Bounds, Overflow};
 use crate::core::name::{Name, Pattern};
@@ -101,6 +102,15 @@ pub enum Anonymous {
 pub struct Authentication {
     /// Without saying who they are. To listen at other than loopback addresses this must be written.
     pub anonymous: Option<Anonymous>,
+    /// A procedure that is asked about users that are not in this file.
+    pub authenticator: Option<String>,
+    /// The realm that it is in. By default the one that the client wants.
+    pub authenticator_realm: Option<String>,
+    /// The methods that it serves, STOMP's logins as `ticket`. By default `ticket`, `wampcra`, `scram`, `wamp-scram`
+    /// and `cryptosign`.
+    pub authenticator_methods: Option<Vec<String>>,
+    /// How long it may take, in seconds. By default 5.
+    pub authenticator_time_s: Option<u64>,
 }
 
 /// A user. Each has one way to prove who they are, or several.
@@ -298,6 +308,20 @@ impl Config {
 
     /// Checks what no single key can tell.
     pub fn check(&self) -> Result<(), ConfigError> {
+        if self.authentication.anonymous == Some(Anonymous::Never)
+            && self.users.is_empty()
+            && self.authentication.authenticator.is_none()
+        {
+            return Err(ConfigError::Refused(
+                "nobody could connect: anonymous = \"never\", and there are no [[users]]".into(),
+            ));
+        }
+        self.check_but_users()
+    }
+
+    /// The same where something else may know users.
+    pub fn check_but_users(&self) -> Result<(), ConfigError> {
+        self.authenticator()?;
         self.origins()?;
         self.history()?;
         let open: Vec<_> =
@@ -311,12 +335,34 @@ impl Config {
                 open[0]
             )));
         }
-        if self.authentication.anonymous == Some(Anonymous::Never) && self.users.is_empty() {
-            return Err(ConfigError::Refused(
-                "nobody could connect: anonymous = \"never\", and there are no [[users]]".into(),
+        Ok(())
+    }
+
+    /// The procedure that is asked about users that are not known here, if there is one.
+    pub fn authenticator(&self) -> Result<Option<ProcedureSettings>, ConfigError> {
+        let Authentication { authenticator, authenticator_realm: realm, .. } = &self.authentication;
+        let refused = |why: String| Err(ConfigError::Refused(format!("authentication.{why}")));
+        let Some(text) = authenticator else { return Ok(None) };
+        let procedure = match Name::parse(text) {
+            Ok(procedure) => procedure,
+            Err(why) => return refused(format!("authenticator: {text:?} {why}")),
+        };
+        if let Some(realm) = realm
+            && !self.realms().contains(realm)
+        {
+            return refused(format!("authenticator_realm: {realm:?} is not among the realms"));
+        }
+        let methods = self.authentication.authenticator_methods.clone();
+        let methods = methods.unwrap_or_else(|| METHODS.map(str::to_owned).to_vec());
+        if let Some(unknown) = methods.iter().find(|method| !METHODS.contains(&method.as_str())) {
+            return refused(format!(
+                "authenticator_methods: there is no {unknown:?} among {}",
+                METHODS.join(", ")
             ));
         }
-        Ok(())
+        let time_max = Duration::from_secs(self.authentication.authenticator_time_s.unwrap_or(5).max(1));
+        let realm = realm.as_deref().map(Arc::from);
+        Ok(Some(ProcedureSettings { procedure, realm, methods, time_max }))
     }
 
     /// Where to listen.
@@ -525,6 +571,22 @@ mod tests {
         Config::parse("listen = [\"[::1]:1\", \"127.0.0.9:2\"]").unwrap().check().unwrap();
         let nobody = Config::parse("[authentication]\nanonymous = \"never\"\n").unwrap();
         assert!(nobody.check().is_err());
+    }
+
+    #[test]
+    fn an_authenticator_is_a_procedure_in_a_realm_that_there_is_and_serves_known_methods() {
+        let parse = |text: &str| Config::parse(&format!("[authentication]\nanonymous = \"never\"\n{text}"));
+        let settings = parse("authenticator = \"a.b\"\n").unwrap();
+        settings.check().unwrap();
+        assert_eq!(settings.authenticator().unwrap().unwrap().methods, METHODS);
+        for (wrong, said) in [
+            ("authenticator = \"a..b\"", "authenticator: "),
+            ("authenticator = \"a\"\nauthenticator_realm = \"x\"", "authenticator_realm"),
+            ("authenticator = \"a\"\nauthenticator_methods = [\"tls\"]", "authenticator_methods"),
+        ] {
+            let error = parse(wrong).unwrap().check().unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
     }
 
     #[test]

@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio_util::task::TaskTracker;
+
 use tandem_protocols::stomp::state::HeartBeat;
 
+use crate::authenticator::ProcedureAuthenticator;
 use crate::config::{Config, ConfigError};
 use crate::core::access::Authenticator;
 use crate::core::history::History;
@@ -16,6 +19,7 @@ use crate::core::realm::{Entropy, Realm};
 use crate::core::throttle::Throttle;
 use crate::front::door::Door;
 use crate::front::listener::bind;
+use crate::local::LocalCaller;
 use crate::stomp;
 use crate::users::Users;
 use crate::wamp::{Wamp, WampCredentials, WampSettings, WampUser};
@@ -41,6 +45,8 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     realms: Vec<Arc<Realm>>,
     door: Arc<Door>,
+    /// Of the members that live in the process.
+    tasks: TaskTracker,
     drain_time: std::time::Duration,
 }
 
@@ -48,6 +54,17 @@ impl Server {
     /// Starts a broker. Must be called in a tokio runtime.
     pub fn start(config: &Config) -> Result<Server, StartError> {
         config.check()?;
+        Server::start_asking(config, None)
+    }
+
+    /// The same in an application that knows users itself: it is asked about those that are not in the
+    /// configuration, before a procedure would be.
+    pub fn start_with(config: &Config, authenticator: Arc<dyn Authenticator>) -> Result<Server, StartError> {
+        config.check_but_users()?;
+        Server::start_asking(config, Some(authenticator))
+    }
+
+    fn start_asking(config: &Config, embedded: Option<Arc<dyn Authenticator>>) -> Result<Server, StartError> {
         let entropy: Entropy = Arc::new(rand::random::<u64>);
         let limits = config.realm_limits();
         let history = config.history()?;
@@ -59,7 +76,16 @@ impl Server {
             }
         };
         let realms: Vec<Arc<Realm>> = config.realms().iter().map(open).collect();
-        let users = Arc::new(Users::new(config, entropy.clone())?);
+        let mut users = Users::new(config, entropy.clone())?;
+        let tasks = TaskTracker::new();
+        let other = match embedded {
+            Some(embedded) => Some(embedded),
+            None => procedure_authenticator(config, &realms, &tasks)?,
+        };
+        if let Some(other) = other {
+            users = users.asking(other);
+        }
+        let users = Arc::new(users);
         let credentials = Arc::new(wamp_credentials(config, entropy)?);
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION"));
         let throttle = Arc::new(Throttle::new(config.throttle()));
@@ -88,7 +114,7 @@ impl Server {
             addresses.push(listener.local_addr().map_err(|error| StartError::Bind { address, error })?);
             door.tasks.spawn(door.clone().listen(listener));
         }
-        Ok(Server { addresses, realms, door, drain_time: config.drain_time() })
+        Ok(Server { addresses, realms, door, tasks, drain_time: config.drain_time() })
     }
 
     /// Where it listens.
@@ -109,8 +135,32 @@ impl Server {
             realm.say_farewell(Farewell::Shutdown);
         }
         self.door.tasks.close();
-        tokio::time::timeout(self.drain_time, self.door.tasks.wait()).await.is_ok()
+        self.tasks.close();
+        let all = async {
+            self.door.tasks.wait().await;
+            self.tasks.wait().await;
+        };
+        tokio::time::timeout(self.drain_time, all).await.is_ok()
     }
+}
+
+/// Calls the procedure that knows users, in each realm that it may be in.
+fn procedure_authenticator(
+    config: &Config,
+    realms: &[Arc<Realm>],
+    tasks: &TaskTracker,
+) -> Result<Option<Arc<dyn Authenticator>>, ConfigError> {
+    let Some(settings) = config.authenticator()? else { return Ok(None) };
+    let mut callers = Vec::new();
+    for realm in realms.iter().filter(|realm| settings.realm.as_ref().is_none_or(|name| name == realm.name()))
+    {
+        let refused =
+            |why| ConfigError::Refused(format!("the authenticator of realm {}: {why}", realm.name()));
+        let (caller, attending) = LocalCaller::join(realm).map_err(refused)?;
+        tasks.spawn(attending);
+        callers.push((realm.name().clone(), caller));
+    }
+    Ok(Some(Arc::new(ProcedureAuthenticator::new(settings, callers))))
 }
 
 /// Checks a configuration as [`Server::start`] does, and starts nothing.

@@ -13,7 +13,9 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use tokio::sync::Semaphore;
 
 use crate::config::{Anonymous, Config, ConfigError};
-use crate::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal, Refusal};
+use crate::core::access::{
+    Applicant, Authenticating, Authenticator, Credentials, Grant, LookingUp, Peer, Principal, Refusal,
+};
 use crate::core::realm::Entropy;
 
 /// Finds out who somebody is by the configuration.
@@ -27,6 +29,8 @@ pub struct Users {
     nobody: Arc<str>,
     checks: Arc<Semaphore>,
     entropy: Entropy,
+    /// Asked about users that are not in the configuration.
+    other: Option<Arc<dyn Authenticator>>,
 }
 
 struct User {
@@ -77,7 +81,13 @@ impl Users {
             by_name,
             checks: Arc::new(Semaphore::new(processors)),
             entropy,
+            other: None,
         })
+    }
+
+    /// The same, and another authenticator is asked about users that are not in the configuration.
+    pub fn asking(self, other: Arc<dyn Authenticator>) -> Users {
+        Users { other: Some(other), ..self }
     }
 }
 
@@ -88,18 +98,22 @@ impl Authenticator for Users {
             Anonymous::Everywhere => true,
             Anonymous::Never => false,
         };
-        allowed.then(|| Principal {
-            id: format!("anonymous-{:016x}", (self.entropy)()).into(),
-            role: self.anonymous_role.clone(),
-            method: "anonymous",
+        allowed.then(|| {
+            let id = format!("anonymous-{:016x}", (self.entropy)());
+            Principal::new(id, self.anonymous_role.clone(), "anonymous")
         })
     }
 
     fn authenticate(&self, credentials: Credentials, peer: &Peer) -> Authenticating {
-        let Credentials { user, secret, method } = credentials;
+        if let Some(other) = &self.other
+            && !self.by_name.contains_key(&*credentials.applicant.user)
+        {
+            return other.authenticate(credentials, peer);
+        }
+        let Credentials { applicant: Applicant { user, method, .. }, secret } = credentials;
         if self.by_name.is_empty() {
             // Clients that must always send some login get in like those who send none.
-            let principal = self.anonymous(peer).ok_or(Refusal::WrongSecret);
+            let principal = self.anonymous(peer).map(Grant::from).ok_or(Refusal::WrongSecret);
             return Box::pin(async move { principal });
         }
         let known = self.by_name.get(&*user).and_then(|known| Some((&known.role, known.hash.as_ref()?)));
@@ -115,8 +129,19 @@ impl Authenticator for Users {
                 if right { Ok(()) } else { Err(Refusal::WrongSecret) }
             });
             check.await.map_err(|_| Refusal::AuthenticationFailed)??;
-            Ok(Principal { id: user, role: role.ok_or(Refusal::WrongSecret)?, method })
+            Ok(Principal::new(user, role.ok_or(Refusal::WrongSecret)?, method).into())
         })
+    }
+
+    fn looks_up(&self, method: &str) -> bool {
+        self.other.as_ref().is_some_and(|other| other.looks_up(method))
+    }
+
+    fn look_up(&self, applicant: Applicant, peer: &Peer) -> LookingUp {
+        match &self.other {
+            Some(other) => other.look_up(applicant, peer),
+            None => Box::pin(std::future::ready(Err(Refusal::WrongSecret))),
+        }
     }
 }
 
@@ -133,8 +158,15 @@ mod tests {
     }
 
     async fn login(users: &Users, user: &str, secret: &str) -> Result<Principal, Refusal> {
-        let credentials = Credentials { user: user.into(), secret: secret.into(), method: "ticket" };
-        users.authenticate(credentials, &Peer::Local).await
+        let applicant = Applicant {
+            realm: "realm1".into(),
+            user: user.into(),
+            method: "ticket",
+            session: None,
+            extra: None,
+        };
+        let credentials = Credentials { applicant, secret: secret.into() };
+        users.authenticate(credentials, &Peer::Local).await.map(|grant| grant.principal)
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::task::JoinHandle;
 
-use tandem_broker::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal};
+use tandem_broker::core::access::{Applicant, Authenticating, Authenticator, Credentials, Peer, Principal};
 use tandem_broker::core::mailbox::{Bounds, Mailbox, Overflow, Pushed, mailbox};
 use tandem_broker::core::message::{Attributes, Encodings, Frame, Kind, Message, Publication, SessionId};
 use tandem_broker::core::name::Name;
@@ -81,7 +81,14 @@ impl Stage {
             _ => match line {
                 "hello" => self.established = true,
                 "auth" => {
-                    let credentials = Credentials { user: "u".into(), secret: "s".into(), method: "test" };
+                    let applicant = Applicant {
+                        realm: "r".into(),
+                        user: "u".into(),
+                        method: "test",
+                        session: None,
+                        extra: None,
+                    };
+                    let credentials = Credentials { applicant, secret: "s".into() };
                     self.outputs.push_back(Output::Authenticate(credentials));
                 }
                 "bye" => {
@@ -171,7 +178,7 @@ impl Authenticator for Slow {
     fn authenticate(&self, credentials: Credentials, _peer: &Peer) -> Authenticating {
         Box::pin(async move {
             tokio::time::sleep(3 * SECOND).await;
-            Ok(Principal { id: credentials.user, role: "r".into(), method: "test" })
+            Ok(Principal::new(credentials.applicant.user, "r", "test").into())
         })
     }
 }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use tandem_broker::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal, Refusal};
+use tandem_broker::core::access::{
+    Authenticating, Authenticator, Credentials, Grant, Peer, Principal, Refusal,
+};
 use tandem_broker::core::calls::Offer;
 use tandem_broker::core::eligibility::{Eligibility, Lists};
 use tandem_broker::core::mailbox::{self, Bounds, Inbox, Overflow};
@@ -32,7 +34,7 @@ struct Door {
 }
 
 fn user(name: &str) -> Principal {
-    Principal { id: name.into(), role: "user".into(), method: "test" }
+    Principal::new(name, "user", "test")
 }
 
 impl Authenticator for Door {
@@ -152,6 +154,7 @@ impl Client {
                     self.take(message.kind, bytes.freeze());
                 }
                 Output::Authenticate(credentials) => self.credentials = Some(credentials),
+                Output::LookUp(_) => panic!("STOMP has no challenges"),
                 Output::Close(close) => self.close = Some(close),
             }
         }
@@ -196,6 +199,7 @@ impl Client {
 
     /// Says that the peer is somebody, or is not.
     fn authenticated(&mut self, result: Result<Principal, Refusal>) {
+        let result = result.map(Grant::from);
         self.session.deliver(Parcel::Authenticated(Box::new(result)), self.now);
         self.poll();
     }
@@ -326,7 +330,7 @@ fn c4_a_wrong_passcode_is_an_error_and_the_end() {
     let mut client = house.open();
     client.say("CONNECT\naccept-version:1.2\nlogin:ann\npasscode:wrong\n\n");
     let asked = client.credentials.take().expect("the pump is asked");
-    assert_eq!((&*asked.user, &*asked.secret, asked.method), ("ann", "wrong", "stomp"));
+    assert_eq!((&*asked.applicant.user, &*asked.secret, asked.applicant.method), ("ann", "wrong", "stomp"));
     assert!(!client.session.is_established() && client.hear().is_empty());
     client.authenticated(Err(Refusal::WrongSecret));
     client.expect(Command::Error, &[("message", "Access refused")]);

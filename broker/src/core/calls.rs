@@ -604,7 +604,7 @@ mod tests {
             procedure: &str,
             terms: CallTerms,
         ) -> Result<(), Refusal> {
-            let principal = Arc::new(Principal { id: "joe".into(), role: "user".into(), method: "ticket" });
+            let principal = Arc::new(Principal::new("joe", "user", "ticket"));
             let caller = Caller { session: self.id, principal, call, mailbox: self.mailbox.clone(), terms };
             calls.call(caller, name(procedure), payload(), Attributes::default())
         }
@@ -919,7 +919,7 @@ mod tests {
         let large = Payload::new(Content::Opaque(vec![0; SPARE_BYTES_MAX].into()));
         let unavailable = || Err(failure(UNAVAILABLE, ""));
         for (call, payload) in [(1, large), (2, payload())] {
-            let principal = Arc::new(Principal { id: "joe".into(), role: "user".into(), method: "ticket" });
+            let principal = Arc::new(Principal::new("joe", "user", "ticket"));
             let (session, mailbox) = (caller.id, caller.mailbox.clone());
             let caller = Caller { session, principal, call, mailbox, terms: CallTerms::default() };
             calls.call(caller, name("p"), payload, Attributes::default()).unwrap();

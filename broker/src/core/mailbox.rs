@@ -116,6 +116,7 @@ impl Mailbox {
             | Parcel::RegistrationRevoked { .. }
             | Parcel::Outcome(_)
             | Parcel::Authenticated(_)
+            | Parcel::LookedUp(_)
             | Parcel::Farewell(_) => {}
         }
         let crosses_soft_limit = state.bytes <= bytes_soft_max && state.bytes + cost > bytes_soft_max;
@@ -284,6 +285,7 @@ pub fn cost(parcel: &Parcel) -> usize {
         | Parcel::Interrupt { .. }
         | Parcel::RegistrationRevoked { .. }
         | Parcel::Authenticated(_)
+        | Parcel::LookedUp(_)
         | Parcel::Farewell(_) => 64,
     }
 }

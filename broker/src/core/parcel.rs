@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tandem_protocols::payload::Payload;
 
-use crate::core::access::{Principal, Refusal};
+use crate::core::access::{Grant, Principal, Record, Refusal};
 use crate::core::message::{Attributes, Publication, SessionId};
 use crate::core::name::Name;
 
@@ -64,7 +64,9 @@ pub enum Parcel {
     /// The answer to a call.
     Outcome(Box<Outcome>),
     /// The answer to the session's request to authenticate its peer.
-    Authenticated(Box<Result<Principal, Refusal>>),
+    Authenticated(Box<Result<Grant, Refusal>>),
+    /// The answer to the session's request for what is kept of a user.
+    LookedUp(Box<Result<Record, Refusal>>),
     /// The session is to end.
     Farewell(Farewell),
 }

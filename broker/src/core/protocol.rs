@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::core::access::{Credentials, Peer};
+use crate::core::access::{Applicant, Credentials, Peer};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::{Frame, Kind};
 use crate::core::parcel::Parcel;
@@ -89,6 +89,8 @@ pub enum Output {
     Send(Frame),
     /// Find out whether the peer is who it says; the answer comes as [`Parcel::Authenticated`].
     Authenticate(Credentials),
+    /// Find out what is kept of a user; the answer comes as [`Parcel::LookedUp`].
+    LookUp(Applicant),
     /// Close the wire, after everything before was sent.
     Close(Close),
 }

@@ -606,7 +606,7 @@ mod tests {
     }
 
     fn join(realm: &Arc<Realm>) -> (Member, Inbox) {
-        let principal = Principal { id: "u".into(), role: "r".into(), method: "anonymous" };
+        let principal = Principal::new("u", "r", "anonymous");
         let (mailbox, inbox) = large_mailbox();
         (realm.join(principal, mailbox).unwrap(), inbox)
     }

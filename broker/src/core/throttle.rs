@@ -4,7 +4,7 @@
 //! who failed                what happens to the next attempt
 //! a user at an address      after 5 failures it is refused for 1 s, twice as long after each further one, up to 60 s
 //! an address                the same, whatever the user: but for users who have logged in from there before
-//! a user, from anywhere     it is answered late, by at most 4 s: nobody can lock somebody out of other addresses
+//! a user, from elsewhere    it is answered late, by at most 4 s: nobody can lock somebody out of other addresses
 //! everybody                 above 50 failures in a second, attempts are refused until it is over, but for users who
 //!                           have logged in from their address before
 //! ```
@@ -137,7 +137,9 @@ impl Throttle {
                 failures.until = now + delay;
             }
         }
-        let elsewhere = state.failures.get(&Key::User(user)).filter(|_| !is_proven);
+        let own = state.failures.get(&Key::Pair(origin, user)).map_or(0, |failures| failures.count);
+        let all = state.failures.get(&Key::User(user)).filter(|_| !is_proven);
+        let elsewhere = all.map(|all| Failures { count: all.count.saturating_sub(own), ..*all });
         let lateness = elsewhere.and_then(|failures| failures.delay(&self.limits, now));
         Ok(lateness.unwrap_or_default().min(LATENESS_MAX))
     }

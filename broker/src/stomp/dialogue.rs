@@ -126,7 +126,7 @@ impl Dialogue {
             Parcel::SubscriptionRevoked { .. } => return Err(Refusal::Revoked.into()),
             Parcel::Farewell(farewell) => return Err(farewell.into()),
             // Only a stranger asks for that.
-            Parcel::Authenticated(_) => {}
+            Parcel::Authenticated(_) | Parcel::LookedUp(_) => {}
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use tandem_protocols::stomp::error::Reason;
 use tandem_protocols::stomp::frame::{Command, Frame, Headers, Side, Version};
 use tandem_protocols::stomp::state::{self, HeartBeat, HeartBeats};
 
-use crate::core::access::{Credentials, Peer, Principal, Refusal};
+use crate::core::access::{Applicant, Credentials, Grant, Peer, Principal, Refusal};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::Kind;
 use crate::core::parcel::Parcel;
@@ -171,7 +171,7 @@ impl StompSession {
                 Next::Stop
             }
             Ok(Some(principal)) => {
-                self.let_in(Ok(principal), now);
+                self.let_in(Ok(principal.into()), now);
                 if matches!(self.stage, Stage::Over) { Next::Stop } else { Next::Read }
             }
             Ok(None) => Next::Wait,
@@ -192,19 +192,19 @@ impl StompSession {
             Version::V11 | Version::V12 => HeartBeat::parse(headers.get("heart-beat"))?,
         };
         let realm = (self.settings.realms)(headers.get("host"));
-        let credentials = credentials(headers);
+        let credentials = credentials(headers, realm.name());
         let application = stranger.application.insert(Application {
             version,
             heart_beat,
             realm,
-            user: credentials.as_ref().map(|credentials| credentials.user.clone()),
+            user: credentials.as_ref().map(|credentials| credentials.applicant.user.clone()),
             delayed: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
         });
         match credentials {
             Some(credentials) => {
-                match self.settings.throttle.admit(&stranger.peer, &credentials.user, now)? {
+                match self.settings.throttle.admit(&stranger.peer, &credentials.applicant.user, now)? {
                     Duration::ZERO => self.voice.push(Output::Authenticate(credentials)),
                     late => application.delayed = Some((credentials, now + late)),
                 }
@@ -228,7 +228,7 @@ impl StompSession {
     }
 
     /// Lets the peer in, if it is who it says and the realm has room; then reads on.
-    fn let_in(&mut self, result: Result<Principal, Refusal>, now: Instant) {
+    fn let_in(&mut self, result: Result<Grant, Refusal>, now: Instant) {
         let Stage::Stranger(stranger) = &mut self.stage else { return };
         let Some(application) = stranger.application.take() else { return };
         let Application { version, heart_beat, realm, user, waiting, .. } = application;
@@ -239,7 +239,21 @@ impl StompSession {
             }
             (Some(_), Err(_)) | (None, _) => {}
         }
-        let joined = result.and_then(|principal| realm.join(principal, stranger.mailbox.clone()));
+        let joined = result.and_then(|grant| {
+            let realm = match &grant.realm {
+                Some(named) if *named != *realm.name() => {
+                    let other = (self.settings.realms)(Some(named));
+                    // What is not known is the default realm, which nobody meant here.
+                    if other.name() == named {
+                        other
+                    } else {
+                        return Err(Refusal::NoSuchRealm(named.to_string()));
+                    }
+                }
+                Some(_) | None => realm,
+            };
+            realm.join(grant.principal, stranger.mailbox.clone())
+        });
         let member = match joined {
             Ok(member) => member,
             Err(refusal) => return self.give_up(refusal.into(), None),
@@ -306,13 +320,15 @@ impl StompSession {
 }
 
 /// What a peer says to prove who it is, if it says anything. A token may stand alone in the passcode.
-fn credentials(headers: &Headers) -> Option<Credentials> {
+fn credentials(headers: &Headers, realm: &Arc<str>) -> Option<Credentials> {
     let login = headers.get("login").unwrap_or_default();
     let passcode = headers.get("passcode").unwrap_or_default();
     if login.is_empty() && passcode.is_empty() {
         return None;
     }
-    Some(Credentials { user: login.into(), secret: passcode.into(), method: METHOD })
+    let applicant =
+        Applicant { realm: realm.clone(), user: login.into(), method: METHOD, session: None, extra: None };
+    Some(Credentials { applicant, secret: passcode.into() })
 }
 
 impl Session for StompSession {

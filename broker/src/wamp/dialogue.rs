@@ -165,7 +165,7 @@ impl Dialogue {
             }
             Parcel::Outcome(outcome) => self.bring_outcome(&outcome, voice, now),
             // The session deals with these itself.
-            Parcel::Authenticated(_) | Parcel::Farewell(_) => {}
+            Parcel::Authenticated(_) | Parcel::LookedUp(_) | Parcel::Farewell(_) => {}
         }
     }
 }

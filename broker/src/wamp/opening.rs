@@ -5,6 +5,9 @@
 //! everybody must have a name, ticket without `authid`, cryptosign without a key); if no other is left,
 //! authentication is required. Whether the user can use a method is not asked: it would tell who is one.
 //!
+//! A user that the configuration does not have may be known to an application: the authenticator is asked for what
+//! it keeps of the user, and CHALLENGE is made of that.
+//!
 //! A ticket is checked by the authenticator, which may take its time; other proofs are judged here. Before either,
 //! the throttle is asked: when too many failed before, there is no challenge, or no judgement, or a late one.
 
@@ -20,13 +23,14 @@ use tandem_protocols::wamp::message::{Authenticate, Challenge, Hello, Message, W
 use tandem_protocols::wamp::options::{Feature, HelloDetails, Role, Roles};
 use tandem_protocols::wamp::uri::{Rule, is_uri};
 
-use crate::core::access::{Credentials, Peer, Principal, Refusal, SessionId};
+use crate::core::access::{Applicant, Credentials, Grant, Peer, Principal, Record, Refusal, SessionId};
 use crate::core::mailbox::Mailbox;
 use crate::core::protocol::Output;
 use crate::core::realm::{Member, Realm};
-use crate::wamp::credentials::{PROVIDER, Pending};
+use crate::wamp::credentials::Pending;
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::fault;
+use crate::wamp::records::{self, Unusable};
 use crate::wamp::settings::WampSettings;
 use crate::wamp::voice::{Voice, id};
 
@@ -45,6 +49,8 @@ pub(super) struct Opening {
 enum Stage {
     /// Nothing was said.
     Hello,
+    /// An application is asked what it keeps of the user, who said these details in HELLO.
+    LookingUp(Application, Dict),
     /// CHALLENGE was said, and is to be answered until then.
     Challenged(Application, Test, Instant),
     /// CHALLENGE was answered, and the answer is judged at that time: others failed as the same user.
@@ -63,6 +69,20 @@ struct Application {
     /// Who it says it is, and how it proves that.
     user: Arc<str>,
     method: &'static str,
+    /// What it said for the method: an object of JSON.
+    extra: Option<Arc<str>>,
+}
+
+impl Application {
+    fn applicant(&self) -> Applicant {
+        Applicant {
+            realm: self.realm.name().clone(),
+            user: self.user.clone(),
+            method: self.method,
+            session: Some(self.session),
+            extra: self.extra.clone(),
+        }
+    }
 }
 
 /// What is to be answered.
@@ -95,6 +115,8 @@ pub(super) enum Step {
 enum Way {
     Anonymous(Principal),
     Challenge(Challenge, Test),
+    /// By a method for which an application keeps what it is challenged by.
+    LookUp(&'static str),
 }
 
 impl Opening {
@@ -106,7 +128,7 @@ impl Opening {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.stage {
             Stage::Challenged(.., deadline) | Stage::Delayed(.., deadline) => Some(*deadline),
-            Stage::Hello | Stage::Checking(_) => None,
+            Stage::Hello | Stage::LookingUp(..) | Stage::Checking(_) => None,
         }
     }
 
@@ -128,6 +150,9 @@ impl Opening {
             }
             (Stage::Challenged(..), message) => {
                 Err(Violation::new(format!("{} where AUTHENTICATE is due", message.name())))
+            }
+            (Stage::LookingUp(..), message) => {
+                Err(Violation::new(format!("{} where CHALLENGE is to be waited for", message.name())))
             }
             (Stage::Delayed(..) | Stage::Checking(_), message) => {
                 Err(Violation::new(format!("{} where WELCOME is to be waited for", message.name())))
@@ -153,18 +178,28 @@ impl Opening {
         let way = self.choose_way(&details, session, settings)?;
         let method = match &way {
             Ok(Way::Challenge(_, test)) => test.method(),
+            Ok(Way::LookUp(method)) => method,
             Ok(Way::Anonymous(_)) | Err(_) => "anonymous",
         };
         let user = details.authid.unwrap_or_default().into();
-        let application = Application { realm: realm.clone(), session, roles: details.roles, user, method };
+        let extra = details.authextra.map(records::to_json);
+        let roles = details.roles;
+        let application = Application { realm: realm.clone(), session, roles, user, method, extra };
         match way {
             Ok(Way::Anonymous(principal)) => {
-                Ok(self.enter(application, principal, Dict::new(), settings, voice))
+                Ok(self.enter(application, principal.into(), Dict::new(), settings, voice))
+            }
+            Ok(Way::Challenge(..) | Way::LookUp(_))
+                if let Err(refusal) = settings.throttle.ask(&self.peer, &application.user, now) =>
+            {
+                Ok(refuse(&refusal))
+            }
+            Ok(Way::LookUp(_)) => {
+                voice.push(Output::LookUp(application.applicant()));
+                self.stage = Stage::LookingUp(application, hello.details);
+                Ok(Step::Wait)
             }
             Ok(Way::Challenge(challenge, test)) => {
-                if let Err(refusal) = settings.throttle.ask(&self.peer, &application.user, now) {
-                    return Ok(refuse(&refusal));
-                }
                 self.stage = Stage::Challenged(application, test, now + CHALLENGE_TIME_MAX);
                 voice.say(challenge);
                 Ok(Step::Wait)
@@ -189,11 +224,9 @@ impl Opening {
                     let challenge = Challenge { auth_method: ticket::METHOD.to_owned(), extra: Dict::new() };
                     Way::Challenge(challenge, Test::Ticket)
                 }),
-                method => match settings.credentials.challenge(method, details, session) {
+                method => match challenge(method, details, session, settings) {
                     None => continue,
-                    Some(Ok((challenge, pending))) => {
-                        Some(Way::Challenge(challenge, Test::Proof(Box::new(pending))))
-                    }
+                    Some(Ok(way)) => Some(way),
                     Some(Err(AuthError::Required(_))) => None,
                     Some(Err(AuthError::Violation(violation))) => return Err(violation),
                     Some(Err(error)) => return Ok(Err((error.uri(), error.to_string()))),
@@ -241,7 +274,7 @@ impl Opening {
             Stage::Delayed(application, test, answer, _) => {
                 self.judge(application, test, answer, settings, voice, now).map(Some)
             }
-            Stage::Hello | Stage::Challenged(..) | Stage::Checking(_) => Ok(None),
+            Stage::Hello | Stage::LookingUp(..) | Stage::Challenged(..) | Stage::Checking(_) => Ok(None),
         }
     }
 
@@ -256,15 +289,15 @@ impl Opening {
     ) -> Result<Step, Violation> {
         match test {
             Test::Ticket => {
-                let (user, secret) = (application.user.clone(), answer.signature.into());
-                voice.push(Output::Authenticate(Credentials { user, secret, method: ticket::METHOD }));
+                let applicant = application.applicant();
+                voice.push(Output::Authenticate(Credentials { applicant, secret: answer.signature.into() }));
                 self.stage = Stage::Checking(application);
                 Ok(Step::Wait)
             }
             Test::Proof(pending) => match pending.verify(&answer) {
-                Ok((principal, authextra)) => {
+                Ok((grant, authextra)) => {
                     self.note(&application, true, settings, now);
-                    Ok(self.enter(application, principal, authextra, settings, voice))
+                    Ok(self.enter(application, grant, authextra, settings, voice))
                 }
                 Err(AuthError::Violation(violation)) => Err(violation),
                 // In the words of any other secret that is wrong.
@@ -280,7 +313,7 @@ impl Opening {
     /// It was found out who the peer is.
     pub(super) fn authenticated(
         &mut self,
-        result: Result<Principal, Refusal>,
+        result: Result<Grant, Refusal>,
         settings: &WampSettings,
         voice: &mut Voice,
         now: Instant,
@@ -289,15 +322,53 @@ impl Opening {
             return refuse(&Refusal::AuthenticationFailed);
         };
         match result {
-            Ok(principal) => {
+            Ok(grant) => {
                 self.note(&application, true, settings, now);
-                self.enter(application, principal, Dict::new(), settings, voice)
+                self.enter(application, grant, Dict::new(), settings, voice)
             }
             Err(refusal) => {
                 if refusal == Refusal::WrongSecret {
                     self.note(&application, false, settings, now);
                 }
                 refuse(&refusal)
+            }
+        }
+    }
+
+    /// It was found out what an application keeps of the user.
+    pub(super) fn looked_up(
+        &mut self,
+        result: Result<Record, Refusal>,
+        settings: &WampSettings,
+        voice: &mut Voice,
+        now: Instant,
+    ) -> Result<Step, Violation> {
+        let Stage::LookingUp(application, details) = std::mem::replace(&mut self.stage, Stage::Hello) else {
+            return Ok(refuse(&Refusal::AuthenticationFailed));
+        };
+        let record = match result {
+            Ok(record) => record,
+            Err(refusal) => {
+                if refusal == Refusal::WrongSecret {
+                    self.note(&application, false, settings, now);
+                }
+                return Ok(refuse(&refusal));
+            }
+        };
+        let details = HelloDetails::parse(&details)?;
+        let (method, session) = (application.method, application.session);
+        match records::challenge(record, method, &details, session, &settings.credentials) {
+            Ok((challenge, pending)) => {
+                let test = Test::Proof(Box::new(pending));
+                self.stage = Stage::Challenged(application, test, now + CHALLENGE_TIME_MAX);
+                voice.say(challenge);
+                Ok(Step::Wait)
+            }
+            Err(Unusable::Client(AuthError::Violation(violation))) => Err(violation),
+            Err(Unusable::Client(error)) => Ok(Step::Refuse(error.uri(), error.to_string())),
+            Err(Unusable::Record(why)) => {
+                tracing::warn!(method, %why, "the authenticator's answer is of no use");
+                Ok(refuse(&Refusal::AuthenticationFailed))
             }
         }
     }
@@ -314,12 +385,25 @@ impl Opening {
     fn enter(
         &self,
         application: Application,
-        principal: Principal,
+        grant: Grant,
         authextra: Dict,
         settings: &WampSettings,
         voice: &mut Voice,
     ) -> Step {
         let Application { realm, session, roles, .. } = application;
+        let Grant { principal, realm: named, extra } = grant;
+        let realm = match named {
+            Some(named) if named != *realm.name() => match settings.realm(&named) {
+                Some(realm) => realm.clone(),
+                None => return refuse(&Refusal::NoSuchRealm(named.to_string())),
+            },
+            Some(_) | None => realm,
+        };
+        let authextra = authextra
+            .iter()
+            .fold(extra.as_deref().map(records::from_json).unwrap_or_default(), |extra, (key, value)| {
+                extra.with(key, value.clone())
+            });
         match realm.join_as(session, principal, self.mailbox.clone()) {
             Ok(member) => {
                 let mut details = welcome_details(&member, settings);
@@ -334,18 +418,35 @@ impl Opening {
     }
 }
 
+/// How a client proves who it is without sending a secret, by a method. `None` when the method is not available here.
+fn challenge(
+    method: &str,
+    details: &HelloDetails<'_>,
+    session: SessionId,
+    settings: &WampSettings,
+) -> Option<Result<Way, AuthError>> {
+    if let Some(method) = records::method(method)
+        && settings.authenticator.looks_up(method)
+        && !settings.credentials.knows(method, details)
+    {
+        return Some(records::check(method, details).map(|()| Way::LookUp(method)));
+    }
+    let challenged = settings.credentials.challenge(method, details, session)?;
+    Some(challenged.map(|(challenge, pending)| Way::Challenge(challenge, Test::Proof(Box::new(pending)))))
+}
+
 fn refuse(refusal: &Refusal) -> Step {
     Step::Refuse(fault::uri(refusal), refusal.to_string())
 }
 
 fn welcome_details(member: &Member, settings: &WampSettings) -> Dict {
-    let Principal { id, role, method } = member.principal();
+    let Principal { id, role, method, provider, .. } = member.principal();
     Dict::new()
         .with("realm", &**member.realm().name())
         .with("authid", &**id)
         .with("authrole", &**role)
         .with("authmethod", *method)
-        .with("authprovider", PROVIDER)
+        .with("authprovider", *provider)
         .with("agent", settings.agent)
         .with("roles", router_roles(member.realm().topics().history().is_some()).to_dict())
 }

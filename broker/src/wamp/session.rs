@@ -172,6 +172,12 @@ impl Session for WampSession {
                 let step = opening.authenticated(*result, &self.settings, &mut self.voice, now);
                 self.step(step);
             }
+            (Stage::Opening(opening), Parcel::LookedUp(result)) => {
+                match opening.looked_up(*result, &self.settings, &mut self.voice, now) {
+                    Ok(step) => self.step(step),
+                    Err(violation) => self.abort(PROTOCOL_VIOLATION, violation.message, Reason::Violation),
+                }
+            }
             (Stage::Open(dialogue), parcel) => dialogue.deliver(parcel, &mut self.voice, now),
             // A session that is not in the realm gets nothing from it; one that left wants nothing.
             (Stage::Opening(_) | Stage::Leaving(_) | Stage::Over, _) => {}

@@ -15,7 +15,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use tandem_broker::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal, Refusal};
+use tandem_broker::core::access::{
+    Applicant, Authenticating, Authenticator, Credentials, LookingUp, Peer, Principal, Record, Refusal,
+};
 use tandem_broker::core::history::{History, HistoryRule};
 use tandem_broker::core::mailbox::{Bounds, Inbox, Mailbox, Overflow, cost, mailbox};
 use tandem_broker::core::message::{Frame, Kind};
@@ -33,26 +35,41 @@ pub const FORMATS: [Format; 3] = [Format::Json, Format::MsgPack, Format::Cbor];
 
 pub const VIOLATION: &str = "wamp.error.protocol_violation";
 
+/// What an application answers about a user.
+pub type LookUp = fn(&Applicant) -> Result<Record, Refusal>;
+
 /// Lets `anonymous` in or not, and knows joe, ann and the administrator root.
 pub struct Users {
     pub anonymous: bool,
+    /// What an application keeps of users.
+    pub records: Option<LookUp>,
 }
 
 impl Authenticator for Users {
     fn anonymous(&self, _peer: &Peer) -> Option<Principal> {
-        let principal = Principal { id: "guest".into(), role: "anonymous".into(), method: "anonymous" };
+        let principal = Principal::new("guest", "anonymous", "anonymous");
         self.anonymous.then_some(principal)
     }
 
     fn authenticate(&self, credentials: Credentials, _peer: &Peer) -> Authenticating {
-        let role = match &*credentials.user {
+        let Applicant { user, method, .. } = credentials.applicant;
+        let role = match &*user {
             "joe" | "ann" => "user",
             "root" => "admin",
             _ => "",
         };
         let known = !role.is_empty() && &*credentials.secret == "secret";
-        let principal = Principal { id: credentials.user, role: role.into(), method: credentials.method };
-        Box::pin(std::future::ready(if known { Ok(principal) } else { Err(Refusal::WrongSecret) }))
+        let principal = Principal::new(user, role, method);
+        Box::pin(std::future::ready(if known { Ok(principal.into()) } else { Err(Refusal::WrongSecret) }))
+    }
+
+    fn looks_up(&self, _method: &str) -> bool {
+        self.records.is_some()
+    }
+
+    fn look_up(&self, applicant: Applicant, _peer: &Peer) -> LookingUp {
+        let look_up = self.records.expect("it looks up");
+        Box::pin(std::future::ready(look_up(&applicant)))
     }
 }
 
@@ -103,15 +120,28 @@ impl House {
         let entropy = Arc::new(move || counter.fetch_add(1, Ordering::Relaxed));
         let clock = || 1_403_454_985_448;
         let credentials = WampCredentials::new(users.iter().copied(), entropy.clone(), clock).unwrap();
-        House::made(Realm::new("realm1", limits(), entropy), false, credentials)
+        House::made(Realm::new("realm1", limits(), entropy), false, credentials, None)
+    }
+
+    /// A house that lets in these users, and asks an application about others.
+    pub fn with_records(users: &[WampUser<'_>], records: LookUp) -> House {
+        let counter = Arc::new(AtomicU64::new(1 << 40));
+        let entropy = Arc::new(move || counter.fetch_add(1, Ordering::Relaxed));
+        let credentials = WampCredentials::new(users.iter().copied(), entropy.clone(), || 0).unwrap();
+        House::made(Realm::new("realm1", limits(), entropy), false, credentials, Some(records))
     }
 
     fn of(realm: Arc<Realm>, anonymous: bool) -> House {
-        House::made(realm, anonymous, WampCredentials::none())
+        House::made(realm, anonymous, WampCredentials::none(), None)
     }
 
-    fn made(realm: Arc<Realm>, anonymous: bool, credentials: WampCredentials) -> House {
-        let users = Arc::new(Users { anonymous });
+    fn made(
+        realm: Arc<Realm>,
+        anonymous: bool,
+        credentials: WampCredentials,
+        records: Option<LookUp>,
+    ) -> House {
+        let users = Arc::new(Users { anonymous, records });
         let protocol = Wamp::new(WampSettings {
             realms: vec![realm.clone()],
             authenticator: users.clone(),
@@ -173,7 +203,7 @@ impl House {
     /// Somebody in the realm who speaks another language.
     pub fn foreigner(&self) -> (Member, Inbox) {
         let (mailbox, inbox) = mailbox(self.bounds);
-        let principal = Principal { id: "f".into(), role: "user".into(), method: "ticket" };
+        let principal = Principal::new("f", "user", "ticket");
         (self.realm.join(principal, mailbox).unwrap(), inbox)
     }
 }
@@ -224,6 +254,14 @@ impl Client {
                         panic!("these users are known at once")
                     };
                     self.session.deliver(Parcel::Authenticated(Box::new(result)), self.now);
+                }
+                Output::LookUp(applicant) => {
+                    let mut answer = self.users.look_up(applicant, &Peer::Local);
+                    let mut context = Context::from_waker(Waker::noop());
+                    let std::task::Poll::Ready(result) = answer.as_mut().poll(&mut context) else {
+                        panic!("these users are known at once")
+                    };
+                    self.session.deliver(Parcel::LookedUp(Box::new(result)), self.now);
                 }
                 Output::Close(close) => self.closed = Some(close),
             }

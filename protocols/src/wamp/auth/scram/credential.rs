@@ -17,7 +17,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::wamp::auth::crypto::{
-    Hash, ROUNDS_MAX, base64, hmac, hmac_of_user, pbkdf2, sha256, unbase64, unbase64_array,
+    Hash, ROUNDS_MAX, base64, hmac, hmac_of_user, pbkdf2, sha256, unbase64, unbase64_array, unhex,
 };
 use crate::wamp::auth::error::InvalidCredential;
 
@@ -252,6 +252,30 @@ impl ScramCredential {
             return Err(InvalidCredential("a salt has from 8 to 128 bytes"));
         }
         Ok(Self { dialect, kdf, salt: salt.to_owned(), stored_key, server_key })
+    }
+
+    /// The same, as Crossbar's authenticators give them: the KDF by its name in this dialect, the salt and the keys
+    /// in hexadecimal.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidCredential`] where something of it is none.
+    pub fn from_hex(
+        dialect: Dialect,
+        kdf: (&str, u32, Option<u32>),
+        salt: &str,
+        stored_key: &str,
+        server_key: &str,
+    ) -> Result<Self, InvalidCredential> {
+        let (name, iterations, memory_kib) = kdf;
+        let kdf = Kdf::from_wire(dialect, name, iterations.into(), memory_kib.map(u64::from))?;
+        let key = |text| unhex(text).ok_or(InvalidCredential("a key is not 64 hexadecimal digits"));
+        let octets: Option<Vec<u8>> = (0..salt.len())
+            .step_by(2)
+            .map(|at| unhex::<1>(salt.get(at..at + 2)?).map(|[octet]| octet))
+            .collect();
+        let salt = octets.ok_or(InvalidCredential("the salt is not in hexadecimal"))?;
+        Self::from_keys(dialect, kdf, &salt, key(stored_key)?, key(server_key)?)
     }
 
     /// Of a user that there is not. Nothing matches it, and its salt, of 16 bytes, is always the same for one
