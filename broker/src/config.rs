@@ -22,6 +22,7 @@ use crate::core::mailbox::{Bounds, Overflow};
 use crate::core::name::{Name, Pattern};
 use crate::core::queues::{Credit, QueueLimits};
 use crate::core::realm::RealmLimits;
+use crate::core::realms::RealmPattern;
 use crate::core::retained::RetainedLimits;
 use crate::core::throttle::ThrottleLimits;
 use crate::front::connection::PumpLimits;
@@ -38,6 +39,8 @@ pub struct Config {
     pub log: Option<String>,
     /// Realms. The first is where STOMP clients go that name none of them. By default `realm1`.
     pub realms: Vec<String>,
+    /// Realms that are made when the first session enters them.
+    pub realm_patterns: Vec<RealmPatternConfig>,
     /// Topics of which past events are kept, in each realm, for `wamp.subscription.get_events`.
     pub history: Vec<HistoryConfig>,
     /// Who is let in.
@@ -50,6 +53,21 @@ pub struct Config {
     pub stomp: StompConfig,
     /// Limits.
     pub limits: Limits,
+}
+
+/// Realms that are made when the first session enters them, and go when they are empty.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RealmPatternConfig {
+    /// What their names are matched with.
+    pub pattern: String,
+    /// How: by `prefix` or `wildcard`.
+    #[serde(rename = "match")]
+    pub policy: Match,
+    /// How many at a time. By default 1000.
+    pub realms_max: Option<usize>,
+    /// How long one may be empty, in seconds. By default 60.
+    pub idle_s: Option<u64>,
 }
 
 /// Topics that have a history.
@@ -322,6 +340,7 @@ impl Config {
     /// The same where something else may know users.
     pub fn check_but_users(&self) -> Result<(), ConfigError> {
         self.authenticator()?;
+        self.realm_patterns()?;
         self.origins()?;
         self.history()?;
         let open: Vec<_> =
@@ -352,6 +371,9 @@ impl Config {
         {
             return refused(format!("authenticator_realm: {realm:?} is not among the realms"));
         }
+        if realm.is_none() && !self.realm_patterns.is_empty() {
+            return refused("authenticator_realm: it must be in a realm that there always is".into());
+        }
         let methods = self.authentication.authenticator_methods.clone();
         let methods = methods.unwrap_or_else(|| METHODS.map(str::to_owned).to_vec());
         if let Some(unknown) = methods.iter().find(|method| !METHODS.contains(&method.as_str())) {
@@ -376,6 +398,27 @@ impl Config {
     /// The realms, the default first.
     pub fn realms(&self) -> Vec<String> {
         if self.realms.is_empty() { vec!["realm1".into()] } else { self.realms.clone() }
+    }
+
+    /// The realms that are made on first use.
+    pub fn realm_patterns(&self) -> Result<Vec<RealmPattern>, ConfigError> {
+        let refused = |text: &str, why: &str| {
+            ConfigError::Refused(format!("realm_patterns: the pattern {text:?} {why}"))
+        };
+        let made = |written: &RealmPatternConfig| {
+            let text = &written.pattern;
+            let pattern = match written.policy {
+                Match::Exact => return Err(refused(text, "is exact: name that realm in `realms`")),
+                Match::Prefix => Pattern::prefix(text),
+                Match::Wildcard => Pattern::wildcard(text),
+            };
+            Ok(RealmPattern {
+                pattern: pattern.map_err(|why| refused(text, &why.to_string()))?,
+                realms_max: written.realms_max.unwrap_or(1000),
+                idle_time_max: Duration::from_secs(written.idle_s.unwrap_or(60)),
+            })
+        };
+        self.realm_patterns.iter().map(made).collect()
     }
 
     /// What is kept of the past.
@@ -587,6 +630,25 @@ mod tests {
             let error = parse(wrong).unwrap().check().unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
+    }
+
+    #[test]
+    fn realms_are_made_by_prefix_or_wildcard() {
+        let text = "[[realm_patterns]]\npattern = \"a.\"\nmatch = \"prefix\"\nrealms_max = 2\nidle_s = 5\n";
+        let config = Config::parse(text).unwrap();
+        config.check().unwrap();
+        let [pattern] = &config.realm_patterns().unwrap()[..] else { panic!("one pattern") };
+        assert!(pattern.pattern.matches("a.b") && !pattern.pattern.matches("b"));
+        assert_eq!((pattern.realms_max, pattern.idle_time_max), (2, Duration::from_secs(5)));
+        for wrong in [text.replace("prefix", "exact"), text.replace("a.", "a b")] {
+            let error = Config::parse(&wrong).unwrap().check().unwrap_err().to_string();
+            assert!(error.contains("realm_patterns"), "{error}");
+        }
+        let asking = format!("[authentication]\nauthenticator = \"x\"\n{text}");
+        assert!(
+            Config::parse(&asking).unwrap().check().is_err(),
+            "an authenticator is in a realm that there is"
+        );
     }
 
     #[test]

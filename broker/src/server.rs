@@ -3,8 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use tandem_protocols::stomp::state::HeartBeat;
@@ -16,13 +17,19 @@ use crate::core::history::History;
 use crate::core::parcel::Farewell;
 use crate::core::protocol::Protocol;
 use crate::core::realm::{Entropy, Realm};
+use crate::core::realms::Realms;
 use crate::core::throttle::Throttle;
+use crate::front::connection::now;
 use crate::front::door::Door;
 use crate::front::listener::bind;
 use crate::local::LocalCaller;
 use crate::stomp;
 use crate::users::Users;
 use crate::wamp::{Wamp, WampCredentials, WampSettings, WampUser};
+
+/// How often to look for realms that are empty.
+const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(100);
+const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -43,11 +50,11 @@ pub enum StartError {
 /// A broker that runs.
 pub struct Server {
     addresses: Vec<SocketAddr>,
-    realms: Vec<Arc<Realm>>,
+    realms: Arc<Realms>,
     door: Arc<Door>,
     /// Of the members that live in the process.
     tasks: TaskTracker,
-    drain_time: std::time::Duration,
+    drain_time: Duration,
 }
 
 impl Server {
@@ -68,19 +75,21 @@ impl Server {
         let entropy: Entropy = Arc::new(rand::random::<u64>);
         let limits = config.realm_limits();
         let history = config.history()?;
-        let open = |name: &String| match &history[..] {
-            [] => Realm::new(name, limits, entropy.clone()),
+        let chance = entropy.clone();
+        let open = move |name: &str| match &history[..] {
+            [] => Realm::new(name, limits, chance.clone()),
             rules => {
                 let history = History::new(rules, Arc::new(wall_time_ms));
-                Realm::with_history(name, limits, entropy.clone(), history)
+                Realm::with_history(name, limits, chance.clone(), history)
             }
         };
-        let realms: Vec<Arc<Realm>> = config.realms().iter().map(open).collect();
+        let always = config.realms().iter().map(|name| open(name)).collect();
+        let realms = Arc::new(Realms::with_patterns(always, config.realm_patterns()?, Box::new(open)));
         let mut users = Users::new(config, entropy.clone())?;
         let tasks = TaskTracker::new();
         let other = match embedded {
             Some(embedded) => Some(embedded),
-            None => procedure_authenticator(config, &realms, &tasks)?,
+            None => procedure_authenticator(config, realms.always(), &tasks)?,
         };
         if let Some(other) = other {
             users = users.asking(other);
@@ -108,6 +117,9 @@ impl Server {
             settings.default_token = protocols[1].tokens().first().copied();
         }
         let door = Door::new(settings, protocols, users);
+        if let Some(interval) = sweep_interval(config)? {
+            tasks.spawn(sweep(realms.clone(), interval, door.shutdown.clone()));
+        }
         let mut addresses = Vec::new();
         for address in config.addresses() {
             let listener = bind(address).map_err(|error| StartError::Bind { address, error })?;
@@ -122,8 +134,13 @@ impl Server {
         &self.addresses
     }
 
-    /// Its realms, the default first.
+    /// The realms that it always has, the default first.
     pub fn realms(&self) -> &[Arc<Realm>] {
+        self.realms.always()
+    }
+
+    /// All its realms.
+    pub fn all_realms(&self) -> &Arc<Realms> {
         &self.realms
     }
 
@@ -131,9 +148,7 @@ impl Server {
     /// still written; whoever takes longer than the drain may is cut off. True when nobody was.
     pub async fn shutdown(self) -> bool {
         self.door.shutdown.cancel();
-        for realm in &self.realms {
-            realm.say_farewell(Farewell::Shutdown);
-        }
+        self.realms.say_farewell(Farewell::Shutdown);
         self.door.tasks.close();
         self.tasks.close();
         let all = async {
@@ -189,16 +204,24 @@ fn wall_time_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// How often to look for realms that are empty; `None` where none are made.
+fn sweep_interval(config: &Config) -> Result<Option<Duration>, ConfigError> {
+    let shortest = config.realm_patterns()?.iter().map(|pattern| pattern.idle_time_max / 2).min();
+    Ok(shortest.map(|interval| interval.clamp(SWEEP_INTERVAL_MIN, SWEEP_INTERVAL_MAX)))
+}
+
+async fn sweep(realms: Arc<Realms>, interval: Duration, shutdown: CancellationToken) {
+    while shutdown.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+        realms.sweep(now());
+    }
+}
+
 fn stomp_settings(
     config: &Config,
-    realms: Vec<Arc<Realm>>,
+    realms: Arc<Realms>,
     authenticator: Arc<dyn Authenticator>,
 ) -> stomp::Settings {
-    let by_host: stomp::Realms = Arc::new(move |host: Option<&str>| {
-        let named = realms.iter().find(|realm| Some(&**realm.name()) == host);
-        named.unwrap_or(&realms[0]).clone()
-    });
-    let mut settings = stomp::Settings::new(by_host, authenticator);
+    let mut settings = stomp::Settings::new(realms, authenticator);
     settings.established.body_bytes_max = config.message_bytes_max().try_into().unwrap_or(u32::MAX);
     settings.frame_time_max = config.message_time();
     settings.credit = config.credit();

@@ -20,6 +20,7 @@ use tandem_broker::core::parcel::{Answer, Farewell, Parcel};
 use tandem_broker::core::protocol::{Close, Output, Protocol, Reason, Session};
 use tandem_broker::core::queues::QueueLimits;
 use tandem_broker::core::realm::{Member, Outgoing, Realm, RealmLimits};
+use tandem_broker::core::realms::Realms;
 use tandem_broker::core::retained::RetainedLimits;
 use tandem_broker::core::topics::PublishTerms;
 use tandem_broker::stomp::{Settings, Stomp};
@@ -74,9 +75,8 @@ impl House {
         let counter = AtomicU64::new(1000);
         let entropy = Arc::new(move || counter.fetch_add(1, Ordering::Relaxed));
         let realm = Realm::new("main", LIMITS, entropy);
-        let only = realm.clone();
         let door = Arc::new(Door { lets_anybody_in: true });
-        let mut settings = Settings::new(Arc::new(move |_| only.clone()), door);
+        let mut settings = Settings::new(Arc::new(Realms::fixed(vec![realm.clone()])), door);
         change(&mut settings);
         House { realm, stomp: Stomp::new(settings), start: Instant::now() }
     }
@@ -310,9 +310,8 @@ fn c3_any_host_or_none_leads_to_a_realm_and_a_known_one_to_its_own() {
     let other = Realm::new("other", LIMITS, Arc::new(|| 7));
     let known = other.clone();
     let house = House::with(|settings| {
-        let usual = settings.realms.clone();
-        settings.realms =
-            Arc::new(move |host| if host == Some("other") { known.clone() } else { usual(host) });
+        let realms = [settings.realms.always(), &[known]].concat();
+        settings.realms = Arc::new(Realms::fixed(realms));
     });
     let mut clients = Vec::new();
     for host in ["host:127.0.0.1\n", "host:elsewhere\n", "", "host:other\n"] {

@@ -18,11 +18,12 @@ use tandem_client::stomp::{Client as Stomp, ConnectOptions};
 use tandem_client::wamp::{Client as Wamp, Link, Login};
 use tandem_protocols::payload::Format::{self, Cbor, Json, MsgPack};
 use tandem_protocols::stomp::frame::Version;
+use tandem_protocols::stomp::state::AckMode;
 use tandem_protocols::wamp::auth::cra;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::message::{Hello, Message, Welcome};
 use tandem_tests::attacker::PATIENCE;
-use tandem_tests::broker::{Broker, soon};
+use tandem_tests::broker::{Broker, eventually, soon};
 use tandem_tests::peers::{subprotocol, websocket};
 
 const PROCEDURE: &str = "com.example.authenticate";
@@ -281,5 +282,46 @@ async fn who_fails_too_often_has_to_wait_in_both_languages_and_others_who_were_t
     };
     tokio::time::timeout(PATIENCE, refused).await.unwrap();
     log_in(address, Json, "realm1", "bob", "secret").await.unwrap();
+    assert!(broker.shutdown().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn realms_are_made_for_those_who_are_let_in_in_both_languages_and_go_when_they_are_empty() {
+    let hash = tandem_broker::users::hash_password("secret").unwrap();
+    let text = format!(
+        "[authentication]\nanonymous = \"never\"\n[[users]]\nname = \"alice\"\npassword = {hash:?}\n\
+         [[realm_patterns]]\npattern = \"tenant.\"\nmatch = \"prefix\"\nrealms_max = 2\nidle_s = 0\n"
+    );
+    let broker = Broker::start_with(&text).await;
+    let (address, realms) = (broker.address(), broker.server().all_realms().clone());
+    let denied = log_in(address, Json, "tenant.a", "alice", "wrong").await;
+    assert_eq!((reason(denied), realms.living().len()), (DENIED.to_owned(), 1), "strangers make no realm");
+    assert_eq!(reason(log_in(address, Json, "other", "alice", "secret").await), "wamp.error.no_such_realm");
+
+    let mut wamp = log_in(address, Json, "tenant.a", "alice", "secret").await.unwrap();
+    assert_eq!(told(wamp.welcome())[0], "tenant.a");
+    let mut stomps = Vec::new();
+    for host in ["tenant.a", "tenant.b", "other"] {
+        let transport = connect_tcp(address).await.unwrap();
+        let (login, passcode) = (Some("alice".to_owned()), Some("secret".to_owned()));
+        let options = ConnectOptions { host: host.into(), login, passcode, ..ConnectOptions::default() };
+        let mut stomp = Stomp::connect(transport, Version::V12, &options).await.unwrap();
+        stomp.subscribe("/topic/t", "0", AckMode::Auto, &[]).await.unwrap();
+        stomps.push(stomp);
+    }
+    let refused = log_in(address, Json, "tenant.c", "alice", "secret").await;
+    assert_eq!(reason(refused), "tandem.error.limit_reached");
+    let here = wamp.args(&("here",)).unwrap();
+    wamp.publish_acknowledged("t", Dict::new(), here).await.unwrap();
+    assert_eq!(soon("what is published here", stomps[0].next_message()).await.unwrap().body, "here");
+    for stomp in &mut stomps[1..] {
+        stomp.send_with_receipt("/topic/t", &[], "there").await.unwrap();
+        assert_eq!(soon("what is published there", stomp.next_message()).await.unwrap().body, "there");
+        assert_eq!(stomp.queued(), 0);
+    }
+    drop((wamp, stomps));
+    eventually("empty realms are gone", || realms.living().len() == 1).await;
+    let again = log_in(address, Json, "tenant.c", "alice", "secret").await.unwrap();
+    drop(again);
     assert!(broker.shutdown().await);
 }

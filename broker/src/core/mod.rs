@@ -19,6 +19,7 @@ pub mod parcel;
 pub mod protocol;
 pub mod queues;
 pub mod realm;
+pub mod realms;
 pub mod retained;
 pub mod testament;
 pub mod throttle;

@@ -8,6 +8,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
 
 use parking_lot::Mutex;
@@ -60,6 +61,10 @@ pub struct Realm {
     limits: RealmLimits,
     entropy: Entropy,
     sessions: Mutex<HashMap<SessionId, Mailbox>>,
+    /// Sessions that are not the house's own, and whether nobody is let in any more. Both change only while
+    /// `sessions` are locked.
+    guests: AtomicUsize,
+    retired: AtomicBool,
     topics: Topics,
     calls: Calls,
     queues: Queues,
@@ -88,6 +93,8 @@ impl Realm {
         Realm {
             name: name.into(),
             sessions: Mutex::default(),
+            guests: AtomicUsize::new(0),
+            retired: AtomicBool::new(false),
             topics,
             calls: Calls::seeded(entropy()),
             queues: Queues::new(limits.queues),
@@ -140,6 +147,9 @@ impl Realm {
         mailbox: Mailbox,
     ) -> Result<Member, Refusal> {
         let mut sessions = self.sessions.lock();
+        if self.retired.load(Ordering::Relaxed) {
+            return Err(Refusal::NoSuchRealm(self.name.to_string()));
+        }
         if sessions.len() >= self.limits.sessions_max {
             return Err(Refusal::TooMany("sessions", self.limits.sessions_max));
         }
@@ -148,6 +158,7 @@ impl Realm {
             id = self.propose_id();
         }
         sessions.insert(id, mailbox.clone());
+        self.guests.fetch_add(usize::from(!principal.is_house()), Ordering::Relaxed);
         metrics::SESSIONS.add(1);
         Ok(Member {
             id,
@@ -160,6 +171,20 @@ impl Realm {
             last_consumer: 0,
             testaments: None,
         })
+    }
+
+    /// True while nobody but the house is in it, and nothing in it waits for anybody.
+    pub fn is_idle(&self) -> bool {
+        let is_deserted = self.guests.load(Ordering::Relaxed) == 0;
+        is_deserted && self.queues.bytes() == 0 && !self.topics.retains_any()
+    }
+
+    /// Lets nobody in any more, if it is idle.
+    pub fn retire(&self) -> bool {
+        let _sessions = self.sessions.lock();
+        let is_idle = self.is_idle();
+        self.retired.store(is_idle, Ordering::Relaxed);
+        is_idle
     }
 
     /// Asks all sessions to end.
@@ -571,14 +596,17 @@ impl Drop for Member {
         realm.calls.leave(*id);
         // Not for this session, which takes nothing any more, but while it is one.
         self.execute_testaments();
-        self.realm.sessions.lock().remove(&self.id);
+        let mut sessions = self.realm.sessions.lock();
+        sessions.remove(&self.id);
+        self.realm.guests.fetch_sub(usize::from(!self.principal.is_house()), Ordering::Relaxed);
+        drop(sessions);
         metrics::SESSIONS.add(-1);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     use super::*;
     use crate::core::calls::CANCELED;

@@ -19,7 +19,6 @@ use crate::core::mailbox::Mailbox;
 use crate::core::message::Kind;
 use crate::core::parcel::Parcel;
 use crate::core::protocol::{self, Close, Output, Session};
-use crate::core::realm::Realm;
 use crate::stomp::dialogue::{Dialogue, Receipt};
 use crate::stomp::fault::Fault;
 use crate::stomp::headers;
@@ -66,7 +65,7 @@ struct Stranger {
 struct Application {
     version: Version,
     heart_beat: HeartBeat,
-    realm: Arc<Realm>,
+    realm: Arc<str>,
     /// Who it says it is; nothing for somebody anonymous.
     user: Option<Arc<str>>,
     /// What is to be found out at that time: others failed as the same user.
@@ -191,8 +190,12 @@ impl StompSession {
             Version::V10 => HeartBeat::default(),
             Version::V11 | Version::V12 => HeartBeat::parse(headers.get("heart-beat"))?,
         };
-        let realm = (self.settings.realms)(headers.get("host"));
-        let credentials = credentials(headers, realm.name());
+        let realms = &self.settings.realms;
+        let realm: Arc<str> = match headers.get("host").filter(|host| realms.admits(host)) {
+            Some(host) => host.into(),
+            None => realms.default_realm().name().clone(),
+        };
+        let credentials = credentials(headers, &realm);
         let application = stranger.application.insert(Application {
             version,
             heart_beat,
@@ -240,19 +243,8 @@ impl StompSession {
             (Some(_), Err(_)) | (None, _) => {}
         }
         let joined = result.and_then(|grant| {
-            let realm = match &grant.realm {
-                Some(named) if *named != *realm.name() => {
-                    let other = (self.settings.realms)(Some(named));
-                    // What is not known is the default realm, which nobody meant here.
-                    if other.name() == named {
-                        other
-                    } else {
-                        return Err(Refusal::NoSuchRealm(named.to_string()));
-                    }
-                }
-                Some(_) | None => realm,
-            };
-            realm.join(grant.principal, stranger.mailbox.clone())
+            let (realms, realm) = (&self.settings.realms, grant.realm.unwrap_or(realm));
+            realms.join(&realm, realms.propose_id(), &grant.principal, &stranger.mailbox)
         });
         let member = match joined {
             Ok(member) => member,

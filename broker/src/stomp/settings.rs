@@ -8,18 +8,15 @@ use tandem_protocols::stomp::state::HeartBeat;
 
 use crate::core::access::Authenticator;
 use crate::core::queues::Credit;
-use crate::core::realm::Realm;
+use crate::core::realms::Realms;
 use crate::core::throttle::Throttle;
-
-/// Which realm the `host` header of CONNECT names. Clients write all kinds of things there: what is
-/// unknown means the default realm.
-pub type Realms = Arc<dyn Fn(Option<&str>) -> Arc<Realm> + Send + Sync>;
 
 /// What all STOMP sessions have in common.
 #[derive(Clone)]
 pub struct Settings {
-    /// The realms.
-    pub realms: Realms,
+    /// The realms. The `host` header of CONNECT names one of them. Clients write all kinds of things there: what is
+    /// unknown means the default realm.
+    pub realms: Arc<Realms>,
     /// Says who a peer is that says nothing. The pump asks it about those that do.
     pub authenticator: Arc<dyn Authenticator>,
     /// Slows down those who guess.
@@ -50,7 +47,7 @@ pub struct Settings {
 
 impl Settings {
     /// The defaults.
-    pub fn new(realms: Realms, authenticator: Arc<dyn Authenticator>) -> Settings {
+    pub fn new(realms: Arc<Realms>, authenticator: Arc<dyn Authenticator>) -> Settings {
         Settings {
             realms,
             authenticator,

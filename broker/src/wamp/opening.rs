@@ -26,7 +26,7 @@ use tandem_protocols::wamp::uri::{Rule, is_uri};
 use crate::core::access::{Applicant, Credentials, Grant, Peer, Principal, Record, Refusal, SessionId};
 use crate::core::mailbox::Mailbox;
 use crate::core::protocol::Output;
-use crate::core::realm::{Member, Realm};
+use crate::core::realm::Member;
 use crate::wamp::credentials::Pending;
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::fault;
@@ -62,7 +62,7 @@ enum Stage {
 /// What a peer asked for in its HELLO.
 #[derive(Debug)]
 struct Application {
-    realm: Arc<Realm>,
+    realm: Arc<str>,
     /// The session that it is to be.
     session: SessionId,
     roles: Roles,
@@ -76,7 +76,7 @@ struct Application {
 impl Application {
     fn applicant(&self) -> Applicant {
         Applicant {
-            realm: self.realm.name().clone(),
+            realm: self.realm.clone(),
             user: self.user.clone(),
             method: self.method,
             session: Some(self.session),
@@ -171,10 +171,11 @@ impl Opening {
         if !is_uri(&hello.realm, Rule::Loose) {
             return Ok(Step::Refuse(INVALID_URI, "the realm is not a URI".to_owned()));
         }
-        let Some(realm) = settings.realm(&hello.realm) else {
+        if !settings.realms.admits(&hello.realm) {
             return Ok(Step::Refuse(NO_SUCH_REALM, "there is no such realm".to_owned()));
-        };
-        let session = realm.propose_id();
+        }
+        let realm = Arc::from(hello.realm.as_str());
+        let session = settings.realms.propose_id();
         let way = self.choose_way(&details, session, settings)?;
         let method = match &way {
             Ok(Way::Challenge(_, test)) => test.method(),
@@ -184,7 +185,7 @@ impl Opening {
         let user = details.authid.unwrap_or_default().into();
         let extra = details.authextra.map(records::to_json);
         let roles = details.roles;
-        let application = Application { realm: realm.clone(), session, roles, user, method, extra };
+        let application = Application { realm, session, roles, user, method, extra };
         match way {
             Ok(Way::Anonymous(principal)) => {
                 Ok(self.enter(application, principal.into(), Dict::new(), settings, voice))
@@ -392,19 +393,13 @@ impl Opening {
     ) -> Step {
         let Application { realm, session, roles, .. } = application;
         let Grant { principal, realm: named, extra } = grant;
-        let realm = match named {
-            Some(named) if named != *realm.name() => match settings.realm(&named) {
-                Some(realm) => realm.clone(),
-                None => return refuse(&Refusal::NoSuchRealm(named.to_string())),
-            },
-            Some(_) | None => realm,
-        };
+        let realm = named.unwrap_or(realm);
         let authextra = authextra
             .iter()
             .fold(extra.as_deref().map(records::from_json).unwrap_or_default(), |extra, (key, value)| {
                 extra.with(key, value.clone())
             });
-        match realm.join_as(session, principal, self.mailbox.clone()) {
+        match settings.realms.join(&realm, session, &principal, &self.mailbox) {
             Ok(member) => {
                 let mut details = welcome_details(&member, settings);
                 if !authextra.is_empty() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::core::access::Authenticator;
-use crate::core::realm::Realm;
+use crate::core::realms::Realms;
 use crate::core::throttle::Throttle;
 use crate::wamp::credentials::WampCredentials;
 
@@ -11,7 +11,7 @@ use crate::wamp::credentials::WampCredentials;
 #[derive(Clone)]
 pub struct WampSettings {
     /// The realms; HELLO names one of them.
-    pub realms: Vec<Arc<Realm>>,
+    pub realms: Arc<Realms>,
     /// Says who a peer is that says nothing. The pump asks it about those that do.
     pub authenticator: Arc<dyn Authenticator>,
     /// What users prove who they are by, where they do not send a secret.
@@ -20,11 +20,4 @@ pub struct WampSettings {
     pub throttle: Arc<Throttle>,
     /// How the router calls itself in WELCOME.
     pub agent: &'static str,
-}
-
-impl WampSettings {
-    /// The realm of that name.
-    pub(super) fn realm(&self, name: &str) -> Option<&Arc<Realm>> {
-        self.realms.iter().find(|realm| **realm.name() == *name)
-    }
 }

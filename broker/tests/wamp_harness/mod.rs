@@ -26,6 +26,7 @@ use tandem_broker::core::parcel::Parcel;
 use tandem_broker::core::protocol::{Close, Output, Protocol, Reason, Session};
 use tandem_broker::core::queues::QueueLimits;
 use tandem_broker::core::realm::{Member, Realm, RealmLimits};
+use tandem_broker::core::realms::Realms;
 use tandem_broker::core::retained::RetainedLimits;
 use tandem_broker::wamp::{Wamp, WampCredentials, WampSettings, WampUser};
 use tandem_protocols::payload::{Format, Limits, transcode};
@@ -143,7 +144,7 @@ impl House {
     ) -> House {
         let users = Arc::new(Users { anonymous, records });
         let protocol = Wamp::new(WampSettings {
-            realms: vec![realm.clone()],
+            realms: Arc::new(Realms::fixed(vec![realm.clone()])),
             authenticator: users.clone(),
             credentials: Arc::new(credentials),
             throttle: Arc::default(),
