@@ -25,6 +25,7 @@ use crate::core::realm::RealmLimits;
 use crate::core::realms::RealmPattern;
 use crate::core::retained::RetainedLimits;
 use crate::core::throttle::ThrottleLimits;
+use crate::core::trust::TrustLevels;
 use crate::front::connection::PumpLimits;
 use crate::front::door::DoorSettings;
 use crate::front::websocket::WebSocketLimits;
@@ -47,6 +48,8 @@ pub struct Config {
     pub authentication: Authentication,
     /// Users.
     pub users: Vec<User>,
+    /// Roles.
+    pub roles: Vec<Role>,
     /// WebSocket.
     pub websocket: WebSocketConfig,
     /// STOMP.
@@ -152,6 +155,18 @@ pub struct User {
     /// Public keys for WAMP's cryptosign, of 64 hexadecimal digits each.
     #[serde(default)]
     pub cryptosign: Vec<String>,
+    /// How far the user is trusted: goes with what they publish and call. By default that of the role.
+    pub trust_level: Option<u32>,
+}
+
+/// A role.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Role {
+    /// The name.
+    pub name: String,
+    /// How far those who have it are trusted. By default nothing is said of it.
+    pub trust_level: Option<u32>,
 }
 
 impl fmt::Debug for User {
@@ -341,6 +356,7 @@ impl Config {
     pub fn check_but_users(&self) -> Result<(), ConfigError> {
         self.authenticator()?;
         self.realm_patterns()?;
+        self.trust()?;
         self.origins()?;
         self.history()?;
         let open: Vec<_> =
@@ -419,6 +435,18 @@ impl Config {
             })
         };
         self.realm_patterns.iter().map(made).collect()
+    }
+
+    /// How far users and roles are trusted.
+    pub fn trust(&self) -> Result<TrustLevels, ConfigError> {
+        let mut names: Vec<&str> = self.roles.iter().map(|role| role.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(ConfigError::Refused(format!("role {:?} is there twice", twice[0])));
+        }
+        let users = self.users.iter().filter_map(|user| Some((user.name.clone(), user.trust_level?)));
+        let roles = self.roles.iter().filter_map(|role| Some((role.name.clone(), role.trust_level?)));
+        Ok(TrustLevels::new(users, roles))
     }
 
     /// What is kept of the past.

@@ -84,7 +84,8 @@ impl Server {
             }
         };
         let always = config.realms().iter().map(|name| open(name)).collect();
-        let realms = Arc::new(Realms::with_patterns(always, config.realm_patterns()?, Box::new(open)));
+        let realms = Realms::with_patterns(always, config.realm_patterns()?, Box::new(open));
+        let realms = Arc::new(realms.trusting(config.trust()?));
         let mut users = Users::new(config, entropy.clone())?;
         let tasks = TaskTracker::new();
         let other = match embedded {

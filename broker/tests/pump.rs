@@ -191,6 +191,7 @@ fn event(bytes: usize) -> Parcel {
         payload: Payload::new(Content::Opaque(vec![b'e'; bytes].into())),
         attributes: Attributes::default(),
         disclosed: None,
+        trust: None,
         eligibility: None,
         encodings: Encodings::default(),
         charge: None,

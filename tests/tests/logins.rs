@@ -15,7 +15,7 @@ use tandem_broker::server::Server;
 use tandem_client::dial::connect_tcp;
 use tandem_client::error::Error;
 use tandem_client::stomp::{Client as Stomp, ConnectOptions};
-use tandem_client::wamp::{Client as Wamp, Link, Login};
+use tandem_client::wamp::{Client as Wamp, Link, Login, MatchPolicy};
 use tandem_protocols::payload::Format::{self, Cbor, Json, MsgPack};
 use tandem_protocols::stomp::frame::Version;
 use tandem_protocols::stomp::state::AckMode;
@@ -324,4 +324,77 @@ async fn realms_are_made_for_those_who_are_let_in_in_both_languages_and_go_when_
     let again = log_in(address, Json, "tenant.c", "alice", "secret").await.unwrap();
     drop(again);
     assert!(broker.shutdown().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_sends_says_in_both_languages_how_far_they_are_trusted() {
+    let hash = tandem_broker::users::hash_password("secret").unwrap();
+    let user = |name, more| format!("[[users]]\nname = \"{name}\"\npassword = {hash:?}\n{more}\n");
+    let text = [
+        user("alice", "trust_level = 3"),
+        user("root", "role = \"admin\""),
+        user("eve", ""),
+        "[[roles]]\nname = \"admin\"\ntrust_level = 9\n[[roles]]\nname = \"anonymous\"\ntrust_level = 0\n"
+            .into(),
+        "[[history]]\npattern = \"t\"\n".into(),
+    ]
+    .concat();
+    let broker = Broker::start_with(&text).await;
+    let address = broker.address();
+    let mut wamp = tandem_tests::peers::wamp(address, Cbor).await;
+    let subscription = wamp.subscribe("t", MatchPolicy::Exact).await.unwrap();
+    wamp.register("p", Dict::new()).await.unwrap();
+    let mut stomp = tandem_tests::peers::stomp(address).await;
+    stomp.subscribe("/topic/t", "1", AckMode::Auto, &[]).await.unwrap();
+    stomp.subscribe("/queue/q", "2", AckMode::Auto, &[]).await.unwrap();
+    stomp.subscribe("/procedure/q", "3", AckMode::Auto, &[]).await.unwrap();
+
+    for (user, level) in [("alice", Some(3)), ("root", Some(9)), ("eve", None)] {
+        let text = level.map(|level: u64| level.to_string());
+        let mut sender = log_in(address, Json, "realm1", user, "secret").await.unwrap();
+        let args = sender.args(&(user,)).unwrap();
+        let forged = Dict::new().with("trustlevel", 7_u64).with("retain", true);
+        sender.publish_acknowledged("t", forged, args.clone()).await.unwrap();
+        let mut by_stomp = log_in_by_stomp(address, user, "secret").await.unwrap();
+        for destination in ["/topic/t", "/queue/q"] {
+            by_stomp.send_with_receipt(destination, &[("x-trust-level", "7")], "x").await.unwrap();
+        }
+        for procedure in ["p", "q"] {
+            sender.begin_call(procedure, Dict::new().with("trustlevel", 7_u64), args.clone()).await.unwrap();
+        }
+        sender.flush().await.unwrap();
+        for _ in 0..2 {
+            let event = soon("an EVENT", wamp.next_event()).await.unwrap();
+            assert_eq!(event.details.uint("trustlevel"), Ok(level));
+        }
+        let invocation = soon("an INVOCATION", wamp.next_invocation()).await.unwrap();
+        assert_eq!(invocation.details.uint("trustlevel"), Ok(level));
+        for _ in 0..4 {
+            let message = soon("a MESSAGE", stomp.next_message()).await.unwrap();
+            assert_eq!(message.headers.get("x-trust-level"), text.as_deref(), "{message:?}");
+        }
+        // What is kept says so as well.
+        let mut late = tandem_tests::peers::wamp(address, Json).await;
+        let options = Dict::new().with("get_retained", true);
+        late.subscribe_with("t", options).await.unwrap();
+        let event = soon("an EVENT", late.next_event()).await.unwrap();
+        assert_eq!(event.details.uint("trustlevel"), Ok(level));
+        let asked = late.args(&(subscription.get(),)).unwrap();
+        let past = late.call("wamp.subscription.get_events", asked).await.unwrap();
+        let past: Vec<Value> = past.args().unwrap();
+        let past: Vec<_> =
+            past.iter().rev().take(2).map(|event| event["details"]["trustlevel"].as_u64()).collect();
+        assert_eq!(past, [level; 2]);
+    }
+    // Who says nothing has a name that was made up, whatever they ask for, and the level of their role.
+    let details = Dict::new().with("authid", "root").with("authrole", "admin");
+    let link = Link::new(websocket(address, "wamp.2.json").await, Json);
+    let mut nobody = Wamp::join_with(link, "realm1", &Login::Anonymous, details).await.unwrap();
+    let [_, authid, told @ ..] = told(nobody.welcome());
+    assert!(authid.starts_with("anonymous-"), "{authid}");
+    assert_eq!(told, ["anonymous", "anonymous", "static"]);
+    let args = nobody.args(&(1,)).unwrap();
+    nobody.publish_acknowledged("t", Dict::new(), args).await.unwrap();
+    let event = soon("an EVENT", wamp.next_event()).await.unwrap();
+    assert_eq!(event.details.uint("trustlevel"), Ok(Some(0)));
 }

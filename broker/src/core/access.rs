@@ -65,6 +65,8 @@ pub struct Principal {
     pub method: &'static str,
     /// Who says so: [`STATIC`], or [`DYNAMIC`].
     pub provider: &'static str,
+    /// How far the operator trusts them, if there is a word about it.
+    pub trust: Option<u32>,
 }
 
 /// The configuration says who somebody is.
@@ -76,7 +78,7 @@ pub const DYNAMIC: &str = "dynamic";
 impl Principal {
     /// Somebody who the configuration says is who they are.
     pub fn new(id: impl Into<Arc<str>>, role: impl Into<Arc<str>>, method: &'static str) -> Principal {
-        Principal { id: id.into(), role: role.into(), method, provider: STATIC }
+        Principal { id: id.into(), role: role.into(), method, provider: STATIC, trust: None }
     }
 
     /// The broker itself. No peer can be it: no method that proves who somebody is bears this name.

@@ -24,6 +24,7 @@ pub mod retained;
 pub mod testament;
 pub mod throttle;
 pub mod topics;
+pub mod trust;
 
 #[cfg(test)]
 pub(crate) mod testing;

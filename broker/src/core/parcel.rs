@@ -97,6 +97,8 @@ pub struct Invocation {
     pub by_pattern: bool,
     /// Who calls, if the callee may know.
     pub caller: Option<(SessionId, Arc<Principal>)>,
+    /// How far the caller is trusted, if there is a word about it.
+    pub trust: Option<u32>,
     /// The arguments.
     pub payload: Payload,
     /// What travels with them.

@@ -542,6 +542,7 @@ impl Member {
             payload: outgoing.payload,
             attributes: outgoing.attributes,
             disclosed: None,
+            trust: self.principal.trust,
             eligibility: None,
             encodings: Encodings::default(),
             charge: None,

@@ -16,6 +16,7 @@ use crate::core::mailbox::Mailbox;
 use crate::core::name::{Name, Pattern};
 use crate::core::parcel::Farewell;
 use crate::core::realm::{Member, Realm};
+use crate::core::trust::TrustLevels;
 
 /// How often a session tries to enter a realm that is going while it comes.
 const TRIES_MAX: usize = 8;
@@ -42,6 +43,7 @@ pub struct Realms {
     fixed: Vec<Arc<Realm>>,
     patterns: Vec<RealmPattern>,
     make: Make,
+    trust: TrustLevels,
     hook: OnceLock<Hook>,
     made: Mutex<Made>,
 }
@@ -79,7 +81,13 @@ impl Realms {
     /// These, of which there must be one, and those that are made.
     pub fn with_patterns(fixed: Vec<Arc<Realm>>, patterns: Vec<RealmPattern>, make: Make) -> Realms {
         assert!(!fixed.is_empty(), "there is a default realm");
-        Realms { fixed, patterns, make, hook: OnceLock::new(), made: Mutex::default() }
+        let trust = TrustLevels::default();
+        Realms { fixed, patterns, make, trust, hook: OnceLock::new(), made: Mutex::default() }
+    }
+
+    /// The same, and those who enter are trusted so.
+    pub fn trusting(self, trust: TrustLevels) -> Realms {
+        Realms { trust, ..self }
     }
 
     /// Tells this one of each realm that there is, and of each that will be, before anybody enters it. May be asked
@@ -129,6 +137,7 @@ impl Realms {
         principal: &Principal,
         mailbox: &Mailbox,
     ) -> Result<Member, Refusal> {
+        let principal = Principal { trust: self.trust.of(principal), ..principal.clone() };
         for _ in 0..TRIES_MAX {
             match self.open(name)?.join_as(proposed, principal.clone(), mailbox.clone()) {
                 // It went in between: there may be another.

@@ -40,6 +40,7 @@ pub fn publication(to: &str, id: u64) -> Arc<Publication> {
         payload: payload(),
         attributes: Attributes::default(),
         disclosed: None,
+        trust: None,
         eligibility: None,
         encodings: Encodings::default(),
         charge: None,

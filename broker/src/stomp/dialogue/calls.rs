@@ -184,7 +184,7 @@ impl Dialogue {
         let number = invocation.id.to_string();
         let (id, reply_to) = (format!("invocation-{number}"), format!("/invocation/{number}"));
         let destination = destination::write(Place::Procedure, &invocation.procedure);
-        let mut first = Vec::with_capacity(5);
+        let mut first = Vec::with_capacity(6);
         first.extend(subscription.id.as_deref().map(|id| ("subscription", id)));
         first.extend([
             ("message-id", &*id),
@@ -192,6 +192,8 @@ impl Dialogue {
             ("reply-to", &*reply_to),
             ("correlation-id", &*number),
         ]);
+        let trust = invocation.trust.map(|level| level.to_string());
+        first.extend(trust.as_deref().map(|level| (headers::TRUST_LEVEL, level)));
         match message::direct(voice, &first, &invocation.payload, &invocation.attributes) {
             Ok(frame) => voice.send(frame),
             Err(why) => {

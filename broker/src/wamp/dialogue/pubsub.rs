@@ -213,6 +213,9 @@ pub(in crate::wamp) fn details(publication: &Publication, mut details: Dict) -> 
         details.insert("publisher_authid", &*publisher.id);
         details.insert("publisher_authrole", &*publisher.role);
     }
+    if let Some(level) = publication.trust {
+        details.insert("trustlevel", u64::from(level));
+    }
     luggage::unpack(&publication.attributes, &mut details);
     details
 }

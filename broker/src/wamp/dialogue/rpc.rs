@@ -340,5 +340,8 @@ fn invocation_details(invocation: &Invocation) -> Dict {
         details.insert("caller_authid", &*principal.id);
         details.insert("caller_authrole", &*principal.role);
     }
+    if let Some(level) = invocation.trust {
+        details.insert("trustlevel", u64::from(level));
+    }
     details
 }
