@@ -438,6 +438,25 @@ mod tests {
     }
 
     #[test]
+    fn a_credential_is_made_of_what_crossbar_keeps() {
+        let (salt, key) = ("73616c7473616c74", "0A".repeat(32));
+        let made = |kdf, salt, stored| ScramCredential::from_hex(Dialect::Scram, kdf, salt, stored, &key);
+        let kdf = ("argon2id-13", 8, Some(64));
+        let right = Kdf::argon2id(8, 64).unwrap();
+        let same = ScramCredential::from_keys(Dialect::Scram, right, b"saltsalt", [10; 32], [10; 32]);
+        assert_eq!(made(kdf, salt, &key), same);
+        for wrong in ["", "73616c7473616c7", "saltsaltsaltsalt", "736\u{e9}c7473616c74", "7361"] {
+            assert!(made(kdf, wrong, &key).is_err(), "{wrong}");
+        }
+        assert!(made(kdf, salt, &key[1..]).is_err());
+        for wrong in
+            [("argon2id-13", 8, None), ("argon2id13", 8, Some(64)), ("pbkdf2", 0, None), ("x", 1, None)]
+        {
+            assert!(made(wrong, salt, &key).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn what_is_no_credential_is_refused() {
         let key = base64(&[1; 32]);
         for (start, salt, stored) in [
