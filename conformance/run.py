@@ -14,16 +14,16 @@ import asyncio
 import sys
 from pathlib import Path
 
-from suite import stomp, wamp, websocket  # noqa: F401  (they register their scenarios)
+from suite import login, stomp, wamp, websocket  # noqa: F401  (they register their scenarios)
 from suite.clients import Target, command, everybody
 from suite.cross import Cross
 from suite.daemon import Daemon, free_port
 from suite.driver import Driver, Failure, Refused
 from suite.report import FAILED, PASSED, SKIPPED, Report, Row
-from suite.scenario import SCENARIOS, play
+from suite.scenario import SCENARIOS, Stage, play
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("wamp", "stomp", "websocket", "cross")
+PARTS = ("wamp", "stomp", "websocket", "login", "cross")
 
 
 def arguments():
@@ -89,12 +89,35 @@ class Run:
             self.report.add(Row.of(client, None, "starts", FAILED, str(failure)))
         return self.drivers[client.driver]
 
-    async def alone(self, language):
+    async def login(self):
+        """Every WAMP client logs in, at a broker that knows users, and an application that knows others."""
+        if self.options.url or not self.options.bridged:
+            return  # Who may log in to a broker that runs already is not known here.
+        more = await login.config(self.options.daemon)
+        daemon = Daemon(self.options.daemon, HERE / "reports", f"http://127.0.0.1:{self.page_port}", more, "login")
+        before, stage = self.options.target, None
+        try:
+            await daemon.start()
+            self.options.target = Target.of(daemon.url)
+            application = next(client for client in everybody(self.options.target) if client.driver == "autobahn_py.py")
+            driver = await self.driver(application)
+            if not isinstance(driver, str):
+                stage = Stage(application, driver, self.options)
+                session = await stage.connect(login={"method": "ticket", "authid": "alice", "secret": login.PASSWORD})
+                await session.op("register", key="a", procedure=login.AUTHENTICATE, behaviour="authenticate")
+            await self.alone("wamp", "login")
+        finally:
+            if stage:
+                await stage.clear()
+            self.options.target = before
+            await daemon.stop()
+
+    async def alone(self, language, played=None):
         for client in self.cast():
-            if client.language != language:
+            if client.language != language or played == "login" and client.driver == "browser.mjs":
                 continue
             for scenario in SCENARIOS:
-                if scenario.language != language:
+                if scenario.language != (played or language):
                     continue
                 if self.options.scenario and self.options.scenario not in scenario.title:
                     continue
@@ -128,7 +151,8 @@ class Run:
     async def all(self):
         try:
             for part in self.options.parts:
-                await (self.cross() if part == "cross" else self.alone(part))
+                whole = {"cross": self.cross, "login": self.login}.get(part)
+                await (whole() if whole else self.alone(part))
             await self.screenshot()
         finally:
             for driver in self.drivers.values():

@@ -19,13 +19,17 @@ use tandem_protocols::websocket::extensions::{Mode, Policy};
 use tandem_protocols::websocket::message::Limits as MessageLimits;
 use tandem_protocols::websocket::origin::OriginPolicy;
 
+use crate::authenticator::{METHODS, ProcedureSettings};
 use crate::config::permissions::Permission;
 use crate::core::history::HistoryRule;
 use crate::core::mailbox::{Bounds, Overflow};
 use crate::core::name::{Name, Pattern};
 use crate::core::queues::{Credit, QueueLimits};
 use crate::core::realm::RealmLimits;
+use crate::core::realms::RealmPattern;
 use crate::core::retained::RetainedLimits;
+use crate::core::throttle::ThrottleLimits;
+use crate::core::trust::TrustLevels;
 use crate::front::certificates::{ClientAuthority, TlsFiles};
 use crate::front::connection::PumpLimits;
 use crate::front::door::DoorSettings;
@@ -51,12 +55,16 @@ pub struct Config {
     pub log: Option<String>,
     /// Realms. The first is where STOMP clients go that name none of them. By default `realm1`.
     pub realms: Vec<String>,
+    /// Realms that are made when the first session enters them.
+    pub realm_patterns: Vec<RealmPatternConfig>,
     /// Topics of which past events are kept, in each realm, for `wamp.subscription.get_events`.
     pub history: Vec<HistoryConfig>,
     /// Who is let in.
     pub authentication: Authentication,
     /// Users.
     pub users: Vec<User>,
+    /// Roles.
+    pub roles: Vec<Role>,
     /// Who may do what. Where there are none, everybody who is let in may do everything.
     pub permissions: Vec<Spanned<Permission>>,
     /// WebSocket.
@@ -97,6 +105,21 @@ pub enum ClientCertificates {
     Optional,
     /// Who has none is turned away.
     Required,
+}
+
+/// Realms that are made when the first session enters them, and go when they are empty.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RealmPatternConfig {
+    /// What their names are matched with.
+    pub pattern: String,
+    /// How: by `prefix` or `wildcard`.
+    #[serde(rename = "match")]
+    pub policy: Match,
+    /// How many at a time. By default 1000.
+    pub realms_max: Option<usize>,
+    /// How long one may be empty, in seconds. By default 60.
+    pub idle_s: Option<u64>,
 }
 
 /// Topics that have a history.
@@ -152,6 +175,15 @@ pub struct Authentication {
     /// Whether WAMP's tickets and STOMP's passcodes, which are sent as they are, are only taken over TLS and
     /// from this machine.
     pub tickets_need_tls: bool,
+    /// A procedure that is asked about users that are not in this file.
+    pub authenticator: Option<String>,
+    /// The realm that it is in. By default the one that the client wants.
+    pub authenticator_realm: Option<String>,
+    /// The methods that it serves, STOMP's logins as `ticket`. By default `ticket`, `wampcra`, `scram`, `wamp-scram`
+    /// and `cryptosign`.
+    pub authenticator_methods: Option<Vec<String>>,
+    /// How long it may take, in seconds. By default 5.
+    pub authenticator_time_s: Option<u64>,
 }
 
 /// A user. Each has one way to prove who they are, or several.
@@ -179,6 +211,18 @@ pub struct User {
     /// alternative name of the subject, as it is in the certificate.
     #[serde(default)]
     pub certificates: Vec<String>,
+    /// How far the user is trusted: goes with what they publish and call. By default that of the role.
+    pub trust_level: Option<u32>,
+}
+
+/// A role.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Role {
+    /// The name.
+    pub name: String,
+    /// How far those who have it are trusted. By default nothing is said of it.
+    pub trust_level: Option<u32>,
 }
 
 impl fmt::Debug for User {
@@ -332,6 +376,10 @@ pub struct Limits {
     pub queues_bytes_max: Option<usize>,
     /// Time for a drain at shutdown. By default 10.
     pub drain_time_s: Option<u64>,
+    /// Failed logins of a user at an address, or of an address, before further ones have to wait. By default 5.
+    pub login_failures_max: Option<u32>,
+    /// Failed logins of everybody in a second. By default 50.
+    pub login_failures_per_second_max: Option<u32>,
 }
 
 /// What is wrong with a configuration.
@@ -377,6 +425,22 @@ impl Config {
 
     /// Checks what no single key can tell.
     pub fn check(&self) -> Result<(), ConfigError> {
+        if self.authentication.anonymous == Some(Anonymous::Never)
+            && self.users.is_empty()
+            && self.authentication.authenticator.is_none()
+        {
+            return Err(ConfigError::Refused(
+                "nobody could connect: anonymous = \"never\", and there are no [[users]]".into(),
+            ));
+        }
+        self.check_but_users()
+    }
+
+    /// The same where something else may know users.
+    pub fn check_but_users(&self) -> Result<(), ConfigError> {
+        self.authenticator()?;
+        self.realm_patterns()?;
+        self.trust()?;
         self.origins()?;
         self.history()?;
         self.check_permissions()?;
@@ -394,12 +458,37 @@ impl Config {
                 open[0]
             )));
         }
-        if self.authentication.anonymous == Some(Anonymous::Never) && self.users.is_empty() {
-            return Err(ConfigError::Refused(
-                "nobody could connect: anonymous = \"never\", and there are no [[users]]".into(),
+        Ok(())
+    }
+
+    /// The procedure that is asked about users that are not known here, if there is one.
+    pub fn authenticator(&self) -> Result<Option<ProcedureSettings>, ConfigError> {
+        let Authentication { authenticator, authenticator_realm: realm, .. } = &self.authentication;
+        let refused = |why: String| Err(ConfigError::Refused(format!("authentication.{why}")));
+        let Some(text) = authenticator else { return Ok(None) };
+        let procedure = match Name::parse(text) {
+            Ok(procedure) => procedure,
+            Err(why) => return refused(format!("authenticator: {text:?} {why}")),
+        };
+        if let Some(realm) = realm
+            && !self.realms().contains(realm)
+        {
+            return refused(format!("authenticator_realm: {realm:?} is not among the realms"));
+        }
+        if realm.is_none() && !self.realm_patterns.is_empty() {
+            return refused("authenticator_realm: it must be in a realm that there always is".into());
+        }
+        let methods = self.authentication.authenticator_methods.clone();
+        let methods = methods.unwrap_or_else(|| METHODS.map(str::to_owned).to_vec());
+        if let Some(unknown) = methods.iter().find(|method| !METHODS.contains(&method.as_str())) {
+            return refused(format!(
+                "authenticator_methods: there is no {unknown:?} among {}",
+                METHODS.join(", ")
             ));
         }
-        Ok(())
+        let time_max = Duration::from_secs(self.authentication.authenticator_time_s.unwrap_or(5).max(1));
+        let realm = realm.as_deref().map(Arc::from);
+        Ok(Some(ProcedureSettings { procedure, realm, methods, time_max }))
     }
 
     /// Where to listen in the clear.
@@ -473,6 +562,39 @@ impl Config {
         if self.realms.is_empty() { vec!["realm1".into()] } else { self.realms.clone() }
     }
 
+    /// The realms that are made on first use.
+    pub fn realm_patterns(&self) -> Result<Vec<RealmPattern>, ConfigError> {
+        let refused = |text: &str, why: &str| {
+            ConfigError::Refused(format!("realm_patterns: the pattern {text:?} {why}"))
+        };
+        let made = |written: &RealmPatternConfig| {
+            let text = &written.pattern;
+            let pattern = match written.policy {
+                Match::Exact => return Err(refused(text, "is exact: name that realm in `realms`")),
+                Match::Prefix => Pattern::prefix(text),
+                Match::Wildcard => Pattern::wildcard(text),
+            };
+            Ok(RealmPattern {
+                pattern: pattern.map_err(|why| refused(text, &why.to_string()))?,
+                realms_max: written.realms_max.unwrap_or(1000),
+                idle_time_max: Duration::from_secs(written.idle_s.unwrap_or(60)),
+            })
+        };
+        self.realm_patterns.iter().map(made).collect()
+    }
+
+    /// How far users and roles are trusted.
+    pub fn trust(&self) -> Result<TrustLevels, ConfigError> {
+        let mut names: Vec<&str> = self.roles.iter().map(|role| role.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(ConfigError::Refused(format!("role {:?} is there twice", twice[0])));
+        }
+        let users = self.users.iter().filter_map(|user| Some((user.name.clone(), user.trust_level?)));
+        let roles = self.roles.iter().filter_map(|role| Some((role.name.clone(), role.trust_level?)));
+        Ok(TrustLevels::new(users, roles))
+    }
+
     /// What is kept of the past.
     pub fn history(&self) -> Result<Vec<HistoryRule>, ConfigError> {
         let rule = |HistoryConfig { pattern: text, policy, limit }: &HistoryConfig| {
@@ -510,6 +632,19 @@ impl Config {
     /// How long a drain may take.
     pub fn drain_time(&self) -> Duration {
         Duration::from_secs(self.limits.drain_time_s.unwrap_or(10))
+    }
+
+    /// When logins are slowed down.
+    pub fn throttle(&self) -> ThrottleLimits {
+        let default = ThrottleLimits::default();
+        ThrottleLimits {
+            failures_max: self.limits.login_failures_max.unwrap_or(default.failures_max),
+            failures_per_second_max: self
+                .limits
+                .login_failures_per_second_max
+                .unwrap_or(default.failures_per_second_max),
+            ..default
+        }
     }
 
     /// What a realm allows.
@@ -750,6 +885,41 @@ mod tests {
             assert_eq!(config.unix_mode().ok(), mode, "{text}");
             assert_eq!(config.check().is_ok(), mode.is_some());
         }
+    }
+
+    #[test]
+    fn an_authenticator_is_a_procedure_in_a_realm_that_there_is_and_serves_known_methods() {
+        let parse = |text: &str| Config::parse(&format!("[authentication]\nanonymous = \"never\"\n{text}"));
+        let settings = parse("authenticator = \"a.b\"\n").unwrap();
+        settings.check().unwrap();
+        assert_eq!(settings.authenticator().unwrap().unwrap().methods, METHODS);
+        for (wrong, said) in [
+            ("authenticator = \"a..b\"", "authenticator: "),
+            ("authenticator = \"a\"\nauthenticator_realm = \"x\"", "authenticator_realm"),
+            ("authenticator = \"a\"\nauthenticator_methods = [\"tls\"]", "authenticator_methods"),
+        ] {
+            let error = parse(wrong).unwrap().check().unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn realms_are_made_by_prefix_or_wildcard() {
+        let text = "[[realm_patterns]]\npattern = \"a.\"\nmatch = \"prefix\"\nrealms_max = 2\nidle_s = 5\n";
+        let config = Config::parse(text).unwrap();
+        config.check().unwrap();
+        let [pattern] = &config.realm_patterns().unwrap()[..] else { panic!("one pattern") };
+        assert!(pattern.pattern.matches("a.b") && !pattern.pattern.matches("b"));
+        assert_eq!((pattern.realms_max, pattern.idle_time_max), (2, Duration::from_secs(5)));
+        for wrong in [text.replace("prefix", "exact"), text.replace("a.", "a b")] {
+            let error = Config::parse(&wrong).unwrap().check().unwrap_err().to_string();
+            assert!(error.contains("realm_patterns"), "{error}");
+        }
+        let asking = format!("[authentication]\nauthenticator = \"x\"\n{text}");
+        assert!(
+            Config::parse(&asking).unwrap().check().is_err(),
+            "an authenticator is in a realm that there is"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod authenticator;
 pub mod authorizer;
 pub mod cli;
 pub mod config;

@@ -49,6 +49,8 @@ metrics! {
     counter HANDSHAKES_REFUSED "tandem_handshakes_refused_total" "Opening handshakes refused.";
     counter TLS_HANDSHAKES_FAILED "tandem_tls_handshakes_failed_total" "Handshakes of TLS that failed.";
     counter FORBIDDEN "tandem_forbidden_total" "Requests refused because there was no permission for them.";
+    counter LOGINS_FAILED "tandem_logins_failed_total" "Logins with a wrong secret or proof, or of an unknown user.";
+    counter LOGINS_REFUSED "tandem_logins_refused_total" "Logins that were not judged, because too many failed before.";
     counter VIOLATIONS "tandem_violations_total" "Connections closed because their peer broke its protocol.";
     counter PUBLICATIONS "tandem_publications_total" "Messages published to topics.";
     counter EVENTS "tandem_events_total" "Messages put into the mailboxes of subscribers.";

@@ -1,30 +1,41 @@
 //! Builds the house, and closes it in order. The only place that knows everybody.
 
+mod furniture;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use tandem_protocols::stomp::state::HeartBeat;
 
-use crate::authorizer::ProcedureAuthorizer;
+use crate::authenticator::ProcedureAuthenticator;
 use crate::config::{Config, ConfigError};
-use crate::core::access::rules::Rules;
-use crate::core::access::{Authenticator, Refusal};
+use crate::core::access::Authenticator;
 use crate::core::history::History;
-use crate::core::mailbox::mailbox;
 use crate::core::parcel::Farewell;
 use crate::core::protocol::Protocol;
 use crate::core::realm::{Entropy, Realm};
+use crate::core::realms::Realms;
+use crate::core::throttle::Throttle;
+use crate::front::connection::now;
 use crate::front::door::Door;
 use crate::front::listener::bind;
 use crate::front::tls::Tls;
 use crate::front::unix::UnixSocket;
-use crate::local::{self, LocalCaller};
+use crate::local::LocalCaller;
+use crate::server::furniture::Furniture;
 use crate::stomp;
 use crate::users::Users;
-use crate::wamp::{MetaApi, Strictness, Wamp, WampCredentials, WampSettings, WampUser};
+use crate::wamp::{Strictness, Wamp, WampCredentials, WampSettings, WampUser};
+
+/// How often to look for realms that are empty.
+const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(100);
+const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -56,15 +67,29 @@ pub struct Server {
     tls_addresses: Vec<SocketAddr>,
     tls: Option<Arc<Tls>>,
     unix: Vec<PathBuf>,
-    realms: Vec<Arc<Realm>>,
+    realms: Arc<Realms>,
+    furniture: Arc<Furniture>,
     door: Arc<Door>,
-    drain_time: std::time::Duration,
+    /// Of the members that live in the process.
+    tasks: TaskTracker,
+    drain_time: Duration,
 }
 
 impl Server {
     /// Starts a broker. Must be called in a tokio runtime.
     pub fn start(config: &Config) -> Result<Server, StartError> {
         config.check()?;
+        Server::start_asking(config, None)
+    }
+
+    /// The same in an application that knows users itself: it is asked about those that are not in the
+    /// configuration, before a procedure would be.
+    pub fn start_with(config: &Config, authenticator: Arc<dyn Authenticator>) -> Result<Server, StartError> {
+        config.check_but_users()?;
+        Server::start_asking(config, Some(authenticator))
+    }
+
+    fn start_asking(config: &Config, embedded: Option<Arc<dyn Authenticator>>) -> Result<Server, StartError> {
         let tls = tls(config)?;
         if let Some(address) = config.exposes_passwords() {
             tracing::warn!(%address, "passwords are taken in the clear at an address that others can reach; \
@@ -73,43 +98,60 @@ impl Server {
         let entropy: Entropy = Arc::new(rand::random::<u64>);
         let limits = config.realm_limits();
         let history = config.history()?;
-        let open = |name: &String| match &history[..] {
-            [] => Realm::new(name, limits, entropy.clone()),
+        let chance = entropy.clone();
+        let open = move |name: &str| match &history[..] {
+            [] => Realm::new(name, limits, chance.clone()),
             rules => {
                 let history = History::new(rules, Arc::new(wall_time_ms));
-                Realm::with_history(name, limits, entropy.clone(), history)
+                Realm::with_history(name, limits, chance.clone(), history)
             }
         };
-        let realms: Vec<Arc<Realm>> = config.realms().iter().map(open).collect();
-        let permissions = permissions(config, &realms)?;
-        let users = Arc::new(Users::new(config, entropy.clone())?);
+        let always = config.realms().iter().map(|name| open(name)).collect();
+        let realms = Realms::with_patterns(always, config.realm_patterns()?, Box::new(open));
+        let realms = Arc::new(realms.trusting(config.trust()?));
+        let mut users = Users::new(config, entropy.clone())?;
+        let tasks = TaskTracker::new();
+        let other = match embedded {
+            Some(embedded) => Some(embedded),
+            None => procedure_authenticator(config, realms.always(), &tasks)?,
+        };
+        if let Some(other) = other {
+            users = users.asking(other);
+        }
+        let users = Arc::new(users);
         let credentials = Arc::new(wamp_credentials(config, entropy.clone())?);
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION"));
+        let throttle = Arc::new(Throttle::new(config.throttle()));
         // The languages: WAMP, then STOMP, which is what a WebSocket client speaks that does not say.
         let protocols: Vec<Arc<dyn Protocol>> = vec![
             Arc::new(Wamp::new(WampSettings {
                 realms: realms.clone(),
                 authenticator: users.clone(),
                 credentials,
+                throttle: throttle.clone(),
                 agent,
                 strictness: Strictness {
                     request_ids: config.wamp.strict_request_ids,
                     uris: config.wamp.strict_uris,
                 },
             })),
-            Arc::new(stomp::Stomp::new(stomp_settings(config, realms.clone(), users.clone()))),
+            Arc::new(stomp::Stomp::new(stomp::Settings {
+                throttle,
+                ..stomp_settings(config, realms.clone(), users.clone())
+            })),
         ];
         let mut settings = config.front()?;
         if !config.websocket.require_subprotocol {
             settings.default_token = protocols[1].tokens().first().copied();
         }
         let door = Door::new(settings, protocols, users, entropy);
-        // Before anybody comes in.
-        set_permissions(&realms, permissions, &door)?;
-        for realm in &realms {
-            let meta = serve_meta(realm).expect("a realm that nobody is in takes a member of the house");
-            door.tasks.spawn(meta);
+        if let Some(interval) = sweep_interval(config)? {
+            tasks.spawn(sweep(realms.clone(), interval, door.shutdown.clone()));
         }
+        // Before anybody comes in.
+        let furniture = Arc::new(Furniture::new(config, tasks.clone()));
+        let furnish = furniture.clone();
+        realms.watch(Box::new(move |realm| furnish.furnish(realm)));
         let sockets = unix_sockets(config)?;
         let listen = |address, tls| {
             let failed = |error| StartError::Bind { address, error };
@@ -126,7 +168,8 @@ impl Server {
         for socket in sockets {
             door.tasks.spawn(door.clone().listen_unix(socket));
         }
-        Ok(Server { addresses, tls_addresses, tls, unix, realms, door, drain_time: config.drain_time() })
+        let drain_time = config.drain_time();
+        Ok(Server { addresses, tls_addresses, tls, unix, realms, furniture, door, tasks, drain_time })
     }
 
     /// Where it listens in the clear.
@@ -154,8 +197,13 @@ impl Server {
         &self.unix
     }
 
-    /// Its realms, the default first.
+    /// The realms that it always has, the default first.
     pub fn realms(&self) -> &[Arc<Realm>] {
+        self.realms.always()
+    }
+
+    /// All its realms.
+    pub fn all_realms(&self) -> &Arc<Realms> {
         &self.realms
     }
 
@@ -163,18 +211,21 @@ impl Server {
     /// Must be called in a tokio runtime.
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
         check(config)?;
-        set_permissions(&self.realms, permissions(config, &self.realms)?, &self.door)
+        self.furniture.reload(config, &self.realms)
     }
 
     /// The story of the end: nobody new is let in; every session is told in its language; what was said is
     /// still written; whoever takes longer than the drain may is cut off. True when nobody was.
     pub async fn shutdown(self) -> bool {
         self.door.shutdown.cancel();
-        for realm in &self.realms {
-            realm.say_farewell(Farewell::Shutdown);
-        }
+        self.realms.say_farewell(Farewell::Shutdown);
         self.door.tasks.close();
-        tokio::time::timeout(self.drain_time, self.door.tasks.wait()).await.is_ok()
+        self.tasks.close();
+        let all = async {
+            self.door.tasks.wait().await;
+            self.tasks.wait().await;
+        };
+        tokio::time::timeout(self.drain_time, all).await.is_ok()
     }
 }
 
@@ -186,29 +237,23 @@ fn unix_sockets(config: &Config) -> Result<Vec<UnixSocket>, StartError> {
     config.listen_unix.iter().map(bind).collect()
 }
 
-/// The rules of each realm.
-fn permissions(config: &Config, realms: &[Arc<Realm>]) -> Result<Vec<Rules>, ConfigError> {
-    realms.iter().map(|realm| config.rules(realm.name())).collect()
-}
-
-/// Gives the realms their rules, and those that need one somebody to be asked.
-fn set_permissions(realms: &[Arc<Realm>], permissions: Vec<Rules>, door: &Door) -> Result<(), ConfigError> {
-    let need_one = |(realm, rules): &(&Arc<Realm>, &Rules)| rules.asks() && !realm.has_authorizer();
-    for (realm, _) in realms.iter().zip(&permissions).filter(need_one) {
-        let (caller, attending) =
-            LocalCaller::join(realm).map_err(|refusal| ConfigError::Refused(refusal.to_string()))?;
-        realm.set_authorizer(Some(Arc::new(ProcedureAuthorizer::new(caller))));
-        let realm = realm.clone();
-        door.tasks.spawn(async move {
-            attending.await;
-            // It holds the realm that holds it.
-            realm.set_authorizer(None);
-        });
+/// Calls the procedure that knows users, in each realm that it may be in.
+fn procedure_authenticator(
+    config: &Config,
+    realms: &[Arc<Realm>],
+    tasks: &TaskTracker,
+) -> Result<Option<Arc<dyn Authenticator>>, ConfigError> {
+    let Some(settings) = config.authenticator()? else { return Ok(None) };
+    let mut callers = Vec::new();
+    for realm in realms.iter().filter(|realm| settings.realm.as_ref().is_none_or(|name| name == realm.name()))
+    {
+        let refused =
+            |why| ConfigError::Refused(format!("the authenticator of realm {}: {why}", realm.name()));
+        let (caller, attending) = LocalCaller::join(realm).map_err(refused)?;
+        tasks.spawn(attending);
+        callers.push((realm.name().clone(), caller));
     }
-    for (realm, rules) in realms.iter().zip(permissions) {
-        realm.set_rules(rules);
-    }
-    Ok(())
+    Ok(Some(Arc::new(ProcedureAuthenticator::new(settings, callers))))
 }
 
 /// Checks a configuration as [`Server::start`] does, and starts nothing.
@@ -225,14 +270,6 @@ fn tls(config: &Config) -> Result<Option<Arc<Tls>>, ConfigError> {
     let Some(files) = config.tls()? else { return Ok(None) };
     let tls = Tls::new(files, config.tls_handshakes_max());
     tls.map(|tls| Some(Arc::new(tls))).map_err(|error| ConfigError::Refused(format!("tls: {error}")))
-}
-
-/// WAMP's meta API in a realm: a member of this process, as long as the future is driven. It ends when the realm
-/// says farewell, and until then holds the realm; it counts as no session.
-fn serve_meta(realm: &Arc<Realm>) -> Result<impl Future<Output = ()> + Send + use<>, Refusal> {
-    let (mailbox, inbox) = mailbox(local::BOUNDS);
-    let mut meta = MetaApi::join(realm, mailbox, Arc::new(wall_time_ms))?;
-    Ok(local::attend(inbox, move |parcel| meta.receive(parcel)))
 }
 
 fn wamp_credentials(config: &Config, entropy: Entropy) -> Result<WampCredentials, ConfigError> {
@@ -252,16 +289,24 @@ fn wall_time_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// How often to look for realms that are empty; `None` where none are made.
+fn sweep_interval(config: &Config) -> Result<Option<Duration>, ConfigError> {
+    let shortest = config.realm_patterns()?.iter().map(|pattern| pattern.idle_time_max / 2).min();
+    Ok(shortest.map(|interval| interval.clamp(SWEEP_INTERVAL_MIN, SWEEP_INTERVAL_MAX)))
+}
+
+async fn sweep(realms: Arc<Realms>, interval: Duration, shutdown: CancellationToken) {
+    while shutdown.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+        realms.sweep(now());
+    }
+}
+
 fn stomp_settings(
     config: &Config,
-    realms: Vec<Arc<Realm>>,
+    realms: Arc<Realms>,
     authenticator: Arc<dyn Authenticator>,
 ) -> stomp::Settings {
-    let by_host: stomp::Realms = Arc::new(move |host: Option<&str>| {
-        let named = realms.iter().find(|realm| Some(&**realm.name()) == host);
-        named.unwrap_or(&realms[0]).clone()
-    });
-    let mut settings = stomp::Settings::new(by_host, authenticator);
+    let mut settings = stomp::Settings::new(realms, authenticator);
     settings.established.body_bytes_max = config.message_bytes_max().try_into().unwrap_or(u32::MAX);
     settings.frame_time_max = config.message_time();
     settings.credit = config.credit();

@@ -13,7 +13,9 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use tokio::sync::Semaphore;
 
 use crate::config::{Anonymous, Config, ConfigError};
-use crate::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal, Refusal};
+use crate::core::access::{
+    Applicant, Authenticating, Authenticator, Credentials, Grant, LookingUp, Peer, Principal, Refusal,
+};
 use crate::core::realm::Entropy;
 use crate::core::secure::CertificateName;
 
@@ -23,13 +25,16 @@ pub struct Users {
     /// The role of those who do not say who they are, shared by all of them.
     anonymous_role: Arc<str>,
     by_name: HashMap<String, User>,
-    /// Checked in place of a user that does not exist.
+    /// Checked in place of a user that does not exist, whatever comes of it: the hash of one that does, if there
+    /// is one, since how long a check takes is written in the hash.
     nobody: Arc<str>,
     checks: Arc<Semaphore>,
     tickets_need_tls: bool,
     /// Whose certificate it is that has this fingerprint or name.
     by_certificate: HashMap<CertificateName, Arc<str>>,
     entropy: Entropy,
+    /// Asked about users that are not in the configuration.
+    other: Option<Arc<dyn Authenticator>>,
 }
 
 struct User {
@@ -88,13 +93,23 @@ impl Users {
         Ok(Users {
             anonymous: config.authentication.anonymous.unwrap_or_default(),
             anonymous_role: "anonymous".into(),
-            nobody: if by_name.is_empty() { "".into() } else { hash_password("nobody")?.into() },
+            nobody: match config.users.iter().find_map(|user| user.password.as_deref()) {
+                Some(hash) => hash.into(),
+                None if by_name.is_empty() => "".into(),
+                None => hash_password("nobody")?.into(),
+            },
             by_name,
             checks: Arc::new(Semaphore::new(processors)),
             tickets_need_tls: config.authentication.tickets_need_tls,
             by_certificate,
             entropy,
+            other: None,
         })
+    }
+
+    /// The same, and another authenticator is asked about users that are not in the configuration.
+    pub fn asking(self, other: Arc<dyn Authenticator>) -> Users {
+        Users { other: Some(other), ..self }
     }
 }
 
@@ -105,10 +120,9 @@ impl Authenticator for Users {
             Anonymous::Everywhere => true,
             Anonymous::Never => false,
         };
-        allowed.then(|| Principal {
-            id: format!("anonymous-{:016x}", (self.entropy)()).into(),
-            role: self.anonymous_role.clone(),
-            method: "anonymous",
+        allowed.then(|| {
+            let id = format!("anonymous-{:016x}", (self.entropy)());
+            Principal::new(id, self.anonymous_role.clone(), "anonymous")
         })
     }
 
@@ -124,7 +138,7 @@ impl Authenticator for Users {
             return None;
         }
         let role = self.by_name.get(&**name)?.role.clone();
-        Some(Principal { id: name.clone(), role, method: "tls" })
+        Some(Principal::new(name.clone(), role, "tls"))
     }
 
     fn takes_secrets(&self, peer: &Peer) -> bool {
@@ -132,13 +146,18 @@ impl Authenticator for Users {
     }
 
     fn authenticate(&self, credentials: Credentials, peer: &Peer) -> Authenticating {
-        let Credentials { user, secret, method } = credentials;
         if !self.takes_secrets(peer) {
             return Box::pin(std::future::ready(Err(Refusal::NotPrivate)));
         }
+        if let Some(other) = &self.other
+            && !self.by_name.contains_key(&*credentials.applicant.user)
+        {
+            return other.authenticate(credentials, peer);
+        }
+        let Credentials { applicant: Applicant { user, method, .. }, secret } = credentials;
         if self.by_name.is_empty() {
             // Clients that must always send some login get in like those who send none.
-            let principal = self.anonymous(peer).ok_or(Refusal::WrongSecret);
+            let principal = self.anonymous(peer).map(Grant::from).ok_or(Refusal::WrongSecret);
             return Box::pin(async move { principal });
         }
         let known = self.by_name.get(&*user).and_then(|known| Some((&known.role, known.hash.as_ref()?)));
@@ -154,8 +173,19 @@ impl Authenticator for Users {
                 if right { Ok(()) } else { Err(Refusal::WrongSecret) }
             });
             check.await.map_err(|_| Refusal::AuthenticationFailed)??;
-            Ok(Principal { id: user, role: role.ok_or(Refusal::WrongSecret)?, method })
+            Ok(Principal::new(user, role.ok_or(Refusal::WrongSecret)?, method).into())
         })
+    }
+
+    fn looks_up(&self, method: &str) -> bool {
+        self.other.as_ref().is_some_and(|other| other.looks_up(method))
+    }
+
+    fn look_up(&self, applicant: Applicant, peer: &Peer) -> LookingUp {
+        match &self.other {
+            Some(other) => other.look_up(applicant, peer),
+            None => Box::pin(std::future::ready(Err(Refusal::WrongSecret))),
+        }
     }
 }
 
@@ -173,8 +203,15 @@ mod tests {
     }
 
     async fn login(users: &Users, user: &str, secret: &str) -> Result<Principal, Refusal> {
-        let credentials = Credentials { user: user.into(), secret: secret.into(), method: "ticket" };
-        users.authenticate(credentials, &Peer::Local).await
+        let applicant = Applicant {
+            realm: "realm1".into(),
+            user: user.into(),
+            method: "ticket",
+            session: None,
+            extra: None,
+        };
+        let credentials = Credentials { applicant, secret: secret.into() };
+        users.authenticate(credentials, &Peer::Local).await.map(|grant| grant.principal)
     }
 
     #[tokio::test]
@@ -271,8 +308,15 @@ mod tests {
         let mut users = users("never");
         users.tickets_need_tls = true;
         let login = async |peer: &Peer| {
-            let credentials = Credentials { user: "alice".into(), secret: "secret".into(), method: "ticket" };
-            users.authenticate(credentials, peer).await.map(|principal| principal.id.to_string())
+            let applicant = Applicant {
+                realm: "realm1".into(),
+                user: "alice".into(),
+                method: "ticket",
+                session: None,
+                extra: None,
+            };
+            let credentials = Credentials { applicant, secret: "secret".into() };
+            users.authenticate(credentials, peer).await.map(|grant| grant.principal.id.to_string())
         };
         let far = Peer::Socket("192.0.2.1:5".parse().unwrap());
         assert_eq!(login(&far).await, Err(Refusal::NotPrivate));

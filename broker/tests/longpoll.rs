@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use tandem_broker::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal};
+use tandem_broker::core::access::{Applicant, Authenticating, Authenticator, Credentials, Peer, Principal};
 use tandem_broker::core::mailbox::{Bounds, Mailbox, Overflow, Pushed, mailbox};
 use tandem_broker::core::message::{Attributes, Encodings, Frame, Kind, Message, Publication, SessionId};
 use tandem_broker::core::name::Name;
@@ -66,8 +66,15 @@ impl Session for Script {
         match &bytes[..] {
             b"hello" => stage.established = true,
             b"auth" => {
-                let credentials = Credentials { user: "u".into(), secret: "s".into(), method: "test" };
-                stage.outputs.push_back(Output::Authenticate(credentials));
+                let applicant = Applicant {
+                    realm: "r".into(),
+                    user: "u".into(),
+                    method: "test",
+                    session: None,
+                    extra: None,
+                };
+                let credentials = Credentials { applicant, secret: "s".into() };
+                stage.outputs.push_back(Output::Authenticate(Box::new(credentials)));
             }
             b"break" => {
                 stage.say(Kind::Text, "broken");
@@ -141,7 +148,7 @@ impl Authenticator for Slow {
     fn authenticate(&self, credentials: Credentials, _peer: &Peer) -> Authenticating {
         Box::pin(async move {
             tokio::time::sleep(3 * SECOND).await;
-            Ok(Principal { id: credentials.user, role: "r".into(), method: "test" })
+            Ok(Principal::new(credentials.applicant.user, "r", "test").into())
         })
     }
 }
@@ -199,6 +206,7 @@ impl House {
             payload: Payload::new(Content::Opaque(body.into())),
             attributes: Attributes::default(),
             disclosed: None,
+            trust: None,
             eligibility: None,
             encodings: Encodings::default(),
             charge: None,

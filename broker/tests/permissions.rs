@@ -79,7 +79,7 @@ fn join(realm: &Arc<Realm>, role: &str) -> (Member, Inbox) {
     let bytes_max = 1 << 30;
     let (mailbox, inbox) =
         mailbox(Bounds { bytes_soft_max: bytes_max, bytes_max, overflow: Overflow::Disconnect });
-    let who = Principal { id: format!("a {role}").into(), role: role.into(), method: "test" };
+    let who = Principal::new(format!("a {role}"), role, "test");
     (realm.join(who, mailbox).unwrap(), inbox)
 }
 

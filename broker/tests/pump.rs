@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::task::JoinHandle;
 
 use tandem_broker::core::access::authorizer::{Authorizing, Decision, Inquiry};
-use tandem_broker::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal};
+use tandem_broker::core::access::{Applicant, Authenticating, Authenticator, Credentials, Peer, Principal};
 use tandem_broker::core::mailbox::{Bounds, Mailbox, Overflow, Pushed, mailbox};
 use tandem_broker::core::message::{Attributes, Encodings, Frame, Kind, Message, Publication, SessionId};
 use tandem_broker::core::name::Name;
@@ -84,8 +84,15 @@ impl Stage {
             _ => match line {
                 "hello" => self.established = true,
                 "auth" => {
-                    let credentials = Credentials { user: "u".into(), secret: "s".into(), method: "test" };
-                    self.outputs.push_back(Output::Authenticate(credentials));
+                    let applicant = Applicant {
+                        realm: "r".into(),
+                        user: "u".into(),
+                        method: "test",
+                        session: None,
+                        extra: None,
+                    };
+                    let credentials = Credentials { applicant, secret: "s".into() };
+                    self.outputs.push_back(Output::Authenticate(Box::new(credentials)));
                 }
                 "ask" => {
                     let answer: Authorizing = Box::pin(async {
@@ -197,7 +204,7 @@ impl Authenticator for Slow {
     fn authenticate(&self, credentials: Credentials, _peer: &Peer) -> Authenticating {
         Box::pin(async move {
             tokio::time::sleep(3 * SECOND).await;
-            Ok(Principal { id: credentials.user, role: "r".into(), method: "test" })
+            Ok(Principal::new(credentials.applicant.user, "r", "test").into())
         })
     }
 }
@@ -210,6 +217,7 @@ fn event(bytes: usize) -> Parcel {
         payload: Payload::new(Content::Opaque(vec![b'e'; bytes].into())),
         attributes: Attributes::default(),
         disclosed: None,
+        trust: None,
         eligibility: None,
         encodings: Encodings::default(),
         charge: None,

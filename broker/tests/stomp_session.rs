@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use tandem_broker::core::access::authorizer::Inquiry;
-use tandem_broker::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal, Refusal};
+use tandem_broker::core::access::{
+    Authenticating, Authenticator, Credentials, Grant, Peer, Principal, Refusal,
+};
 use tandem_broker::core::calls::Offer;
 use tandem_broker::core::eligibility::{Eligibility, Lists};
 use tandem_broker::core::mailbox::{self, Bounds, Inbox, Overflow};
@@ -22,6 +24,7 @@ use tandem_broker::core::parcel::{Answer, Farewell, Parcel, Verdict};
 use tandem_broker::core::protocol::{Close, Output, Protocol, Reason, Session};
 use tandem_broker::core::queues::QueueLimits;
 use tandem_broker::core::realm::{Member, Outgoing, Realm, RealmLimits};
+use tandem_broker::core::realms::Realms;
 use tandem_broker::core::retained::RetainedLimits;
 use tandem_broker::core::topics::PublishTerms;
 use tandem_broker::stomp::{Settings, Stomp};
@@ -36,7 +39,7 @@ struct Door {
 }
 
 fn user(name: &str) -> Principal {
-    Principal { id: name.into(), role: "user".into(), method: "test" }
+    Principal::new(name, "user", "test")
 }
 
 impl Authenticator for Door {
@@ -76,18 +79,22 @@ impl House {
         let counter = AtomicU64::new(1000);
         let entropy = Arc::new(move || counter.fetch_add(1, Ordering::Relaxed));
         let realm = Realm::new("main", LIMITS, entropy);
-        let only = realm.clone();
         let door = Arc::new(Door { lets_anybody_in: true });
-        let mut settings = Settings::new(Arc::new(move |_| only.clone()), door);
+        let mut settings = Settings::new(Arc::new(Realms::fixed(vec![realm.clone()])), door);
         change(&mut settings);
         House { realm, stomp: Stomp::new(settings), start: Instant::now() }
     }
 
     /// A peer that has said nothing yet.
     fn open(&self) -> Client {
+        self.open_from(&Peer::Local)
+    }
+
+    /// The same, from there.
+    fn open_from(&self, peer: &Peer) -> Client {
         let (mailbox, inbox) = mailbox::mailbox(BOUNDS);
         Client {
-            session: self.stomp.open("v12.stomp", &Peer::Local, mailbox, self.start),
+            session: self.stomp.open("v12.stomp", peer, mailbox, self.start),
             inbox,
             now: self.start,
             kind: Kind::Text,
@@ -152,8 +159,9 @@ impl Client {
                     bytes.extend_from_slice(&message.body);
                     self.take(message.kind, bytes.freeze());
                 }
-                Output::Authenticate(credentials) => self.credentials = Some(credentials),
+                Output::Authenticate(credentials) => self.credentials = Some(*credentials),
                 Output::Authorize(inquiry) => self.inquiry = Some(inquiry),
+                Output::LookUp(_) => panic!("STOMP has no challenges"),
                 Output::Close(close) => self.close = Some(close),
             }
         }
@@ -198,6 +206,7 @@ impl Client {
 
     /// Says that the peer is somebody, or is not.
     fn authenticated(&mut self, result: Result<Principal, Refusal>) {
+        let result = result.map(Grant::from);
         self.session.deliver(Parcel::Authenticated(Box::new(result)), self.now);
         self.poll();
     }
@@ -308,9 +317,8 @@ fn c3_any_host_or_none_leads_to_a_realm_and_a_known_one_to_its_own() {
     let other = Realm::new("other", LIMITS, Arc::new(|| 7));
     let known = other.clone();
     let house = House::with(|settings| {
-        let usual = settings.realms.clone();
-        settings.realms =
-            Arc::new(move |host| if host == Some("other") { known.clone() } else { usual(host) });
+        let realms = [settings.realms.always(), &[known]].concat();
+        settings.realms = Arc::new(Realms::fixed(realms));
     });
     let mut clients = Vec::new();
     for host in ["host:127.0.0.1\n", "host:elsewhere\n", "", "host:other\n"] {
@@ -328,11 +336,42 @@ fn c4_a_wrong_passcode_is_an_error_and_the_end() {
     let mut client = house.open();
     client.say("CONNECT\naccept-version:1.2\nlogin:ann\npasscode:wrong\n\n");
     let asked = client.credentials.take().expect("the pump is asked");
-    assert_eq!((&*asked.user, &*asked.secret, asked.method), ("ann", "wrong", "stomp"));
+    assert_eq!((&*asked.applicant.user, &*asked.secret, asked.applicant.method), ("ann", "wrong", "stomp"));
     assert!(!client.session.is_established() && client.hear().is_empty());
     client.authenticated(Err(Refusal::WrongSecret));
     client.expect(Command::Error, &[("message", "Access refused")]);
     assert_eq!((client.reason(), house.realm.sessions()), (Some(Reason::Refused), 0));
+}
+
+#[test]
+fn who_gives_wrong_passcodes_too_often_has_to_wait_and_others_as_the_same_user_a_little() {
+    let house = House::new();
+    let login = "CONNECT\naccept-version:1.2\nlogin:ann\npasscode:x\n\n";
+    for _ in 0..5 {
+        let mut client = house.open();
+        client.say(login);
+        client.authenticated(Err(Refusal::WrongSecret));
+        client.expect(Command::Error, &[("message", "Access refused")]);
+    }
+    let mut client = house.open();
+    client.say(login);
+    assert!(client.credentials.is_none(), "it is not judged");
+    let error = client.expect(Command::Error, &[("message", "Access refused")]);
+    assert!(String::from_utf8_lossy(&error.body).contains("1 s"), "{error:?}");
+    assert_eq!(client.reason(), Some(Reason::Refused));
+
+    let mut client = house.open_from(&Peer::Socket(([192, 0, 2, 1], 5).into()));
+    client.say(login);
+    assert!(client.credentials.is_none() && client.heard.is_empty());
+    client.say("SUBSCRIBE\nid:1\ndestination:/topic/a\nreceipt:r\n\n");
+    client.now = client.session.deadline().expect("it is judged later");
+    assert!(client.now <= house.start + Duration::from_secs(4));
+    client.session.tick(client.now);
+    client.poll();
+    assert!(client.credentials.is_some() && client.session.deadline().is_none());
+    client.authenticated(Ok(user("ann")));
+    client.expect(Command::Connected, &[("user-name", "ann")]);
+    client.expect(Command::Receipt, &[("receipt-id", "r")]);
 }
 
 #[test]

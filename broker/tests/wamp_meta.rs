@@ -182,7 +182,7 @@ fn a_list_that_one_answer_does_not_hold_is_refused_and_not_cut() {
     let world = World::with(RealmLimits { sessions_max: COUNT + 1, subscriptions_max: COUNT, ..limits() });
     let realm = &world.house.realm;
     let mut members: Vec<Member> = Vec::new();
-    let crowd = Principal { id: "c".into(), role: "crowd".into(), method: "ticket" };
+    let crowd = Principal::new("c", "crowd", "ticket");
     for _ in 0..COUNT - 1 {
         let (mailbox, _closed) = mailbox(world.house.bounds);
         members.push(realm.join(crowd.clone(), mailbox).unwrap());

@@ -52,11 +52,11 @@ fn welcome_says_who_the_client_is_and_what_the_router_can_do() {
                 "realm": "realm1", "authid": "guest", "authrole": "anonymous", "authmethod": "anonymous",
                 "authprovider": "static", "agent": "tandem/test",
                 "roles": {
-                    "broker": {"features": {"subscriber_blackwhite_listing": true, "publisher_exclusion": true, "publisher_identification": true, "event_retention": true, "pattern_based_subscription": true, "sharded_subscription": true, "payload_passthru_mode": true}},
+                    "broker": {"features": {"subscriber_blackwhite_listing": true, "publisher_exclusion": true, "publisher_identification": true, "publication_trustlevels": true, "event_retention": true, "pattern_based_subscription": true, "sharded_subscription": true, "payload_passthru_mode": true}},
                     "dealer": {"features": {"pattern_based_registration": true, "progressive_call_results": true,
                                             "progressive_call_invocations": true,
                                             "call_canceling": true, "call_timeout": true,
-                                            "shared_registration": true, "sharded_registration": true, "caller_identification": true,
+                                            "shared_registration": true, "sharded_registration": true, "caller_identification": true, "call_trustlevels": true,
                                             "registration_revocation": true, "call_reroute": true,
                                             "testament_meta_api": true, "payload_passthru_mode": true}},
                 },

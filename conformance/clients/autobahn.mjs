@@ -21,7 +21,20 @@ const refused = (error) => {
    throw error;
 };
 
-function open({ url, realm, serializer, transport, host, port }, emit) {
+/** What a connection needs to know to log in. */
+function credentials({ method, authid, secret, seed, pubkey }) {
+   const keys = seed && autobahn.nacl.sign.keyPair.fromSeed(Uint8Array.from(seed.match(/../g), (hex) => parseInt(hex, 16)));
+   const onchallenge = (session, asked, extra) => {
+      if (asked === 'ticket') return secret;
+      if (asked === 'cryptosign') return autobahn.auth_cryptosign.sign_challenge(keys, extra);
+      const { challenge, salt, iterations, keylen } = extra;
+      const key = salt ? autobahn.auth_cra.derive_key(secret, salt, iterations, keylen) : secret;
+      return autobahn.auth_cra.sign(key, challenge);
+   };
+   return { authmethods: [method], authid, onchallenge, ...(pubkey && { authextra: { pubkey } }) };
+}
+
+function open({ url, realm, serializer, transport, host, port, login }, emit) {
    const json = serializer === 'json';
    const out = (value) => unpack(value, json ? toJsonBytes : (bytes) => globalThis.Buffer?.from(bytes) ?? bytes);
    const back = (value) => (json ? fromJsonBytes(value) : value);
@@ -41,6 +54,7 @@ function open({ url, realm, serializer, transport, host, port }, emit) {
       const connection = new autobahn.Connection({
          realm,
          max_retries: 0,
+         ...(login && credentials(login)),
          on_user_error: () => {},
          transports: [({
             rawsocket: () => ({ type: 'rawsocket', host, port }),

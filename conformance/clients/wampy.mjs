@@ -16,7 +16,22 @@ const refused = (error) => {
    throw error;
 };
 
-async function open({ url, realm, serializer }, emit) {
+const challenged = {
+   ticket: ({ secret }) => () => secret,
+   // Imported here, as a page has no such parts.
+   wampcra: async ({ secret }) => (await import('wampy/wampcra.js')).sign(secret),
+   cryptosign: async ({ seed }) => (await import('wampy/cryptosign.js')).sign(seed),
+};
+
+/** What a session needs to know to log in. */
+const credentials = async ({ method, authid, secret, seed, pubkey }) => ({
+   authid,
+   authmethods: [method],
+   onChallenge: await challenged[method]({ secret, seed }),
+   ...(pubkey && { authextra: { pubkey } }),
+});
+
+async function open({ url, realm, serializer, login }, emit) {
    const json = serializer === 'json';
    const out = (value) => unpack(value, json ? toJsonBytes : (bytes) => globalThis.Buffer?.from(bytes) ?? bytes);
    const back = (value) => (json ? fromJsonBytes(value) : value);
@@ -41,6 +56,7 @@ async function open({ url, realm, serializer }, emit) {
       realm,
       serializer: new serializers[serializer](),
       autoReconnect: false,
+      ...(login && await credentials(login)),
       // The strict rule refuses '..' in a wildcard.
       uriValidation: 'loose',
       onClose: () => emit({ event: 'closed', reason: 'closed' }),

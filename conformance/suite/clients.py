@@ -72,7 +72,8 @@ def command(driver):
     return ["node", str(path)], None
 
 
-WAMPY_LACKS = {"exclude_me": "wampy drops exclude_me:false", "unacknowledged": "wampy always asks for PUBLISHED"}
+NO_SCRAM = {"scram": "it has no SCRAM"}
+WAMPY_LACKS = NO_SCRAM | {"exclude_me": "wampy drops exclude_me:false", "unacknowledged": "wampy always asks for PUBLISHED"}
 TEXT_BODIES = "webstomp-client's bodies are strings, and it splits its input at every NUL"
 WEBSTOMP_LACKS = {"bytes": TEXT_BODIES, "NUL": TEXT_BODIES, "escapes": "webstomp-client does not escape headers"}
 NO_NACK = {"nack": "STOMP 1.0 has no NACK"}
@@ -94,15 +95,14 @@ def everybody(target):
 
     for serializer in ("json", "msgpack", "cbor"):
         chosen = {"serializer": serializer}
-        yield Client("autobahn-js", "wamp", "autobahn.mjs", "WebSocket", serializer, websocket | chosen)
+        yield Client("autobahn-js", "wamp", "autobahn.mjs", "WebSocket", serializer, websocket | chosen, NO_SCRAM)
         yield Client("wampy", "wamp", "wampy.mjs", "WebSocket", serializer, websocket | chosen, WAMPY_LACKS)
         yield Client("autobahn-python", "wamp", "autobahn_py.py", "WebSocket", serializer, websocket | chosen)
         yield Client("autobahn-python", "wamp", "autobahn_py.py", "WebSocket", f"{serializer}.batched",
                      websocket | {"serializer": f"{serializer}.batched"})
         yield Client("autobahn-python", "wamp", "autobahn_py.py", "RawSocket", serializer, rawsocket | chosen)
         if target.unix:
-            yield Client("autobahn-python", "wamp", "autobahn_py.py", "Unix", serializer, unix | chosen)
-    yield Client("autobahn-js", "wamp", "autobahn.mjs", "RawSocket", "json", rawsocket | {"serializer": "json"})
+            yield Client("autobahn-js", "wamp", "autobahn.mjs", "RawSocket", "json", rawsocket | {"serializer": "json"}, NO_SCRAM)
 
     for binary, how in ((False, "text"), (True, "binary")):
         yield Client("stompjs", "stomp", "stompjs.mjs", "WebSocket", f"1.2 {how}",

@@ -21,8 +21,9 @@ def free_port():
 
 
 class Daemon:
-    def __init__(self, program, folder, origin):
+    def __init__(self, program, folder, origin, more="", name="tandem"):
         self.program, self.folder, self.origin = Path(program), Path(folder), origin
+        self.more, self.name = more, name
         self.port, self.process = free_port(), None
         # Of its own: the path of a socket is short.
         self.sockets = tempfile.TemporaryDirectory(prefix="tandem-")
@@ -35,11 +36,11 @@ class Daemon:
     async def start(self):
         if not self.program.exists():
             raise Failure(f"no {self.program}: build it (cargo build --release), or give --daemon or --url")
-        config = self.folder / "tandem.toml"
-        config.write_text(CONFIG.format(origin=self.origin))
+        config = self.folder / f"{self.name}.toml"
+        config.write_text(CONFIG.format(origin=self.origin) + self.more)
         command = [str(self.program), "serve", "--listen", f"127.0.0.1:{self.port}", "--listen", f"unix:{self.unix}",
                    "--config", str(config)]
-        self.log = self.folder / "tandem.log"
+        self.log = self.folder / f"{self.name}.log"
         with open(self.log, "wb") as log:
             self.process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
         for _ in range(200):

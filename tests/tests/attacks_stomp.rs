@@ -224,6 +224,7 @@ async fn reserved_headers_are_the_brokers() {
         ("user-name", "root"),
         ("x-publisher", "1"),
         ("x-publisher-authid", "root"),
+        ("x-trust-level", "9"),
         ("subscription", "7"),
         ("redelivered", "true"),
         ("ack", "1-1-0"),

@@ -116,13 +116,15 @@ fn the_wings_do_not_import_each_other() {
         ("stomp", &["stomp", "core", "metrics"]),
         ("front", &["front", "core", "metrics"]),
         ("local", &["local", "core"]),
-        ("config", &["config", "core", "front"]),
+        ("authenticator", &["authenticator", "core", "local"]),
+        ("config", &["config", "core", "front", "authenticator"]),
         ("users", &["users", "config", "core"]),
         ("authorizer", &["authorizer", "core", "local"]),
         (
             "server",
             &[
                 "server",
+                "authenticator",
                 "authorizer",
                 "config",
                 "core",

@@ -1426,7 +1426,7 @@ async fn m41_a_transparent_payload_crosses_and_comes_back() {
 }
 
 /// Headers that only a router says.
-const FORGED: [&str; 14] = [
+const FORGED: [&str; 15] = [
     "ack",
     "content-length",
     "destination",
@@ -1440,6 +1440,7 @@ const FORGED: [&str; 14] = [
     "transaction",
     "user-name",
     "x-publisher",
+    "x-trust-level",
     "x-wamp-payload",
 ];
 

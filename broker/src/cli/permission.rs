@@ -94,7 +94,7 @@ fn explain(arguments: &Explain) -> Result<(String, u8), Box<dyn std::error::Erro
         None => config.realms().remove(0),
     };
     let rules = config.rules(&realm)?;
-    let who = Principal { id: who.as_str().into(), role: who.into(), method: "explained" };
+    let who = Principal::new(who.clone(), who, "explained");
     let (verdict, why, code) = match rules.judge_pattern(&who, action, &pattern) {
         Judgement::Allowed { rule: Some(rule), .. } => {
             ("allowed", written(&config, &rules, rule, arguments), 0)

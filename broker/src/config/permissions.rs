@@ -57,9 +57,12 @@ pub enum Actions {
 impl Config {
     /// The rules of a realm.
     pub fn rules(&self, realm: &str) -> Result<Rules, ConfigError> {
+        self.rules_where(|permission| permission.realm.as_deref().is_none_or(|own| own == realm))
+    }
+
+    fn rules_where(&self, is_meant: impl Fn(&Permission) -> bool) -> Result<Rules, ConfigError> {
         let numbered = self.permissions.iter().map(Spanned::get_ref).zip(1..);
-        let own =
-            numbered.filter(|(permission, _)| permission.realm.as_deref().is_none_or(|own| own == realm));
+        let own = numbered.filter(|(permission, _)| is_meant(permission));
         let rules = own.map(|(permission, number)| permission.rule(number));
         let rules = Rules::new(rules.collect::<Result<_, _>>()?);
         rules.map_err(|error: InvalidRules| ConfigError::Refused(format!("permissions: {error}")))
@@ -69,13 +72,18 @@ impl Config {
     pub(super) fn check_permissions(&self) -> Result<(), ConfigError> {
         for (permission, number) in self.permissions.iter().map(Spanned::get_ref).zip(1..) {
             permission.rule(number)?;
-            if let Some(realm) = &permission.realm
-                && !self.realms().contains(realm)
-            {
+            let may_be = |realm: &String| {
+                let made = self
+                    .realm_patterns()
+                    .is_ok_and(|patterns| patterns.iter().any(|known| known.pattern.matches(realm)));
+                made || self.realms().contains(realm)
+            };
+            if let Some(realm) = permission.realm.as_ref().filter(|realm| !may_be(realm)) {
                 return Err(permission.refused(number, format!("there is no realm {realm:?}")));
             }
         }
-        self.realms().iter().try_for_each(|realm| self.rules(realm).map(drop))
+        // What holds of all rules together holds of those of any realm.
+        self.rules_where(|_| true).map(drop)
     }
 
     /// The line on which a permission begins, in the text that the configuration was parsed from.
@@ -286,7 +294,7 @@ mod tests {
         config.check().unwrap();
         assert!(config.rules("one").unwrap().is_open());
         let rules = config.rules("two").unwrap();
-        let who = Principal { id: "joe".into(), role: "user".into(), method: "test" };
+        let who = Principal::new("joe", "user", "test");
         for (name, allowed) in [("a", true), ("a.b.c", true), ("ab", false)] {
             let judgement = rules.judge(&who, Action::Call, name);
             assert_eq!(matches!(judgement, Judgement::Allowed { .. }), allowed, "{name}");

@@ -7,6 +7,7 @@ pub mod authorizer;
 pub mod gate;
 pub mod rules;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -137,12 +138,40 @@ pub struct Principal {
     pub role: Arc<str>,
     /// How they proved who they are: `anonymous`, `ticket` and so on.
     pub method: &'static str,
+    /// Who says so.
+    pub provider: Provider,
+    /// How far the operator trusts them, if there is a word about it.
+    pub trust: Option<u32>,
+}
+
+/// Who says who somebody is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// The configuration.
+    Static,
+    /// An application.
+    Dynamic,
+}
+
+impl Provider {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Provider::Static => "static",
+            Provider::Dynamic => "dynamic",
+        }
+    }
 }
 
 impl Principal {
+    /// Somebody who the configuration says is who they are.
+    pub fn new(id: impl Into<Arc<str>>, role: impl Into<Arc<str>>, method: &'static str) -> Principal {
+        Principal { id: id.into(), role: role.into(), method, provider: Provider::Static, trust: None }
+    }
+
     /// The broker itself. No peer can be it: no method that proves who somebody is bears this name.
     pub fn house() -> Principal {
-        Principal { id: "tandem".into(), role: "tandem".into(), method: HOUSE_METHOD }
+        Principal::new("tandem", "tandem", HOUSE_METHOD)
     }
 
     /// True for the broker itself.
@@ -151,20 +180,65 @@ impl Principal {
     }
 }
 
+/// Who wants to be let in, where, and how.
+#[derive(Clone, Debug)]
+pub struct Applicant {
+    /// The realm.
+    pub realm: Arc<str>,
+    /// The user's name; may be empty where a key says who it is.
+    pub user: Arc<str>,
+    /// The method that they chose.
+    pub method: &'static str,
+    /// The session that it is to be, if that is known.
+    pub session: Option<SessionId>,
+    /// What they said beside that: an object of JSON.
+    pub extra: Option<Arc<str>>,
+}
+
 /// What a peer says to prove who they are.
 #[derive(Clone)]
 pub struct Credentials {
-    /// The user's name.
-    pub user: Arc<str>,
+    /// Who they say they are.
+    pub applicant: Applicant,
     /// A password or ticket.
     pub secret: Arc<str>,
-    /// The method that they chose.
-    pub method: &'static str,
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("Credentials").field("applicant", &self.applicant).finish_non_exhaustive()
+    }
+}
+
+/// Who somebody was found to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Who.
+    pub principal: Principal,
+    /// The realm to let them into, if it is not the one that they asked for.
+    pub realm: Option<Arc<str>>,
+    /// What they are told beside that: an object of JSON.
+    pub extra: Option<Arc<str>>,
+}
+
+impl From<Principal> for Grant {
+    fn from(principal: Principal) -> Grant {
+        Grant { principal, realm: None, extra: None }
+    }
+}
+
+/// What an application keeps of a user, to be challenged by.
+#[derive(Clone)]
+pub struct Record {
+    /// Who it is, if it can prove that.
+    pub grant: Grant,
+    /// What the proof is judged by; which names there are is for the method to say. Numbers are in digits.
+    pub fields: HashMap<String, String>,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record").field("grant", &self.grant).finish_non_exhaustive()
     }
 }
 
@@ -183,6 +257,9 @@ pub enum Refusal {
     /// It could not be found out; not the peer's fault.
     #[error("authentication failed for a technical reason")]
     AuthenticationFailed,
+    /// Too many attempts failed before; for how many seconds no other is judged.
+    #[error("too many logins failed: try again in {0} s")]
+    TooManyFailures(u64),
     /// There is no such realm.
     #[error("there is no realm {0:?}")]
     NoSuchRealm(String),
@@ -257,9 +334,13 @@ pub enum Refusal {
 }
 
 /// What [`Authenticator::authenticate`] returns.
-pub type Authenticating = Pin<Box<dyn Future<Output = Result<Principal, Refusal>> + Send>>;
+pub type Authenticating = Pin<Box<dyn Future<Output = Result<Grant, Refusal>> + Send>>;
 
-/// Finds out who somebody is.
+/// What [`Authenticator::look_up`] returns.
+pub type LookingUp = Pin<Box<dyn Future<Output = Result<Record, Refusal>> + Send>>;
+
+/// Finds out who somebody is. [`Refusal::WrongSecret`] says that they are not who they say, and slows down those
+/// who try again; any other refusal, that it could not be found out.
 pub trait Authenticator: Send + Sync {
     /// Who a peer is that does not say; `None` when they must say.
     fn anonymous(&self, peer: &Peer) -> Option<Principal>;
@@ -277,6 +358,16 @@ pub trait Authenticator: Send + Sync {
 
     /// Checks what a peer says. May take its time: the pump awaits it.
     fn authenticate(&self, credentials: Credentials, peer: &Peer) -> Authenticating;
+
+    /// Whether it keeps what is needed to challenge users by this method.
+    fn looks_up(&self, _method: &str) -> bool {
+        false
+    }
+
+    /// What it keeps of a user. May take its time, too.
+    fn look_up(&self, _applicant: Applicant, _peer: &Peer) -> LookingUp {
+        Box::pin(std::future::ready(Err(Refusal::WrongSecret)))
+    }
 }
 
 /// What somebody wants to do with a name.

@@ -355,6 +355,7 @@ impl Calls {
             procedure: procedure.clone(),
             by_pattern,
             caller: None,
+            trust: pending.caller.principal.trust,
             payload,
             attributes,
             takes_progress: pending.caller.terms.takes_progress,
@@ -585,6 +586,7 @@ impl State {
             procedure: request.procedure.clone(),
             by_pattern: registration.is_pattern(),
             caller: is_known.then(|| (caller.session, caller.principal.clone())),
+            trust: caller.principal.trust,
             payload: request.payload.clone(),
             attributes: request.attributes.clone(),
             takes_progress: terms.takes_progress,
@@ -746,7 +748,7 @@ mod tests {
     }
 
     fn joe() -> Arc<Principal> {
-        Arc::new(Principal { id: "joe".into(), role: "user".into(), method: "ticket" })
+        Arc::new(Principal::new("joe", "user", "ticket"))
     }
 
     fn answer() -> Answer {
@@ -1040,7 +1042,7 @@ mod tests {
         let large = Payload::new(Content::Opaque(vec![0; SPARE_BYTES_MAX].into()));
         let unavailable = || Err(failure(UNAVAILABLE, ""));
         for (call, payload) in [(1, large), (2, payload())] {
-            let principal = Arc::new(Principal { id: "joe".into(), role: "user".into(), method: "ticket" });
+            let principal = Arc::new(Principal::new("joe", "user", "ticket"));
             let (session, mailbox) = (caller.id, caller.mailbox.clone());
             let caller = Caller { session, principal, call, mailbox, terms: CallTerms::default() };
             calls.call(caller, name("p"), payload, Attributes::default()).unwrap();

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     fn who(id: &str, role: &str) -> Principal {
-        Principal { id: id.into(), role: role.into(), method: "test" }
+        Principal::new(id, role, "test")
     }
 
     fn texts(list: &[&str]) -> Vec<Box<str>> {

@@ -2,6 +2,7 @@
 //! leave when the realm says farewell.
 
 use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -26,6 +27,8 @@ struct State {
     /// Boxed: the table is up to half empty.
     guests: HashMap<SessionId, Box<Seat>>,
     house: HashMap<SessionId, Mailbox>,
+    /// Nobody is let in any more.
+    retired: bool,
     /// All that were ever spoken here: there are as many as the languages have.
     dialects: Vec<&'static str>,
 }
@@ -35,13 +38,35 @@ struct State {
 struct Seat {
     mailbox: Mailbox,
     principal: Arc<Principal>,
-    peer: Peer,
+    address: Address,
     /// Its place in the list.
     dialect: u16,
 }
 
-const _: () =
-    assert!(size_of::<Seat>() <= 56, "with what the allocator adds, this is 64 bytes for each session");
+const _: () = assert!(size_of::<Seat>() <= 40, "every idle session has one");
+
+/// Where a session comes from, in as little room as most need.
+#[derive(Debug)]
+enum Address {
+    V4(Ipv4Addr, u16),
+    Other(Box<Peer>),
+}
+
+impl Address {
+    fn new(peer: Peer) -> Address {
+        match peer {
+            Peer::Socket(SocketAddr::V4(address)) => Address::V4(*address.ip(), address.port()),
+            other => Address::Other(Box::new(other)),
+        }
+    }
+
+    fn peer(&self) -> Peer {
+        match self {
+            Address::V4(ip, port) => Peer::Socket(SocketAddr::from((*ip, *port))),
+            Address::Other(peer) => Peer::clone(peer),
+        }
+    }
+}
 
 impl State {
     fn dialect(&mut self, dialect: &'static str) -> u16 {
@@ -55,7 +80,7 @@ impl State {
 
     fn guest(&self, session: SessionId, seat: &Seat) -> Guest {
         let dialect = self.dialects[usize::from(seat.dialect)];
-        let origin = Origin { peer: seat.peer.clone(), dialect };
+        let origin = Origin { peer: seat.address.peer(), dialect };
         Guest { session, principal: seat.principal.clone(), origin }
     }
 
@@ -74,33 +99,44 @@ impl Guests {
         Guests { sessions_max, state: Mutex::default(), watch }
     }
 
-    /// Lets a session in, under the first of these numbers that none has. There are as many as it takes.
+    /// Lets nobody in any more, if there is nobody, and if that holds while nobody comes. True when it is so.
+    pub fn retire(&self, holds: impl FnOnce() -> bool) -> bool {
+        let mut state = self.state.lock();
+        state.retired = state.guests.is_empty() && holds();
+        state.retired
+    }
+
+    /// Lets a session in, under the first of these numbers that none has. There are as many as it takes. `None` where
+    /// nobody is let in any more.
     pub fn admit(
         &self,
         numbers: impl Iterator<Item = SessionId>,
         principal: &Arc<Principal>,
         origin: Origin,
         mailbox: &Mailbox,
-    ) -> Result<SessionId, Refusal> {
+    ) -> Option<Result<SessionId, Refusal>> {
         let mut state = self.state.lock();
+        if state.retired {
+            return None;
+        }
         let is_free = |id: &SessionId| !state.guests.contains_key(id) && !state.house.contains_key(id);
         let mut numbers = numbers.filter(is_free);
         let session = numbers.next().expect("there are more numbers than sessions");
         drop(numbers);
         if principal.is_house() {
             state.house.insert(session, mailbox.clone());
-            return Ok(session);
+            return Some(Ok(session));
         }
         if state.guests.len() >= self.sessions_max {
-            return Err(Refusal::TooMany("sessions", self.sessions_max));
+            return Some(Err(Refusal::TooMany("sessions", self.sessions_max)));
         }
         let dialect = state.dialect(origin.dialect);
         let (mailbox, principal) = (mailbox.clone(), principal.clone());
-        let seat = Box::new(Seat { mailbox, principal, peer: origin.peer, dialect });
+        let seat = Box::new(Seat { mailbox, principal, address: Address::new(origin.peer), dialect });
         self.watch.tell(|| Notice::Joined(state.guest(session, &seat)));
         state.guests.insert(session, seat);
         metrics::SESSIONS.add(1);
-        Ok(session)
+        Some(Ok(session))
     }
 
     /// A session left.

@@ -123,6 +123,7 @@ impl Mailbox {
             | Parcel::Notice(_)
             | Parcel::Authorized(_)
             | Parcel::RulesChanged
+            | Parcel::LookedUp(_)
             | Parcel::Farewell(_) => {}
         }
         let crosses_soft_limit = state.bytes <= bytes_soft_max && state.bytes + cost > bytes_soft_max;
@@ -308,6 +309,7 @@ pub fn cost(parcel: &Parcel) -> usize {
         | Parcel::Authenticated(_)
         | Parcel::Authorized(_)
         | Parcel::RulesChanged
+        | Parcel::LookedUp(_)
         | Parcel::Farewell(_) => 64,
     }
 }
@@ -410,6 +412,7 @@ mod tests {
             payload: payload(),
             attributes: Attributes::default(),
             disclosed: None,
+            trust: None,
             eligibility: None,
             encodings: Encodings::default(),
             charge: None,
@@ -432,6 +435,7 @@ mod tests {
             procedure: name(),
             by_pattern: false,
             caller: None,
+            trust: None,
             payload: payload(),
             attributes: Attributes::default(),
             takes_progress: false,

@@ -279,6 +279,8 @@ pub struct Publication {
     pub attributes: Attributes,
     /// Who the publisher is, if receivers are told.
     pub disclosed: Option<Arc<Principal>>,
+    /// How far the publisher is trusted, if there is a word about it.
+    pub trust: Option<u32>,
     /// Who may get it, if not everybody who subscribed.
     pub eligibility: Option<Arc<Eligibility>>,
     /// What the dialects made of it.
@@ -307,6 +309,7 @@ impl Publication {
             payload: self.payload.clone(),
             attributes: self.attributes.clone(),
             disclosed: self.disclosed.clone(),
+            trust: self.trust,
             eligibility: self.eligibility.clone(),
             encodings: Encodings::default(),
             charge: None,

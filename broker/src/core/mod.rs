@@ -21,12 +21,15 @@ pub mod parcel;
 pub mod protocol;
 pub mod queues;
 pub mod realm;
+pub mod realms;
 pub mod reserved;
 pub mod retained;
 pub mod secure;
 pub mod shard;
 pub mod testament;
+pub mod throttle;
 pub mod topics;
+pub mod trust;
 pub mod watch;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tandem_protocols::payload::Payload;
 
 use crate::core::access::authorizer::Decision;
-use crate::core::access::{Principal, Refusal};
+use crate::core::access::{Grant, Principal, Record, Refusal};
 use crate::core::message::{Attributes, Publication, SessionId};
 use crate::core::name::Name;
 use crate::core::notice::Notice;
@@ -63,7 +63,9 @@ pub enum Parcel {
     /// The answer to a call.
     Outcome(Box<Outcome>),
     /// The answer to the session's request to authenticate its peer.
-    Authenticated(Box<Result<Principal, Refusal>>),
+    Authenticated(Box<Result<Grant, Refusal>>),
+    /// The answer to the session's request for what is kept of a user.
+    LookedUp(Box<Result<Record, Refusal>>),
     /// Something changed in the realm; for who watches it.
     Notice(Box<Notice>),
     /// The answer to the session's [`Inquiry`](crate::core::access::authorizer::Inquiry).
@@ -100,6 +102,8 @@ pub struct Invocation {
     pub by_pattern: bool,
     /// Who calls, if the callee may know.
     pub caller: Option<(SessionId, Arc<Principal>)>,
+    /// How far the caller is trusted, if there is a word about it.
+    pub trust: Option<u32>,
     /// The arguments.
     pub payload: Payload,
     /// What travels with them.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::core::access::authorizer::Inquiry;
-use crate::core::access::{Credentials, Peer};
+use crate::core::access::{Applicant, Credentials, Peer};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::{Frame, Kind};
 use crate::core::parcel::Parcel;
@@ -98,7 +98,9 @@ pub enum Output {
     /// Send this to the peer.
     Send(Frame),
     /// Find out whether the peer is who it says; the answer comes as [`Parcel::Authenticated`].
-    Authenticate(Credentials),
+    Authenticate(Box<Credentials>),
+    /// Find out what is kept of a user; the answer comes as [`Parcel::LookedUp`].
+    LookUp(Box<Applicant>),
     /// Wait for this answer, which comes as [`Parcel::Authorized`]. The peer is not read meanwhile.
     Authorize(Inquiry),
     /// Close the wire, after everything before was sent.

@@ -205,7 +205,8 @@ impl Realm {
     ) -> Result<Member, Refusal> {
         let principal = Arc::new(principal);
         let numbers = iter::once(proposed).chain(iter::repeat_with(|| self.propose_id()));
-        let id = self.guests.admit(numbers, &principal, origin, &mailbox)?;
+        let gone = || Refusal::NoSuchRealm(self.name.to_string());
+        let id = self.guests.admit(numbers, &principal, origin, &mailbox).ok_or_else(gone)??;
         Ok(Member {
             id,
             realm: self.clone(),
@@ -217,6 +218,20 @@ impl Realm {
             last_consumer: 0,
             rare: None,
         })
+    }
+
+    /// True while nobody but the house is in it, and nothing in it waits for anybody.
+    pub fn is_idle(&self) -> bool {
+        self.guests.is_empty() && self.holds_nothing()
+    }
+
+    /// Lets nobody in any more, if it is idle.
+    pub fn retire(&self) -> bool {
+        self.guests.retire(|| self.holds_nothing())
+    }
+
+    fn holds_nothing(&self) -> bool {
+        self.queues.bytes() == 0 && !self.topics.retains_any()
     }
 
     /// Asks all sessions to end.
@@ -264,6 +279,7 @@ pub struct Member {
     principal: Arc<Principal>,
     mailbox: Mailbox,
     subscriptions: Vec<SubscriptionId>,
+    /// In order of their numbers.
     registrations: Vec<RegistrationId>,
     consumers: BTreeMap<ConsumerId, Consumption>,
     last_consumer: u64,
@@ -578,21 +594,27 @@ impl Member {
             return Err(Refusal::TooMany("registrations of a session", limit));
         }
         let id = self.realm.calls.register(pattern, self.id, &self.mailbox, offer, &self.principal)?;
-        if !self.registrations.contains(&id) {
-            self.registrations.push(id);
+        if let Err(place) = self.registrations.binary_search(&id) {
+            self.registrations.insert(place, id);
         }
         Ok(id)
     }
 
-    /// Forgets a registration that was taken away.
-    pub fn forget_registration(&mut self, id: RegistrationId) {
-        self.registrations.retain(|known| *known != id);
+    /// Whether the session has a part in a registration.
+    pub fn has_registered(&self, id: RegistrationId) -> bool {
+        self.registrations.binary_search(&id).is_ok()
+    }
+
+    /// Forgets a registration that was taken away. False if the session had no part in it any more.
+    pub fn forget_registration(&mut self, id: RegistrationId) -> bool {
+        let place = self.registrations.binary_search(&id);
+        place.map(|place| self.registrations.remove(place)).is_ok()
     }
 
     /// Ends a registration. Calls that are under way are still answered.
     pub fn unregister(&mut self, id: RegistrationId) -> Result<(), Refusal> {
         self.realm.calls.unregister(id, self.id)?;
-        self.registrations.retain(|known| *known != id);
+        self.forget_registration(id);
         Ok(())
     }
 
@@ -772,6 +794,7 @@ impl Member {
             payload: outgoing.payload,
             attributes: outgoing.attributes,
             disclosed: None,
+            trust: self.principal.trust,
             eligibility: None,
             encodings: Encodings::default(),
             charge: None,
@@ -860,7 +883,7 @@ mod tests {
     }
 
     fn join(realm: &Arc<Realm>) -> (Member, Inbox) {
-        let principal = Principal { id: "u".into(), role: "r".into(), method: "anonymous" };
+        let principal = Principal::new("u", "r", "anonymous");
         let (mailbox, inbox) = large_mailbox();
         (realm.join(principal, mailbox).unwrap(), inbox)
     }

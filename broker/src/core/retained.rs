@@ -53,6 +53,11 @@ impl Retained {
         Ok(())
     }
 
+    /// True when nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
     /// Keeps nothing for a topic any more.
     pub fn remove(&mut self, name: &Name) {
         if let Some(known) = self.messages.remove(name) {

@@ -24,7 +24,7 @@ pub fn exact(text: &str) -> Pattern {
 }
 
 pub fn principal(id: &str, role: &str) -> Principal {
-    Principal { id: id.into(), role: role.into(), method: "test" }
+    Principal::new(id, role, "test")
 }
 
 /// A payload that makes what carries it cost [`UNIT`].
@@ -40,6 +40,7 @@ pub fn publication(to: &str, id: u64) -> Arc<Publication> {
         payload: payload(),
         attributes: Attributes::default(),
         disclosed: None,
+        trust: None,
         eligibility: None,
         encodings: Encodings::default(),
         charge: None,

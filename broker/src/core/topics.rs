@@ -446,6 +446,11 @@ impl Topics {
         self.state.read().subscriptions.get(&id).map(|subscription| subscription.pattern.clone())
     }
 
+    /// Whether the last message of some topic is kept.
+    pub fn retains_any(&self) -> bool {
+        !self.state.read().retained.is_empty()
+    }
+
     /// How many subscriptions there are.
     pub fn len(&self) -> usize {
         self.state.read().subscriptions.len()

@@ -24,7 +24,7 @@ use tokio::io::ReadBuf;
 use tokio::time::Sleep;
 
 use crate::core::access::authorizer::{Authorizing, Inquiry};
-use crate::core::access::{Authenticating, Authenticator, Peer, Refusal};
+use crate::core::access::{Authenticator, Peer, Refusal};
 use crate::core::mailbox::{self, Batch, Inbox};
 use crate::core::message::Frame;
 use crate::core::parcel::Parcel;
@@ -203,7 +203,8 @@ struct Stranger {
     authenticator: Arc<dyn Authenticator>,
     opened: Instant,
     received_bytes: usize,
-    authenticating: Option<Authenticating>,
+    /// What the session waits for.
+    finding_out: Option<Pin<Box<dyn Future<Output = Parcel> + Send>>>,
     /// A place among those who were not let in yet.
     _permit: Option<Permit>,
 }
@@ -252,7 +253,7 @@ impl<W: Wire> Connection<W> {
                 authenticator: parts.authenticator,
                 opened: parts.opened,
                 received_bytes: 0,
-                authenticating: None,
+                finding_out: None,
                 _permit: parts.stranger,
             })),
             work: Work::default(),
@@ -330,8 +331,16 @@ impl<W: Wire> Connection<W> {
                 Output::Authenticate(credentials) => {
                     // A peer that was let in has been found out already.
                     if let Some(stranger) = &mut self.stranger {
-                        let authenticating = stranger.authenticator.authenticate(credentials, &self.peer);
-                        stranger.authenticating = Some(authenticating);
+                        let finding = stranger.authenticator.authenticate(*credentials, &self.peer);
+                        let answer = async { Parcel::Authenticated(Box::new(finding.await)) };
+                        stranger.finding_out = Some(Box::pin(answer));
+                    }
+                }
+                Output::LookUp(applicant) => {
+                    if let Some(stranger) = &mut self.stranger {
+                        let finding = stranger.authenticator.look_up(*applicant, &self.peer);
+                        let answer = async { Parcel::LookedUp(Box::new(finding.await)) };
+                        stranger.finding_out = Some(Box::pin(answer));
                     }
                 }
                 Output::Authorize(Inquiry(answer)) => self.work.authorizing = Some((Mutex::new(answer), now)),
@@ -390,12 +399,12 @@ impl<W: Wire> Connection<W> {
 
     fn poll_authentication(&mut self, cx: &mut Context<'_>, now: Instant) {
         while let Some(stranger) = &mut self.stranger
-            && let Some(authenticating) = &mut stranger.authenticating
+            && let Some(finding_out) = &mut stranger.finding_out
         {
-            let Poll::Ready(result) = authenticating.as_mut().poll(cx) else { return };
-            stranger.authenticating = None;
+            let Poll::Ready(answer) = finding_out.as_mut().poll(cx) else { return };
+            stranger.finding_out = None;
             if let Some(session) = &mut self.session {
-                session.deliver(Parcel::Authenticated(Box::new(result)), now);
+                session.deliver(answer, now);
             }
             self.drain_session(now);
         }
@@ -634,8 +643,8 @@ impl<W: Wire> Connection<W> {
     }
 
     fn reading_pauses(&self, cx: &mut Context<'_>) -> bool {
-        let authenticating = self.stranger.as_ref().is_some_and(|stranger| stranger.authenticating.is_some());
-        authenticating || self.work.authorizing.is_some() || self.is_sated(cx)
+        let finding_out = self.stranger.as_ref().is_some_and(|stranger| stranger.finding_out.is_some());
+        finding_out || self.work.authorizing.is_some() || self.is_sated(cx)
     }
 
     /// Whether the peer, or the realm, has to read before more is asked.
@@ -930,7 +939,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
-    use crate::core::access::Credentials;
+    use crate::core::access::{Authenticating, Credentials};
     use crate::core::mailbox::{Bounds, Mailbox, Overflow, mailbox};
     use crate::core::message::{Kind, Message};
     use crate::core::parcel::Farewell;

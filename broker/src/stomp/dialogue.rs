@@ -121,7 +121,9 @@ impl Dialogue {
             // There is no word for it in STOMP. An answer that comes all the same is ignored.
             Parcel::Interrupt { .. } => {}
             // Nor for this. It may unsubscribe from what it lost.
-            Parcel::RegistrationRevoked { registration, .. } => self.member.forget_registration(registration),
+            Parcel::RegistrationRevoked { registration, .. } => {
+                self.member.forget_registration(registration);
+            }
             // The language has no other word for it.
             Parcel::SubscriptionRevoked { .. } => return Err(Refusal::Revoked.into()),
             Parcel::Farewell(farewell) => return Err(farewell.into()),
@@ -131,8 +133,8 @@ impl Dialogue {
                     return Err(refusal.into());
                 }
             }
-            // Only a stranger asks for the first, the second is the session's business, and only the house watches.
-            Parcel::Authenticated(_) | Parcel::Authorized(_) | Parcel::Notice(_) => {}
+            // Strangers ask for the first two, the third is the session's business, and only the house watches.
+            Parcel::Authenticated(_) | Parcel::LookedUp(_) | Parcel::Authorized(_) | Parcel::Notice(_) => {}
         }
         Ok(())
     }

@@ -118,6 +118,7 @@ impl From<Refusal> for Fault {
             | Refusal::NotPrivate
             | Refusal::AuthenticationRequired
             | Refusal::AuthenticationFailed
+            | Refusal::TooManyFailures(_)
             | Refusal::Reserved(_)
             | Refusal::Forbidden { .. }
             | Refusal::Undecided(_)

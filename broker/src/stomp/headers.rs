@@ -15,7 +15,7 @@ use crate::core::topics::Retain;
 use crate::stomp::fault::Fault;
 
 /// Headers that no peer can put into another's MESSAGE: the broker writes them, or acts on them.
-const OURS: [&str; 17] = [
+const OURS: [&str; 18] = [
     "ack",
     "content-length",
     "content-type",
@@ -32,6 +32,7 @@ const OURS: [&str; 17] = [
     "subscription",
     "transaction",
     "user-name",
+    TRUST_LEVEL,
     Shape::HEADER,
 ];
 
@@ -58,6 +59,8 @@ pub(super) const CALLER: &str = CALLER_PREFIX;
 
 /// The caller's name.
 pub(super) const CALLER_AUTHID: &str = "x-caller-authid";
+/// How far the operator trusts the sender.
+pub(super) const TRUST_LEVEL: &str = "x-trust-level";
 
 /// Arguments of a queue that is to be made, in SEND and in SUBSCRIBE.
 const QUEUE_ARGUMENTS: [&str; 11] = [

@@ -158,6 +158,9 @@ fn tail(version: Version, publication: &Publication, place: Place) -> Result<(bo
             encoder.header(headers::PUBLISHER, &publication.publisher.0.to_string());
             encoder.header(headers::PUBLISHER_AUTHID, &who.id);
         }
+        if let Some(level) = publication.trust {
+            encoder.header(headers::TRUST_LEVEL, &level.to_string());
+        }
         put_rest(encoder, attributes.iter(), body);
         let kind = if is_text(body) { Kind::Text } else { Kind::Binary };
         Ok(Message::new(kind, out.freeze()))

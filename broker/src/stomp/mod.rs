@@ -18,4 +18,4 @@ mod settings;
 mod voice;
 
 pub use self::protocol::{STREAM, Stomp};
-pub use self::settings::{Realms, Settings};
+pub use self::settings::Settings;

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -15,13 +15,12 @@ use tandem_protocols::stomp::frame::{Command, Frame, Headers, Side, Version};
 use tandem_protocols::stomp::state::{self, HeartBeat, HeartBeats};
 
 use crate::core::access::authorizer::{Decision, Question};
-use crate::core::access::{Credentials, Peer, Principal, Refusal};
+use crate::core::access::{Applicant, Credentials, Grant, Peer, Principal, Refusal};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::Kind;
 use crate::core::notice::Origin;
 use crate::core::parcel::Parcel;
 use crate::core::protocol::{self, Close, Output, Session};
-use crate::core::realm::Realm;
 use crate::stomp::dialogue::{Dialogue, Receipt};
 use crate::stomp::fault::Fault;
 use crate::stomp::headers;
@@ -34,6 +33,8 @@ const WAITING_BYTES_MAX: usize = 256 * 1024;
 /// What may come of a peer while one of its frames is held, in bytes, beside the rest of what came with that. The
 /// pump reads nothing more meanwhile.
 const HELD_BYTES_MAX: usize = 256 * 1024;
+/// How a login and a passcode prove who somebody is.
+const METHOD: &str = "stomp";
 
 /// A conversation with one peer.
 pub(super) struct StompSession {
@@ -79,7 +80,11 @@ struct Stranger {
 struct Application {
     version: Version,
     heart_beat: HeartBeat,
-    realm: Arc<Realm>,
+    realm: Arc<str>,
+    /// Who it says it is; nothing for somebody anonymous.
+    user: Option<Arc<str>>,
+    /// What is to be found out at that time: others failed as the same user.
+    delayed: Option<(Credentials, Instant)>,
     /// What it sent after that, in order.
     waiting: VecDeque<(Kind, Bytes)>,
     waiting_bytes: usize,
@@ -226,13 +231,13 @@ impl StompSession {
     // ---- letting in ----------------------------------------------------------------------------------
 
     fn connect(&mut self, frame: Frame, now: Instant) -> Next {
-        match self.apply(frame) {
+        match self.apply(frame, now) {
             Err(fault) => {
                 self.give_up(fault, None);
                 Next::Stop
             }
             Ok(Some(principal)) => {
-                self.let_in(Ok(principal), now);
+                self.let_in(Ok(principal.into()), now);
                 if matches!(self.stage, Stage::Over) { Next::Stop } else { Next::Read }
             }
             Ok(None) => Next::Wait,
@@ -240,7 +245,7 @@ impl StompSession {
     }
 
     /// Reads a CONNECT. `None`: it must be found out who the peer is. A receipt is not given for it.
-    fn apply(&mut self, mut frame: Frame) -> Result<Option<Principal>, Fault> {
+    fn apply(&mut self, mut frame: Frame, now: Instant) -> Result<Option<Principal>, Fault> {
         let Stage::Stranger(stranger) = &mut self.stage else { return Ok(None) };
         if !matches!(frame.command, Command::Connect | Command::Stomp) {
             let detail = format!("{} cannot be the first frame", frame.command);
@@ -252,12 +257,27 @@ impl StompSession {
             Version::V10 => HeartBeat::default(),
             Version::V11 | Version::V12 => HeartBeat::parse(headers.get("heart-beat"))?,
         };
-        let realm = (self.settings.realms)(headers.get("host"));
-        stranger.application =
-            Some(Application { version, heart_beat, realm, waiting: VecDeque::new(), waiting_bytes: 0 });
-        match credentials(headers) {
+        let realms = &self.settings.realms;
+        let realm: Arc<str> = match headers.get("host").filter(|host| realms.admits(host)) {
+            Some(host) => host.into(),
+            None => realms.default_realm().name().clone(),
+        };
+        let credentials = credentials(headers, &realm);
+        let application = stranger.application.insert(Application {
+            version,
+            heart_beat,
+            realm,
+            user: credentials.as_ref().map(|credentials| credentials.applicant.user.clone()),
+            delayed: None,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+        });
+        match credentials {
             Some(credentials) => {
-                self.voice.push(Output::Authenticate(credentials));
+                match self.settings.throttle.admit(&stranger.peer, &credentials.applicant.user, now)? {
+                    Duration::ZERO => self.voice.push(Output::Authenticate(Box::new(credentials))),
+                    late => application.delayed = Some((credentials, now + late)),
+                }
                 Ok(None)
             }
             None => {
@@ -269,15 +289,33 @@ impl StompSession {
         }
     }
 
+    /// What is not yet to be found out.
+    fn delayed(&mut self) -> Option<&mut Option<(Credentials, Instant)>> {
+        match &mut self.stage {
+            Stage::Stranger(stranger) => {
+                stranger.application.as_mut().map(|application| &mut application.delayed)
+            }
+            Stage::Open(..) | Stage::Over => None,
+        }
+    }
+
     /// Lets the peer in, if it is who it says and the realm has room; then reads on.
-    fn let_in(&mut self, result: Result<Principal, Refusal>, now: Instant) {
+    fn let_in(&mut self, result: Result<Grant, Refusal>, now: Instant) {
         let Stage::Stranger(stranger) = &mut self.stage else { return };
         let Some(application) = stranger.application.take() else { return };
-        let Application { version, heart_beat, realm, waiting, .. } = application;
+        let Application { version, heart_beat, realm, user, waiting, .. } = application;
+        match (&user, &result) {
+            (Some(user), Ok(_)) => self.settings.throttle.succeeded(&stranger.peer, user),
+            (Some(user), Err(Refusal::WrongSecret)) => {
+                self.settings.throttle.failed(&stranger.peer, user, METHOD, now);
+            }
+            (Some(_), Err(_)) | (None, _) => {}
+        }
         let origin = Origin { peer: stranger.peer.clone(), dialect: self.voice.dialect_in(version) };
-        let join =
-            |principal| realm.join_from(realm.propose_id(), principal, origin, stranger.mailbox.clone());
-        let joined = result.and_then(join);
+        let joined = result.and_then(|grant| {
+            let (realms, realm) = (&self.settings.realms, grant.realm.unwrap_or(realm));
+            realms.join(&realm, realms.propose_id(), &grant.principal, &origin, &stranger.mailbox)
+        });
         let member = match joined {
             Ok(member) => member,
             Err(refusal) => return self.give_up(refusal.into(), None),
@@ -345,13 +383,15 @@ impl StompSession {
 }
 
 /// What a peer says to prove who it is, if it says anything. A token may stand alone in the passcode.
-fn credentials(headers: &Headers) -> Option<Credentials> {
+fn credentials(headers: &Headers, realm: &Arc<str>) -> Option<Credentials> {
     let login = headers.get("login").unwrap_or_default();
     let passcode = headers.get("passcode").unwrap_or_default();
     if login.is_empty() && passcode.is_empty() {
         return None;
     }
-    Some(Credentials { user: login.into(), secret: passcode.into(), method: "stomp" })
+    let applicant =
+        Applicant { realm: realm.clone(), user: login.into(), method: METHOD, session: None, extra: None };
+    Some(Credentials { applicant, secret: passcode.into() })
 }
 
 impl Session for StompSession {
@@ -390,6 +430,11 @@ impl Session for StompSession {
     }
 
     fn tick(&mut self, now: Instant) {
+        if let Some((credentials, _)) =
+            self.delayed().and_then(|delayed| delayed.take_if(|(_, at)| now >= *at))
+        {
+            self.voice.push(Output::Authenticate(Box::new(credentials)));
+        }
         let Stage::Open(dialogue, pulse) = &mut self.stage else { return };
         if pulse.incomplete_since.is_some_and(|since| now >= since + self.settings.frame_time_max) {
             return self.give_up(Fault::too_slow(), None);
@@ -423,7 +468,11 @@ impl Session for StompSession {
                 let whole_at = pulse.incomplete_since.map(|since| since + self.settings.frame_time_max);
                 [pulse.beats.deadline(), dialogue.deadline(), whole_at].into_iter().flatten().min()
             }
-            Stage::Stranger(_) | Stage::Over => None,
+            Stage::Stranger(stranger) => {
+                let delayed = stranger.application.as_ref()?.delayed.as_ref();
+                delayed.map(|(_, at)| *at)
+            }
+            Stage::Over => None,
         }
     }
 

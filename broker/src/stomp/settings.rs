@@ -8,19 +8,19 @@ use tandem_protocols::stomp::state::HeartBeat;
 
 use crate::core::access::Authenticator;
 use crate::core::queues::Credit;
-use crate::core::realm::Realm;
-
-/// Which realm the `host` header of CONNECT names. Clients write all kinds of things there: what is
-/// unknown means the default realm.
-pub type Realms = Arc<dyn Fn(Option<&str>) -> Arc<Realm> + Send + Sync>;
+use crate::core::realms::Realms;
+use crate::core::throttle::Throttle;
 
 /// What all STOMP sessions have in common.
 #[derive(Clone)]
 pub struct Settings {
-    /// The realms.
-    pub realms: Realms,
+    /// The realms. The `host` header of CONNECT names one of them. Clients write all kinds of things there: what is
+    /// unknown means the default realm.
+    pub realms: Arc<Realms>,
     /// Says who a peer is that says nothing. The pump asks it about those that do.
     pub authenticator: Arc<dyn Authenticator>,
+    /// Slows down those who guess.
+    pub throttle: Arc<Throttle>,
     /// What is read of a peer that was not let in yet.
     pub stranger: Limits,
     /// What is read of one that was.
@@ -47,10 +47,11 @@ pub struct Settings {
 
 impl Settings {
     /// The defaults.
-    pub fn new(realms: Realms, authenticator: Arc<dyn Authenticator>) -> Settings {
+    pub fn new(realms: Arc<Realms>, authenticator: Arc<dyn Authenticator>) -> Settings {
         Settings {
             realms,
             authenticator,
+            throttle: Arc::default(),
             stranger: Limits { body_bytes_max: 0, ..Limits::default() },
             established: Limits::default(),
             heart_beat: HeartBeat { sends_ms: 500, wants_ms: 500 },

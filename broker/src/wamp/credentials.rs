@@ -17,12 +17,9 @@ use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::message::{Authenticate, Challenge};
 use tandem_protocols::wamp::options::HelloDetails;
 
-use crate::core::access::{Principal, SessionId};
+use crate::core::access::{Grant, Principal, SessionId};
 use crate::core::realm::Entropy;
 use crate::wamp::voice::id;
-
-/// Who vouches for the users.
-pub(super) const PROVIDER: &str = "static";
 
 /// A user, as the configuration has it.
 #[derive(Clone, Copy)]
@@ -145,6 +142,13 @@ impl WampCredentials {
         Ok(())
     }
 
+    /// Whether the configuration has this user: then nobody else is asked, whatever the user can do.
+    pub(super) fn knows(&self, method: &str, details: &HelloDetails<'_>) -> bool {
+        let by_key = |hello: CryptosignHello<'_>| self.by_key.contains_key(&hello.pubkey());
+        details.authid.is_some_and(|authid| self.by_name.contains_key(authid))
+            || method == cryptosign::METHOD && CryptosignHello::parse(details).is_ok_and(by_key)
+    }
+
     /// The CHALLENGE of a method, for the session that is to be. `None` when the method is not available here,
     /// because nobody could use it. `bindings` is what the connection can be bound by.
     pub(super) fn challenge(
@@ -174,17 +178,28 @@ impl WampCredentials {
         // Made for everybody, that it takes as long.
         let fake = CraCredential::fake_like(model.cra.as_ref()?, authid, &self.secret);
         let credential = user.and_then(|user| user.cra.as_ref()).unwrap_or(&fake);
+        let claimed = Principal::new(authid, user.unwrap_or(model).role.clone(), cra::METHOD);
+        let (challenge, pending) = self.challenge_by_cra(credential, &claimed, session);
+        Some(Ok((challenge, Pending::of(granted(user, cra::METHOD), cra::METHOD, Proof::Cra(pending)))))
+    }
+
+    /// The CHALLENGE of WAMP-CRA for whoever is to prove that they are this one.
+    pub(super) fn challenge_by_cra(
+        &self,
+        credential: &CraCredential,
+        claimed: &Principal,
+        session: SessionId,
+    ) -> (Challenge, CraPending) {
         let nonce = format!("{:016x}{:016x}", (self.entropy)(), (self.entropy)());
         let subject = CraSubject {
-            authid,
-            authrole: &user.unwrap_or(model).role,
-            authprovider: PROVIDER,
+            authid: &claimed.id,
+            authrole: &claimed.role,
+            authprovider: claimed.provider.as_str(),
             nonce: &nonce,
             unix_ms: (self.clock)(),
             session: id(session.0),
         };
-        let (challenge, pending) = cra::challenge(credential, &subject);
-        Some(Ok((challenge, Pending::of(user, cra::METHOD, Proof::Cra(pending)))))
+        cra::challenge(credential, &subject)
     }
 
     fn challenge_scram(
@@ -210,7 +225,8 @@ impl WampCredentials {
         let credential = user.and_then(|user| user.scram(dialect)).unwrap_or(&fake);
         let challenge = hello.challenge(credential, &self.random(), bindings);
         Some(challenge.map(|(challenge, pending)| {
-            (challenge, Pending::of(user, dialect.method(), Proof::Scram(pending)))
+            let method = dialect.method();
+            (challenge, Pending::of(granted(user, method), method, Proof::Scram(pending)))
         }))
     }
 
@@ -227,7 +243,8 @@ impl WampCredentials {
             let authid = details.authid.filter(|authid| !authid.is_empty());
             let user = user.filter(|user| authid.is_none_or(|authid| *user.name == *authid));
             let (challenge, pending) = hello.challenge(self.random(), bindings, None);
-            (challenge, Pending::of(user, cryptosign::METHOD, Proof::Cryptosign(pending)))
+            let method = cryptosign::METHOD;
+            (challenge, Pending::of(granted(user, method), method, Proof::Cryptosign(pending)))
         }))
     }
 
@@ -242,7 +259,7 @@ impl WampCredentials {
         Some((user.and_then(|place| self.users.get(*place)), model))
     }
 
-    fn random<const N: usize>(&self) -> [u8; N] {
+    pub(super) fn random<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
         for chunk in bytes.chunks_mut(8) {
             chunk.copy_from_slice(&(self.entropy)().to_le_bytes()[..chunk.len()]);
@@ -251,14 +268,20 @@ impl WampCredentials {
     }
 }
 
+fn granted(user: Option<&User>, method: &'static str) -> Option<Grant> {
+    user.map(|user| Principal::new(user.name.clone(), user.role.clone(), method).into())
+}
+
 /// A challenge that has not been answered.
 pub(super) struct Pending {
     /// Who may answer it, if anybody.
-    principal: Option<Principal>,
+    grant: Option<Grant>,
+    method: &'static str,
     proof: Proof,
 }
 
-enum Proof {
+/// What the answer must be.
+pub(super) enum Proof {
     Cra(CraPending),
     Scram(ScramPending),
     Cryptosign(CryptosignPending),
@@ -266,24 +289,28 @@ enum Proof {
 
 impl fmt::Debug for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pending").field("principal", &self.principal).finish_non_exhaustive()
+        f.debug_struct("Pending").field("grant", &self.grant).finish_non_exhaustive()
     }
 }
 
 impl Pending {
-    fn of(user: Option<&User>, method: &'static str, proof: Proof) -> Pending {
-        let principal = user.map(|user| Principal { id: user.name.clone(), role: user.role.clone(), method });
-        Pending { principal, proof }
+    pub(super) fn of(grant: Option<Grant>, method: &'static str, proof: Proof) -> Pending {
+        Pending { grant, method, proof }
+    }
+
+    /// How the answer proves something.
+    pub(super) fn method(&self) -> &'static str {
+        self.method
     }
 
     /// Judges the answer: who it is, and what WELCOME says of it.
-    pub(super) fn verify(self, answer: &Authenticate) -> Result<(Principal, Dict), AuthError> {
+    pub(super) fn verify(self, answer: &Authenticate) -> Result<(Grant, Dict), AuthError> {
         let authextra = match self.proof {
             Proof::Cra(pending) => pending.verify(answer),
             Proof::Scram(pending) => pending.verify(answer),
             Proof::Cryptosign(pending) => pending.verify(answer),
         }?;
         // Who has a key, but not one of a user, gets so far.
-        Ok((self.principal.ok_or(AuthError::Denied)?, authextra))
+        Ok((self.grant.ok_or(AuthError::Denied)?, authextra))
     }
 }

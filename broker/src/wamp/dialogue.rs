@@ -21,7 +21,7 @@ use tandem_protocols::wamp::uri::{Rule, check_pattern};
 use crate::core::access::authorizer::Question;
 use crate::core::calls::failure;
 use crate::core::name::{Name, Pattern};
-use crate::core::parcel::{Parcel, RegistrationId};
+use crate::core::parcel::Parcel;
 use crate::core::realm::Member;
 use crate::wamp::dialogue::open_calls::OpenCalls;
 use crate::wamp::dialogue::pubsub::Subscriptions;
@@ -36,8 +36,6 @@ use crate::wamp::voice::Voice;
 pub(super) struct Dialogue {
     pub(super) member: Member,
     pub(super) subscriptions: Subscriptions,
-    /// In order of their numbers, which go up.
-    pub(super) registrations: Vec<RegistrationId>,
     /// Calls of `tandem.queue.receive` that wait, and what they brought until it is settled.
     pub(super) receives: Receives,
     /// Calls that the house owes an answer. Most sessions never call.
@@ -88,7 +86,6 @@ impl Dialogue {
         Dialogue {
             member,
             subscriptions: Subscriptions::default(),
-            registrations: Vec::new(),
             receives: Receives::default(),
             calls: None,
             abilities: Abilities::new(roles),
@@ -233,7 +230,11 @@ impl Dialogue {
             Parcel::Outcome(outcome) => self.bring_outcome(&outcome, voice, now),
             Parcel::RulesChanged => self.stop_consumers(voice),
             // The session deals with these itself, and nobody tells it of changes.
-            Parcel::Authenticated(_) | Parcel::Authorized(_) | Parcel::Farewell(_) | Parcel::Notice(_) => {}
+            Parcel::Authenticated(_)
+            | Parcel::LookedUp(_)
+            | Parcel::Authorized(_)
+            | Parcel::Farewell(_)
+            | Parcel::Notice(_) => {}
         }
     }
 }

@@ -10,6 +10,9 @@ use crate::core::name::InvalidName;
 
 /// A limit of the configuration was reached.
 pub(super) const LIMIT_REACHED: &str = "tandem.error.limit_reached";
+/// Too many logins failed. Not that of a secret that is wrong: a client that gets this one may well have the right
+/// one, and is to try it again later.
+pub(super) const TOO_MANY_FAILURES: &str = "tandem.error.too_many_failures";
 /// A queue has no room.
 pub(super) const QUEUE_FULL: &str = "tandem.error.queue_full";
 /// The session holds no such delivery.
@@ -76,6 +79,7 @@ pub(super) fn uri(refusal: &Refusal) -> &'static str {
         Refusal::WrongSecret | Refusal::NotPrivate => error::AUTHENTICATION_DENIED,
         Refusal::AuthenticationRequired => error::AUTHENTICATION_REQUIRED,
         Refusal::AuthenticationFailed => error::AUTHENTICATION_FAILED,
+        Refusal::TooManyFailures(_) => TOO_MANY_FAILURES,
         Refusal::NoSuchRealm(_) => error::NO_SUCH_REALM,
         Refusal::Reserved(_) => error::INVALID_URI,
         Refusal::Forbidden { .. } => error::NOT_AUTHORIZED,

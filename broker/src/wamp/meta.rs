@@ -125,6 +125,7 @@ impl MetaApi {
             | Parcel::RegistrationRevoked { .. }
             | Parcel::Outcome(_)
             | Parcel::Authenticated(_)
+            | Parcel::LookedUp(_)
             | Parcel::Authorized(_)
             | Parcel::RulesChanged
             | Parcel::Farewell(_) => {}

@@ -6,7 +6,11 @@
 //! user); if no other is left,
 //! authentication is required. Whether the user can use a method is not asked: it would tell who is one.
 //!
-//! A ticket is checked by the authenticator, which may take its time; other proofs are judged here.
+//! A user that the configuration does not have may be known to an application: the authenticator is asked for what
+//! it keeps of the user, and CHALLENGE is made of that.
+//!
+//! A ticket is checked by the authenticator, which may take its time; other proofs are judged here. Before either,
+//! the throttle is asked: when too many failed before, there is no challenge, or no judgement, or a late one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,14 +24,15 @@ use tandem_protocols::wamp::message::{Authenticate, Challenge, Hello, Message, W
 use tandem_protocols::wamp::options::{Feature, HelloDetails, Role, Roles};
 use tandem_protocols::wamp::uri::{Rule, is_uri};
 
-use crate::core::access::{Credentials, Peer, Principal, Refusal, SessionId};
+use crate::core::access::{Applicant, Credentials, Grant, Peer, Principal, Record, Refusal, SessionId};
 use crate::core::mailbox::Mailbox;
 use crate::core::notice::Origin;
 use crate::core::protocol::Output;
 use crate::core::realm::{Member, Realm};
-use crate::wamp::credentials::{PROVIDER, Pending};
+use crate::wamp::credentials::Pending;
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::fault;
+use crate::wamp::records::{self, Unusable};
 use crate::wamp::settings::WampSettings;
 use crate::wamp::voice::{Voice, id};
 
@@ -49,8 +54,12 @@ pub(super) struct Opening {
 enum Stage {
     /// Nothing was said.
     Hello,
+    /// An application is asked what it keeps of the user, who said these details in HELLO.
+    LookingUp(Application, Dict),
     /// CHALLENGE was said, and is to be answered until then.
     Challenged(Application, Test, Instant),
+    /// CHALLENGE was answered, and the answer is judged at that time: others failed as the same user.
+    Delayed(Application, Test, Authenticate, Instant),
     /// The answer is being checked.
     Checking(Application),
 }
@@ -58,17 +67,43 @@ enum Stage {
 /// What a peer asked for in its HELLO.
 #[derive(Debug)]
 struct Application {
-    realm: Arc<Realm>,
+    realm: Arc<str>,
     /// The session that it is to be.
     session: SessionId,
     roles: Roles,
+    /// Who it says it is, and how it proves that.
+    user: Arc<str>,
+    method: &'static str,
+    /// What it said for the method: an object of JSON.
+    extra: Option<Arc<str>>,
+}
+
+impl Application {
+    fn applicant(&self) -> Applicant {
+        Applicant {
+            realm: self.realm.clone(),
+            user: self.user.clone(),
+            method: self.method,
+            session: Some(self.session),
+            extra: self.extra.clone(),
+        }
+    }
 }
 
 /// What is to be answered.
 #[derive(Debug)]
 enum Test {
-    Ticket(Arc<str>),
+    Ticket,
     Proof(Box<Pending>),
+}
+
+impl Test {
+    fn method(&self) -> &'static str {
+        match self {
+            Test::Ticket => ticket::METHOD,
+            Test::Proof(pending) => pending.method(),
+        }
+    }
 }
 
 /// What becomes of a peer.
@@ -86,6 +121,8 @@ enum Way {
     /// It is known already who it is.
     Known(Principal),
     Challenge(Challenge, Test),
+    /// By a method for which an application keeps what it is challenged by.
+    LookUp(&'static str),
 }
 
 impl Opening {
@@ -93,11 +130,17 @@ impl Opening {
         Opening { peer, mailbox, stage: Stage::Hello }
     }
 
+    /// What the connection can be bound by.
+    fn bindings(&self) -> Option<ChannelBinding<'_>> {
+        let exporter = self.peer.exporter();
+        exporter.map(|data| ChannelBinding { kind: BindingKind::TlsExporter, data })
+    }
+
     /// Until when the peer must have answered.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Challenged(.., deadline) => Some(*deadline),
-            Stage::Hello | Stage::Checking(_) => None,
+            Stage::Challenged(.., deadline) | Stage::Delayed(.., deadline) => Some(*deadline),
+            Stage::Hello | Stage::LookingUp(..) | Stage::Checking(_) => None,
         }
     }
 
@@ -112,7 +155,7 @@ impl Opening {
         match (std::mem::replace(&mut self.stage, Stage::Hello), message) {
             (Stage::Hello, Message::Hello(hello)) => self.greet(hello, settings, voice, now),
             (Stage::Challenged(application, test, _), Message::Authenticate(answer)) => {
-                self.check(application, test, answer, settings, voice)
+                self.answered(application, test, answer, settings, voice, now)
             }
             (Stage::Hello, message) => {
                 Err(Violation::new(format!("{} before the session is established", message.name())))
@@ -120,7 +163,10 @@ impl Opening {
             (Stage::Challenged(..), message) => {
                 Err(Violation::new(format!("{} where AUTHENTICATE is due", message.name())))
             }
-            (Stage::Checking(_), message) => {
+            (Stage::LookingUp(..), message) => {
+                Err(Violation::new(format!("{} where CHALLENGE is to be waited for", message.name())))
+            }
+            (Stage::Delayed(..) | Stage::Checking(_), message) => {
                 Err(Violation::new(format!("{} where WELCOME is to be waited for", message.name())))
             }
         }
@@ -137,14 +183,35 @@ impl Opening {
         if !is_uri(&hello.realm, Rule::Loose) {
             return Ok(Step::Refuse(INVALID_URI, "the realm is not a URI".to_owned()));
         }
-        let Some(realm) = settings.realm(&hello.realm) else {
+        if !settings.realms.admits(&hello.realm) {
             return Ok(Step::Refuse(NO_SUCH_REALM, "there is no such realm".to_owned()));
-        };
-        let session = realm.propose_id();
+        }
+        let realm = Arc::from(hello.realm.as_str());
+        let session = settings.realms.propose_id();
         let way = self.choose_way(&details, session, settings)?;
-        let application = Application { realm: realm.clone(), session, roles: details.roles };
+        let method = match &way {
+            Ok(Way::Challenge(_, test)) => test.method(),
+            Ok(Way::LookUp(method)) => method,
+            Ok(Way::Known(_)) | Err(_) => "anonymous",
+        };
+        let user = details.authid.unwrap_or_default().into();
+        let extra = details.authextra.map(records::to_json);
+        let roles = details.roles;
+        let application = Application { realm, session, roles, user, method, extra };
         match way {
-            Ok(Way::Known(principal)) => Ok(self.enter(application, principal, Dict::new(), settings, voice)),
+            Ok(Way::Known(principal)) => {
+                Ok(self.enter(application, principal.into(), Dict::new(), settings, voice))
+            }
+            Ok(Way::Challenge(..) | Way::LookUp(_))
+                if let Err(refusal) = settings.throttle.ask(&self.peer, &application.user, now) =>
+            {
+                Ok(refuse(&refusal))
+            }
+            Ok(Way::LookUp(_)) => {
+                voice.push(Output::LookUp(Box::new(application.applicant())));
+                self.stage = Stage::LookingUp(application, hello.details);
+                Ok(Step::Wait)
+            }
             Ok(Way::Challenge(challenge, test)) => {
                 self.stage = Stage::Challenged(application, test, now + CHALLENGE_TIME_MAX);
                 voice.say(challenge);
@@ -162,8 +229,7 @@ impl Opening {
     ) -> Result<Result<Way, (&'static str, String)>, Violation> {
         let methods = details.authmethods.as_deref().unwrap_or_default();
         let methods = if methods.is_empty() { &["anonymous"] } else { methods };
-        let exporter = self.peer.exporter();
-        let bindings = exporter.map(|data| ChannelBinding { kind: BindingKind::TlsExporter, data });
+        let bindings = self.bindings();
         let mut known = false;
         for method in methods {
             let way = match *method {
@@ -171,16 +237,13 @@ impl Opening {
                 TLS => settings.authenticator.recognize(&self.peer, details.authid).map(Way::Known),
                 // Who would send a secret in the clear is not asked for it.
                 ticket::METHOD if !settings.authenticator.takes_secrets(&self.peer) => continue,
-                ticket::METHOD => details.authid.filter(|id| !id.is_empty()).map(|id| {
+                ticket::METHOD => details.authid.filter(|id| !id.is_empty()).map(|_| {
                     let challenge = Challenge { auth_method: ticket::METHOD.to_owned(), extra: Dict::new() };
-                    Way::Challenge(challenge, Test::Ticket(id.into()))
+                    Way::Challenge(challenge, Test::Ticket)
                 }),
-                method => match settings.credentials.challenge(method, details, session, bindings.as_slice())
-                {
+                method => match challenge(method, details, session, bindings.as_slice(), settings) {
                     None => continue,
-                    Some(Ok((challenge, pending))) => {
-                        Some(Way::Challenge(challenge, Test::Proof(Box::new(pending))))
-                    }
+                    Some(Ok(way)) => Some(way),
                     Some(Err(AuthError::Required(_))) => None,
                     Some(Err(AuthError::Violation(violation))) => return Err(violation),
                     Some(Err(error)) => return Ok(Err((error.uri(), error.to_string()))),
@@ -201,28 +264,68 @@ impl Opening {
         }))
     }
 
-    fn check(
+    fn answered(
         &mut self,
         application: Application,
         test: Test,
         answer: Authenticate,
         settings: &WampSettings,
         voice: &mut Voice,
+        now: Instant,
+    ) -> Result<Step, Violation> {
+        match settings.throttle.admit(&self.peer, &application.user, now) {
+            Ok(Duration::ZERO) => self.judge(application, test, answer, settings, voice, now),
+            Ok(late) => {
+                self.stage = Stage::Delayed(application, test, answer, now + late);
+                Ok(Step::Wait)
+            }
+            Err(refusal) => Ok(refuse(&refusal)),
+        }
+    }
+
+    /// A deadline came: what is to be done then. `None` when the peer was to answer and did not.
+    pub(super) fn tick(
+        &mut self,
+        settings: &WampSettings,
+        voice: &mut Voice,
+        now: Instant,
+    ) -> Result<Option<Step>, Violation> {
+        match std::mem::replace(&mut self.stage, Stage::Hello) {
+            Stage::Delayed(application, test, answer, _) => {
+                self.judge(application, test, answer, settings, voice, now).map(Some)
+            }
+            Stage::Hello | Stage::LookingUp(..) | Stage::Challenged(..) | Stage::Checking(_) => Ok(None),
+        }
+    }
+
+    fn judge(
+        &mut self,
+        application: Application,
+        test: Test,
+        answer: Authenticate,
+        settings: &WampSettings,
+        voice: &mut Voice,
+        now: Instant,
     ) -> Result<Step, Violation> {
         match test {
-            Test::Ticket(user) => {
-                let secret = answer.signature.into();
-                voice.push(Output::Authenticate(Credentials { user, secret, method: ticket::METHOD }));
+            Test::Ticket => {
+                let applicant = application.applicant();
+                let credentials = Credentials { applicant, secret: answer.signature.into() };
+                voice.push(Output::Authenticate(Box::new(credentials)));
                 self.stage = Stage::Checking(application);
                 Ok(Step::Wait)
             }
             Test::Proof(pending) => match pending.verify(&answer) {
-                Ok((principal, authextra)) => {
-                    Ok(self.enter(application, principal, authextra, settings, voice))
+                Ok((grant, authextra)) => {
+                    self.note(&application, true, settings, now);
+                    Ok(self.enter(application, grant, authextra, settings, voice))
                 }
                 Err(AuthError::Violation(violation)) => Err(violation),
                 // In the words of any other secret that is wrong.
-                Err(AuthError::Denied) => Ok(refuse(&Refusal::WrongSecret)),
+                Err(AuthError::Denied) => {
+                    self.note(&application, false, settings, now);
+                    Ok(refuse(&Refusal::WrongSecret))
+                }
                 Err(error) => Ok(Step::Refuse(error.uri(), error.to_string())),
             },
         }
@@ -231,30 +334,101 @@ impl Opening {
     /// It was found out who the peer is.
     pub(super) fn authenticated(
         &mut self,
-        result: Result<Principal, Refusal>,
+        result: Result<Grant, Refusal>,
         settings: &WampSettings,
         voice: &mut Voice,
+        now: Instant,
     ) -> Step {
         let Stage::Checking(application) = std::mem::replace(&mut self.stage, Stage::Hello) else {
             return refuse(&Refusal::AuthenticationFailed);
         };
         match result {
-            Ok(principal) => self.enter(application, principal, Dict::new(), settings, voice),
-            Err(refusal) => refuse(&refusal),
+            Ok(grant) => {
+                self.note(&application, true, settings, now);
+                self.enter(application, grant, Dict::new(), settings, voice)
+            }
+            Err(refusal) => {
+                if refusal == Refusal::WrongSecret {
+                    self.note(&application, false, settings, now);
+                }
+                refuse(&refusal)
+            }
+        }
+    }
+
+    /// It was found out what an application keeps of the user.
+    pub(super) fn looked_up(
+        &mut self,
+        result: Result<Record, Refusal>,
+        settings: &WampSettings,
+        voice: &mut Voice,
+        now: Instant,
+    ) -> Result<Step, Violation> {
+        let Stage::LookingUp(application, details) = std::mem::replace(&mut self.stage, Stage::Hello) else {
+            return Ok(refuse(&Refusal::AuthenticationFailed));
+        };
+        let record = match result {
+            Ok(record) => record,
+            Err(refusal) => {
+                if refusal == Refusal::WrongSecret {
+                    self.note(&application, false, settings, now);
+                }
+                return Ok(refuse(&refusal));
+            }
+        };
+        let details = HelloDetails::parse(&details)?;
+        let (method, session) = (application.method, application.session);
+        let bindings = self.bindings();
+        match records::challenge(
+            record,
+            method,
+            &details,
+            session,
+            bindings.as_slice(),
+            &settings.credentials,
+        ) {
+            Ok((challenge, pending)) => {
+                let test = Test::Proof(Box::new(pending));
+                self.stage = Stage::Challenged(application, test, now + CHALLENGE_TIME_MAX);
+                voice.say(challenge);
+                Ok(Step::Wait)
+            }
+            Err(Unusable::Client(AuthError::Violation(violation))) => Err(violation),
+            Err(Unusable::Client(error)) => Ok(Step::Refuse(error.uri(), error.to_string())),
+            Err(Unusable::Record(why)) => {
+                tracing::warn!(method, %why, "the authenticator's answer is of no use");
+                Ok(refuse(&Refusal::AuthenticationFailed))
+            }
+        }
+    }
+
+    /// Tells the throttle how an attempt ended.
+    fn note(&self, application: &Application, is_right: bool, settings: &WampSettings, now: Instant) {
+        let Application { user, method, .. } = application;
+        match is_right {
+            true => settings.throttle.succeeded(&self.peer, user),
+            false => settings.throttle.failed(&self.peer, user, method, now),
         }
     }
 
     fn enter(
         &self,
         application: Application,
-        principal: Principal,
+        grant: Grant,
         authextra: Dict,
         settings: &WampSettings,
         voice: &mut Voice,
     ) -> Step {
-        let Application { realm, session, roles } = application;
+        let Application { realm, session, roles, .. } = application;
+        let Grant { principal, realm: named, extra } = grant;
+        let realm = named.unwrap_or(realm);
+        let authextra = authextra
+            .iter()
+            .fold(extra.as_deref().map(records::from_json).unwrap_or_default(), |extra, (key, value)| {
+                extra.with(key, value.clone())
+            });
         let origin = Origin { peer: self.peer.clone(), dialect: voice.dialect() };
-        match realm.join_from(session, principal, origin, self.mailbox.clone()) {
+        match settings.realms.join(&realm, session, &principal, &origin, &self.mailbox) {
             Ok(member) => {
                 let mut details = welcome_details(&member, settings);
                 if !authextra.is_empty() {
@@ -268,18 +442,36 @@ impl Opening {
     }
 }
 
+/// How a client proves who it is without sending a secret, by a method. `None` when the method is not available here.
+fn challenge(
+    method: &str,
+    details: &HelloDetails<'_>,
+    session: SessionId,
+    bindings: &[ChannelBinding<'_>],
+    settings: &WampSettings,
+) -> Option<Result<Way, AuthError>> {
+    if let Some(method) = records::method(method)
+        && settings.authenticator.looks_up(method)
+        && !settings.credentials.knows(method, details)
+    {
+        return Some(records::check(method, details).map(|()| Way::LookUp(method)));
+    }
+    let challenged = settings.credentials.challenge(method, details, session, bindings)?;
+    Some(challenged.map(|(challenge, pending)| Way::Challenge(challenge, Test::Proof(Box::new(pending)))))
+}
+
 fn refuse(refusal: &Refusal) -> Step {
     Step::Refuse(fault::uri(refusal), refusal.to_string())
 }
 
 fn welcome_details(member: &Member, settings: &WampSettings) -> Dict {
-    let Principal { id, role, method } = member.principal();
+    let Principal { id, role, method, provider, .. } = member.principal();
     Dict::new()
         .with("realm", &**member.realm().name())
         .with("authid", &**id)
         .with("authrole", &**role)
         .with("authmethod", *method)
-        .with("authprovider", PROVIDER)
+        .with("authprovider", provider.as_str())
         .with("agent", settings.agent)
         .with("roles", router_roles(member.realm()).to_dict())
 }
@@ -298,6 +490,7 @@ fn router_roles(realm: &Realm) -> Roles {
                 Feature::SubscriberBlackwhiteListing,
                 Feature::PublisherExclusion,
                 Feature::PublisherIdentification,
+                Feature::PublicationTrustlevels,
                 Feature::PatternBasedSubscription,
                 Feature::ShardedSubscription,
                 Feature::EventRetention,
@@ -315,6 +508,7 @@ fn router_roles(realm: &Realm) -> Roles {
                 Feature::SharedRegistration,
                 Feature::ShardedRegistration,
                 Feature::CallerIdentification,
+                Feature::CallTrustlevels,
                 Feature::RegistrationRevocation,
                 Feature::CallReroute,
                 Feature::TestamentMetaApi,

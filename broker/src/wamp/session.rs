@@ -44,9 +44,16 @@ pub(super) struct WampSession {
     settings: Arc<WampSettings>,
     voice: Voice,
     stage: Stage,
-    /// The messages of a batch that were not taken yet.
-    rest: Option<Box<Batch>>,
-    held: Option<Box<Held>>,
+    /// Few sessions have any.
+    aside: Option<Box<Aside>>,
+}
+
+/// What was received and not taken yet.
+#[derive(Default)]
+struct Aside {
+    /// The other messages of a batch.
+    rest: Option<Batch>,
+    held: Option<Held>,
 }
 
 /// A message that is taken again once it is known whether it is allowed, and what came after it.
@@ -83,7 +90,7 @@ impl WampSession {
         mailbox: Mailbox,
     ) -> WampSession {
         let stage = Stage::Opening(Box::new(Opening::new(peer, mailbox)));
-        WampSession { settings, voice, stage, rest: None, held: None }
+        WampSession { settings, voice, stage, aside: None }
     }
 
     /// Takes one message, or what is wrong with it.
@@ -120,13 +127,15 @@ impl WampSession {
     fn hold(&mut self, question: Question, message: Bytes) {
         let Stage::Open(dialogue) = &self.stage else { return };
         self.voice.push(Output::Authorize(dialogue.member.inquire(&question)));
-        self.held = Some(Box::new(Held { question, message, later: VecDeque::new(), later_bytes: 0 }));
+        let held = Held { question, message, later: VecDeque::new(), later_bytes: 0 };
+        self.aside.get_or_insert_default().held = Some(held);
     }
 
     /// Takes the message that was held, and what came after it.
     fn take_again(&mut self, answer: Result<Decision, Refusal>, now: Instant) {
-        let (Stage::Open(dialogue), Some(held)) = (&mut self.stage, self.held.take()) else { return };
-        let Held { question, message, later, .. } = *held;
+        let held = self.aside.as_mut().and_then(|aside| aside.held.take());
+        let (Stage::Open(dialogue), Some(held)) = (&mut self.stage, held) else { return };
+        let Held { question, message, later, .. } = held;
         if !dialogue.member.note_answer(question, answer, now) {
             let sentence = "whether a message is allowed could not be found out";
             return self.abort(AUTHORIZATION_FAILED, sentence, Reason::Refused);
@@ -192,7 +201,7 @@ impl WampSession {
     /// Leaves the realm, if the session was in one, and closes the wire.
     fn end(&mut self, close: Close) {
         self.stage = Stage::Over;
-        self.held = None;
+        self.aside = None;
         self.voice.push(Output::Close(close));
     }
 
@@ -240,7 +249,7 @@ impl Session for WampSession {
         if matches!(self.stage, Stage::Over) {
             return;
         }
-        if let Some(held) = &mut self.held {
+        if let Some(held) = self.aside.as_mut().and_then(|aside| aside.held.as_mut()) {
             held.later_bytes += bytes.len() + size_of::<(Kind, Bytes)>();
             held.later.push_back((kind, bytes));
             if held.later_bytes > HELD_BYTES_MAX {
@@ -256,7 +265,7 @@ impl Session for WampSession {
         match self.voice.batch(&bytes) {
             None => self.read(Ok(bytes), now),
             Some(Ok(batch)) => {
-                self.rest = Some(Box::new(batch));
+                self.aside.get_or_insert_default().rest = Some(batch);
                 self.proceed(now);
             }
             Some(Err(violation)) => self.read(Err(violation), now),
@@ -264,11 +273,12 @@ impl Session for WampSession {
     }
 
     fn proceed(&mut self, now: Instant) -> bool {
-        if self.held.is_some() {
+        let Some(aside) = &mut self.aside else { return false };
+        if aside.held.is_some() {
             return false;
         }
-        let Some(message) = self.rest.as_mut().and_then(|batch| batch.next()) else {
-            self.rest = None;
+        let Some(message) = aside.rest.as_mut().and_then(|batch| batch.next()) else {
+            self.aside = None;
             return false;
         };
         if !matches!(self.stage, Stage::Over) {
@@ -281,8 +291,14 @@ impl Session for WampSession {
         match (&mut self.stage, parcel) {
             (_, Parcel::Farewell(farewell)) => self.bid_farewell(farewell, now),
             (Stage::Opening(opening), Parcel::Authenticated(result)) => {
-                let step = opening.authenticated(*result, &self.settings, &mut self.voice);
+                let step = opening.authenticated(*result, &self.settings, &mut self.voice, now);
                 self.step(step);
+            }
+            (Stage::Opening(opening), Parcel::LookedUp(result)) => {
+                match opening.looked_up(*result, &self.settings, &mut self.voice, now) {
+                    Ok(step) => self.step(step),
+                    Err(violation) => self.abort(PROTOCOL_VIOLATION, violation.message, Reason::Violation),
+                }
             }
             (Stage::Open(_), Parcel::Authorized(answer)) => self.take_again(*answer, now),
             (Stage::Open(dialogue), parcel) => dialogue.deliver(parcel, &mut self.voice, now),
@@ -296,10 +312,14 @@ impl Session for WampSession {
             return;
         }
         match &mut self.stage {
-            Stage::Opening(_) => {
-                let sentence = "the challenge was not answered in time";
-                self.abort(CLOSE_TIMEOUT, sentence, Reason::Silent);
-            }
+            Stage::Opening(opening) => match opening.tick(&self.settings, &mut self.voice, now) {
+                Ok(Some(step)) => self.step(step),
+                Ok(None) => {
+                    let sentence = "the challenge was not answered in time";
+                    self.abort(CLOSE_TIMEOUT, sentence, Reason::Silent);
+                }
+                Err(violation) => self.abort(PROTOCOL_VIOLATION, violation.message, Reason::Violation),
+            },
             Stage::Leaving(_) => self.end(Close::new(Reason::Shutdown, "GOODBYE was not answered")),
             Stage::Open(dialogue) => dialogue.tick(&mut self.voice, now),
             Stage::Over => {}
@@ -328,7 +348,7 @@ impl Session for WampSession {
             Stage::Leaving(_) | Stage::Over => {}
         }
         self.stage = Stage::Over;
-        self.held = None;
+        self.aside = None;
     }
 
     fn is_established(&self) -> bool {

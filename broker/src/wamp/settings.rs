@@ -3,18 +3,21 @@
 use std::sync::Arc;
 
 use crate::core::access::Authenticator;
-use crate::core::realm::Realm;
+use crate::core::realms::Realms;
+use crate::core::throttle::Throttle;
 use crate::wamp::credentials::WampCredentials;
 
 /// What they have in common.
 #[derive(Clone)]
 pub struct WampSettings {
     /// The realms; HELLO names one of them.
-    pub realms: Vec<Arc<Realm>>,
+    pub realms: Arc<Realms>,
     /// Says who a peer is that says nothing. The pump asks it about those that do.
     pub authenticator: Arc<dyn Authenticator>,
     /// What users prove who they are by, where they do not send a secret.
     pub credentials: Arc<WampCredentials>,
+    /// Slows down those who guess.
+    pub throttle: Arc<Throttle>,
     /// How the router calls itself in WELCOME.
     pub agent: &'static str,
     /// What it insists on.
@@ -28,11 +31,4 @@ pub struct Strictness {
     pub request_ids: bool,
     /// URIs are of lower-case letters, digits and underscores. Others are invalid.
     pub uris: bool,
-}
-
-impl WampSettings {
-    /// The realm of that name.
-    pub(super) fn realm(&self, name: &str) -> Option<&Arc<Realm>> {
-        self.realms.iter().find(|realm| **realm.name() == *name)
-    }
 }

@@ -16,7 +16,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use tandem_broker::core::access::authorizer::{Authorizer, Authorizing, Decision, Inquiry, Question};
-use tandem_broker::core::access::{Authenticating, Authenticator, Credentials, Peer, Principal, Refusal};
+use tandem_broker::core::access::{
+    Applicant, Authenticating, Authenticator, Credentials, LookingUp, Peer, Principal, Record, Refusal,
+};
 use tandem_broker::core::history::{History, HistoryRule};
 use tandem_broker::core::mailbox::{Bounds, Inbox, Mailbox, Overflow, cost, mailbox};
 use tandem_broker::core::message::{Frame, Kind};
@@ -25,6 +27,7 @@ use tandem_broker::core::parcel::Parcel;
 use tandem_broker::core::protocol::{Close, Output, Protocol, Reason, Session};
 use tandem_broker::core::queues::QueueLimits;
 use tandem_broker::core::realm::{Member, Realm, RealmLimits};
+use tandem_broker::core::realms::Realms;
 use tandem_broker::core::retained::RetainedLimits;
 use tandem_broker::wamp::{Strictness, Wamp, WampCredentials, WampSettings, WampUser};
 use tandem_protocols::payload::{Format, Limits, transcode};
@@ -34,35 +37,51 @@ pub const FORMATS: [Format; 3] = [Format::Json, Format::MsgPack, Format::Cbor];
 
 pub const VIOLATION: &str = "wamp.error.protocol_violation";
 
+/// What an application answers about a user.
+pub type LookUp = fn(&Applicant) -> Result<Record, Refusal>;
+
 /// Lets `anonymous` in or not, and knows joe, ann and the administrator root.
 pub struct Users {
     pub anonymous: bool,
+    /// What an application keeps of users.
+    pub records: Option<LookUp>,
 }
 
 impl Authenticator for Users {
     fn anonymous(&self, _peer: &Peer) -> Option<Principal> {
-        let principal = Principal { id: "guest".into(), role: "anonymous".into(), method: "anonymous" };
+        let principal = Principal::new("guest", "anonymous", "anonymous");
         self.anonymous.then_some(principal)
     }
 
     fn recognize(&self, peer: &Peer, user: Option<&str>) -> Option<Principal> {
         let name = peer.certificate()?.dns_names.iter().find(|name| user.is_none_or(|user| user == *name))?;
-        Some(Principal { id: name.as_str().into(), role: "user".into(), method: "tls" })
+        Some(Principal::new(name.as_str(), "user", "tls"))
     }
 
     fn takes_secrets(&self, peer: &Peer) -> bool {
-        peer.is_private()
+        // As if tickets needed TLS, for those from there.
+        peer.is_private() || !peer.to_string().starts_with("203.0.113.")
     }
 
     fn authenticate(&self, credentials: Credentials, _peer: &Peer) -> Authenticating {
-        let role = match &*credentials.user {
+        let Applicant { user, method, .. } = credentials.applicant;
+        let role = match &*user {
             "joe" | "ann" => "user",
             "root" => "admin",
             _ => "",
         };
         let known = !role.is_empty() && &*credentials.secret == "secret";
-        let principal = Principal { id: credentials.user, role: role.into(), method: credentials.method };
-        Box::pin(std::future::ready(if known { Ok(principal) } else { Err(Refusal::WrongSecret) }))
+        let principal = Principal::new(user, role, method);
+        Box::pin(std::future::ready(if known { Ok(principal.into()) } else { Err(Refusal::WrongSecret) }))
+    }
+
+    fn looks_up(&self, _method: &str) -> bool {
+        self.records.is_some()
+    }
+
+    fn look_up(&self, applicant: Applicant, _peer: &Peer) -> LookingUp {
+        let look_up = self.records.expect("it looks up");
+        Box::pin(std::future::ready(look_up(&applicant)))
     }
 }
 
@@ -140,15 +159,28 @@ impl House {
         let entropy = Arc::new(move || counter.fetch_add(1, Ordering::Relaxed));
         let clock = || 1_403_454_985_448;
         let credentials = WampCredentials::new(users.iter().copied(), entropy.clone(), clock).unwrap();
-        House::made(Realm::new("realm1", limits(), entropy), false, credentials)
+        House::made(Realm::new("realm1", limits(), entropy), false, credentials, None)
+    }
+
+    /// A house that lets in these users, and asks an application about others.
+    pub fn with_records(users: &[WampUser<'_>], records: LookUp) -> House {
+        let counter = Arc::new(AtomicU64::new(1 << 40));
+        let entropy = Arc::new(move || counter.fetch_add(1, Ordering::Relaxed));
+        let credentials = WampCredentials::new(users.iter().copied(), entropy.clone(), || 0).unwrap();
+        House::made(Realm::new("realm1", limits(), entropy), false, credentials, Some(records))
     }
 
     fn of(realm: Arc<Realm>, anonymous: bool) -> House {
-        House::made(realm, anonymous, WampCredentials::none())
+        House::made(realm, anonymous, WampCredentials::none(), None)
     }
 
-    fn made(realm: Arc<Realm>, anonymous: bool, credentials: WampCredentials) -> House {
-        House::insisting(realm, anonymous, credentials, Strictness::default())
+    fn made(
+        realm: Arc<Realm>,
+        anonymous: bool,
+        credentials: WampCredentials,
+        records: Option<LookUp>,
+    ) -> House {
+        House::insisting(realm, Users { anonymous, records }, credentials, Strictness::default())
     }
 
     /// A house that insists on what it may.
@@ -157,20 +189,22 @@ impl House {
         let entropy = Arc::new(move || counter.fetch_add(1, Ordering::Relaxed));
         let realm = Realm::new("realm1", limits(), entropy);
         let strictness = Strictness { request_ids: true, uris: true };
-        House::insisting(realm, true, WampCredentials::none(), strictness)
+        let users = Users { anonymous: true, records: None };
+        House::insisting(realm, users, WampCredentials::none(), strictness)
     }
 
     fn insisting(
         realm: Arc<Realm>,
-        anonymous: bool,
+        users: Users,
         credentials: WampCredentials,
         strictness: Strictness,
     ) -> House {
-        let users = Arc::new(Users { anonymous });
+        let users = Arc::new(users);
         let protocol = Wamp::new(WampSettings {
-            realms: vec![realm.clone()],
+            realms: Arc::new(Realms::fixed(vec![realm.clone()])),
             authenticator: users.clone(),
             credentials: Arc::new(credentials),
+            throttle: Arc::default(),
             agent: "tandem/test",
             strictness,
         });
@@ -238,7 +272,7 @@ impl House {
     /// Somebody in the realm who speaks another language.
     pub fn foreigner(&self) -> (Member, Inbox) {
         let (mailbox, inbox) = mailbox(self.bounds);
-        let principal = Principal { id: "f".into(), role: "user".into(), method: "ticket" };
+        let principal = Principal::new("f", "user", "ticket");
         (self.realm.join(principal, mailbox).unwrap(), inbox)
     }
 }
@@ -288,7 +322,7 @@ impl Client {
             match output {
                 Output::Send(frame) => self.said.push_back(frame),
                 Output::Authenticate(credentials) => {
-                    let mut answer = self.users.authenticate(credentials, &Peer::Local);
+                    let mut answer = self.users.authenticate(*credentials, &Peer::Local);
                     let mut context = Context::from_waker(Waker::noop());
                     let std::task::Poll::Ready(result) = answer.as_mut().poll(&mut context) else {
                         panic!("these users are known at once")
@@ -296,6 +330,14 @@ impl Client {
                     self.session.deliver(Parcel::Authenticated(Box::new(result)), self.now);
                 }
                 Output::Authorize(inquiry) => self.inquiry = Some(inquiry),
+                Output::LookUp(applicant) => {
+                    let mut answer = self.users.look_up(*applicant, &Peer::Local);
+                    let mut context = Context::from_waker(Waker::noop());
+                    let std::task::Poll::Ready(result) = answer.as_mut().poll(&mut context) else {
+                        panic!("these users are known at once")
+                    };
+                    self.session.deliver(Parcel::LookedUp(Box::new(result)), self.now);
+                }
                 Output::Close(close) => self.closed = Some(close),
             }
         }

@@ -193,7 +193,7 @@ impl Dialogue {
         let (id, reply_to) = (format!("invocation-{number}"), format!("/invocation/{number}"));
         let destination = destination::write(Place::Procedure, &invocation.procedure);
         let caller = invocation.caller.as_ref().map(|(session, who)| (session.0.to_string(), &*who.id));
-        let mut first = Vec::with_capacity(7);
+        let mut first = Vec::with_capacity(8);
         first.extend(subscription.id.as_deref().map(|id| ("subscription", id)));
         first.extend([
             ("message-id", &*id),
@@ -204,6 +204,8 @@ impl Dialogue {
         if let Some((session, authid)) = &caller {
             first.extend([(CALLER, &**session), (CALLER_AUTHID, authid)]);
         }
+        let trust = invocation.trust.map(|level| level.to_string());
+        first.extend(trust.as_deref().map(|level| (headers::TRUST_LEVEL, level)));
         match message::direct(voice, &first, &invocation.payload, &invocation.attributes) {
             Ok(frame) => voice.send(frame),
             Err(why) => {

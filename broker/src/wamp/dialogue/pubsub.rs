@@ -251,6 +251,9 @@ fn disclosure(publication: &Publication, mut details: Dict) -> Dict {
         details.insert("publisher_authid", &*publisher.id);
         details.insert("publisher_authrole", &*publisher.role);
     }
+    if let Some(level) = publication.trust {
+        details.insert("trustlevel", u64::from(level));
+    }
     details
 }
 

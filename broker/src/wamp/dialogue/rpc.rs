@@ -62,9 +62,6 @@ impl Dialogue {
             wants_caller: options.disclose_caller == Some(true),
         };
         let registration = self.member.offer(&pattern, offer)?;
-        if let Err(place) = self.registrations.binary_search(&registration) {
-            self.registrations.insert(place, registration);
-        }
         voice.say(Registered { request: register.request, registration: id(registration.0) });
         Ok(())
     }
@@ -77,7 +74,6 @@ impl Dialogue {
         unregister.options.as_ref().map(WithdrawOptions::parse).transpose()?;
         let registration = RegistrationId(unregister.registration.get());
         self.member.unregister(registration)?;
-        self.registrations.retain(|known| *known != registration);
         voice.say(Unregistered { request: Some(unregister.request), details: None });
         Ok(())
     }
@@ -88,9 +84,9 @@ impl Dialogue {
         reason: Option<&str>,
         voice: &mut Voice,
     ) {
-        self.member.forget_registration(registration);
-        let Ok(place) = self.registrations.binary_search(&registration) else { return };
-        self.registrations.remove(place);
+        if !self.member.forget_registration(registration) {
+            return;
+        }
         if self.abilities.hears_of_revocations {
             let reason = reason.unwrap_or(REREGISTERED);
             let details = Dict::new().with("registration", registration.0).with("reason", reason);
@@ -105,7 +101,7 @@ impl Dialogue {
             if !self.member.is_invoked(*request) {
                 return;
             }
-        } else if self.registrations.binary_search(registration).is_err() {
+        } else if !self.member.has_registered(*registration) {
             // It ended while this was on its way, and clients close the session at what they do not know.
             let gone = failure(NO_SUCH_PROCEDURE, "the procedure was unregistered");
             self.member.decline(*request, gone);
@@ -387,6 +383,9 @@ fn invocation_details(invocation: &Invocation) -> Dict {
         details.insert("caller", session.0);
         details.insert("caller_authid", &*principal.id);
         details.insert("caller_authrole", &*principal.role);
+    }
+    if let Some(level) = invocation.trust {
+        details.insert("trustlevel", u64::from(level));
     }
     details
 }

@@ -16,7 +16,6 @@ use crate::core::guests::Guests;
 use crate::core::notice::{Guest, Origin};
 use crate::core::parcel::{Farewell, Verdict};
 use crate::wamp::arguments::argument;
-use crate::wamp::credentials::PROVIDER;
 use crate::wamp::fault::{Fault, LIMIT_REACHED};
 use crate::wamp::meta::listing::{LIST_MAX, within_limit};
 use crate::wamp::meta::request::Request;
@@ -94,7 +93,7 @@ impl Details {
 /// What the house knows of a session.
 pub(super) fn details(guest: &Guest) -> Dict {
     let Guest { session, principal, origin } = guest;
-    let Principal { id, role, method, .. } = &**principal;
+    let Principal { id, role, method, provider, .. } = &**principal;
     let Origin { peer, dialect } = origin;
     let transport = Dict::new().with("peer", peer.to_string()).with("protocol", *dialect);
     Dict::new()
@@ -102,7 +101,7 @@ pub(super) fn details(guest: &Guest) -> Dict {
         .with("authid", &**id)
         .with("authrole", &**role)
         .with("authmethod", *method)
-        .with("authprovider", PROVIDER)
+        .with("authprovider", provider.as_str())
         .with("transport", transport)
 }
 

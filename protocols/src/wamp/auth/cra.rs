@@ -99,6 +99,23 @@ impl CraCredential {
         Ok(Self { key: derivation.derive(password), derivation: Some(derivation) })
     }
 
+    /// Of a key that was derived elsewhere, as the text that is the key: base64. What is not said is what autobahn
+    /// takes it to be, 1000 iterations and 32 bytes.
+    ///
+    /// # Errors
+    ///
+    /// See [`derive`](Self::derive).
+    pub fn from_derived(
+        key: &str,
+        salt: &str,
+        iterations: Option<u32>,
+        keylen: Option<u32>,
+    ) -> Result<Self, InvalidCredential> {
+        let iterations = iterations.map_or(ITERATIONS_DEFAULT, u64::from);
+        let derivation = Derivation::new(salt, iterations, keylen.map_or(KEYLEN_DEFAULT, u64::from))?;
+        Ok(Self { key: Zeroizing::new(key.to_owned()), derivation: Some(derivation) })
+    }
+
     /// The same, with a salt like those of [`fake`](Self::fake). `random` is this user's only.
     ///
     /// # Errors

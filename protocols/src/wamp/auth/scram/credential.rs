@@ -17,7 +17,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::wamp::auth::crypto::{
-    Hash, ROUNDS_MAX, base64, hmac, hmac_of_user, pbkdf2, sha256, unbase64, unbase64_array,
+    Hash, ROUNDS_MAX, base64, hmac, hmac_of_user, pbkdf2, sha256, unbase64, unbase64_array, unhex,
 };
 use crate::wamp::auth::error::InvalidCredential;
 
@@ -254,6 +254,30 @@ impl ScramCredential {
         Ok(Self { dialect, kdf, salt: salt.to_owned(), stored_key, server_key })
     }
 
+    /// The same, as Crossbar's authenticators give them: the KDF by its name in this dialect, the salt and the keys
+    /// in hexadecimal.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidCredential`] where something of it is none.
+    pub fn from_hex(
+        dialect: Dialect,
+        kdf: (&str, u32, Option<u32>),
+        salt: &str,
+        stored_key: &str,
+        server_key: &str,
+    ) -> Result<Self, InvalidCredential> {
+        let (name, iterations, memory_kib) = kdf;
+        let kdf = Kdf::from_wire(dialect, name, iterations.into(), memory_kib.map(u64::from))?;
+        let key = |text| unhex(text).ok_or(InvalidCredential("a key is not 64 hexadecimal digits"));
+        let octets: Option<Vec<u8>> = (0..salt.len())
+            .step_by(2)
+            .map(|at| unhex::<1>(salt.get(at..at + 2)?).map(|[octet]| octet))
+            .collect();
+        let salt = octets.ok_or(InvalidCredential("the salt is not in hexadecimal"))?;
+        Self::from_keys(dialect, kdf, &salt, key(stored_key)?, key(server_key)?)
+    }
+
     /// Of a user that there is not. Nothing matches it, and its salt, of 16 bytes, is always the same for one
     /// `authid`. Fitting are the dialect and the KDF of the other users.
     #[must_use]
@@ -410,6 +434,25 @@ mod tests {
             assert!(credential.to_string().starts_with(start), "{credential}");
             assert!(!format!("{credential:?}").contains(&base64(&credential.server_key)));
             assert_eq!(credential.to_string().parse(), Ok(credential));
+        }
+    }
+
+    #[test]
+    fn a_credential_is_made_of_what_crossbar_keeps() {
+        let (salt, key) = ("73616c7473616c74", "0A".repeat(32));
+        let made = |kdf, salt, stored| ScramCredential::from_hex(Dialect::Scram, kdf, salt, stored, &key);
+        let kdf = ("argon2id-13", 8, Some(64));
+        let right = Kdf::argon2id(8, 64).unwrap();
+        let same = ScramCredential::from_keys(Dialect::Scram, right, b"saltsalt", [10; 32], [10; 32]);
+        assert_eq!(made(kdf, salt, &key), same);
+        for wrong in ["", "73616c7473616c7", "saltsaltsaltsalt", "736\u{e9}c7473616c74", "7361"] {
+            assert!(made(kdf, wrong, &key).is_err(), "{wrong}");
+        }
+        assert!(made(kdf, salt, &key[1..]).is_err());
+        for wrong in
+            [("argon2id-13", 8, None), ("argon2id13", 8, Some(64)), ("pbkdf2", 0, None), ("x", 1, None)]
+        {
+            assert!(made(wrong, salt, &key).is_err(), "{wrong:?}");
         }
     }
 
