@@ -20,6 +20,7 @@ pub mod protocol;
 pub mod queues;
 pub mod realm;
 pub mod retained;
+pub mod store;
 pub mod testament;
 pub mod topics;
 

@@ -65,6 +65,13 @@ pub enum Parcel {
     Outcome(Box<Outcome>),
     /// The answer to the session's request to authenticate its peer.
     Authenticated(Box<Result<Principal, Refusal>>),
+    /// The store has what the session sent or settled under this ticket, or it never will.
+    Stored {
+        /// The session's own number for it; 0 if it wanted to hear only of failure.
+        ticket: u64,
+        /// What came of it.
+        outcome: Result<(), Refusal>,
+    },
     /// The session is to end.
     Farewell(Farewell),
 }

@@ -15,6 +15,7 @@ use crate::core::protocol::{self, Close};
 
 const LIMIT_REACHED: &str = "Limit reached";
 const QUEUE_FULL: &str = "Queue full";
+const NOT_STORED: &str = "Not stored";
 const NOT_SUPPORTED: &str = "Not supported";
 const SHUTTING_DOWN: &str = "broker is shutting down";
 const SLOW_CONSUMER: &str = "Slow consumer";
@@ -124,6 +125,7 @@ impl From<Refusal> for Fault {
             | Refusal::NoSuchDelivery => Reason::NotFound.as_str(),
             Refusal::TooMany(..) | Refusal::TooManyPatterns(_) | Refusal::RequestInUse(_) => LIMIT_REACHED,
             Refusal::QueueFull(_) => QUEUE_FULL,
+            Refusal::Unstorable(_) => NOT_STORED,
         };
         Fault::plain(message, refusal.to_string(), protocol::Reason::Refused)
     }

@@ -21,7 +21,7 @@ use crate::core::parcel::{Parcel, RegistrationId};
 use crate::core::realm::Member;
 use crate::wamp::dialogue::open_calls::OpenCalls;
 use crate::wamp::dialogue::pubsub::Subscriptions;
-use crate::wamp::dialogue::queue::Receives;
+use crate::wamp::dialogue::queue::{Receives, Storing};
 use crate::wamp::fault::Fault;
 use crate::wamp::voice::Voice;
 
@@ -34,6 +34,8 @@ pub(super) struct Dialogue {
     pub(super) registrations: Vec<RegistrationId>,
     /// Calls of `tandem.queue.receive` that wait, and what they brought until it is settled.
     pub(super) receives: Receives,
+    /// Calls that are answered when the store has what they asked for.
+    pub(super) storing: Storing,
     /// Calls that the house owes an answer. Most sessions never call.
     calls: Option<Box<OpenCalls>>,
     abilities: Abilities,
@@ -72,6 +74,7 @@ impl Dialogue {
             subscriptions: Subscriptions::default(),
             registrations: Vec::new(),
             receives: Receives::default(),
+            storing: Storing::default(),
             calls: None,
             abilities: Abilities::new(roles),
             has_published: Cell::new(false),
@@ -164,6 +167,7 @@ impl Dialogue {
                 self.bring_registration_revocation(registration, voice)
             }
             Parcel::Outcome(outcome) => self.bring_outcome(&outcome, voice, now),
+            Parcel::Stored { ticket, outcome } => self.bring_stored(ticket, outcome, voice),
             // The session deals with these itself.
             Parcel::Authenticated(_) | Parcel::Farewell(_) => {}
         }

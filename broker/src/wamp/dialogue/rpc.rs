@@ -26,7 +26,7 @@ use crate::core::calls::{Answered, CallTerms, CancelMode, Canceled, Offer, Polic
 use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, RegistrationId};
 use crate::core::realm::Outgoing;
-use crate::wamp::dialogue::Dialogue;
+use crate::wamp::dialogue::{Dialogue, queue};
 use crate::wamp::dialogue::pubsub;
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
@@ -182,7 +182,7 @@ impl Dialogue {
             let more_follows = options.progress;
             return self.proceed(call, received_bytes, more_follows);
         }
-        if self.receives.is_waiting(request) || self.is_open(request) {
+        if self.receives.is_waiting(request) || self.storing.is_waiting(request) || self.is_open(request) {
             return Err(Refusal::RequestInUse(request).into());
         }
         if options.runmode.is_some() {
@@ -192,7 +192,10 @@ impl Dialogue {
             let sentence = "a progressive call of a caller that did not announce the feature";
             return Err(Violation::new(sentence).into());
         }
-        let attributes = luggage::attributes(&call.options)?;
+        let mut attributes = luggage::attributes(&call.options)?;
+        if call.procedure == queue::SEND {
+            attributes = queue::with_persistence(attributes, &call.options)?;
+        }
         let name = Name::parse(&call.procedure)?;
         let payload = luggage::payload(call.payload, received_bytes);
         let outgoing = Outgoing { name, payload, attributes };
