@@ -12,10 +12,12 @@ use crate::core::access::Authenticator;
 use crate::core::history::History;
 use crate::core::parcel::Farewell;
 use crate::core::protocol::Protocol;
-use crate::core::realm::{Entropy, Realm};
+use crate::core::queues::durable::{Journal, Keeping};
+use crate::core::realm::{Entropy, Memory, Realm};
 use crate::front::door::Door;
 use crate::front::listener::bind;
 use crate::stomp;
+use crate::store::disk::{DiskStore, OpenError, Opened};
 use crate::users::Users;
 use crate::wamp::{Wamp, WampCredentials, WampSettings, WampUser};
 
@@ -25,6 +27,9 @@ pub enum StartError {
     /// The configuration does not allow it.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
     /// An address is not to be had.
     #[error("cannot listen at {address}: {error}")]
     Bind {
@@ -40,6 +45,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     realms: Vec<Arc<Realm>>,
     door: Arc<Door>,
+    store: Option<Arc<DiskStore>>,
     drain_time: std::time::Duration,
 }
 
@@ -49,15 +55,15 @@ impl Server {
         config.check()?;
         let entropy: Entropy = Arc::new(rand::random::<u64>);
         let limits = config.realm_limits();
-        let history = config.history()?;
-        let open = |name: &String| match &history[..] {
-            [] => Realm::new(name, limits, entropy.clone()),
-            rules => {
-                let history = History::new(rules, Arc::new(wall_time_ms));
-                Realm::with_history(name, limits, entropy.clone(), history)
-            }
+        let rules = config.history()?;
+        let opened = config.store().map(|settings| DiskStore::open(&settings)).transpose()?;
+        let open = |name: &String| {
+            let history = (!rules.is_empty()).then(|| History::new(&rules, Arc::new(wall_time_ms)));
+            let keeping = keeping(config, name, opened.as_ref());
+            Realm::with_memory(name, limits, entropy.clone(), Memory { history, keeping })
         };
         let realms: Vec<Arc<Realm>> = config.realms().iter().map(open).collect();
+        let store = opened.map(|opened| restore(opened, &realms));
         let users = Arc::new(Users::new(config, entropy.clone())?);
         let credentials = Arc::new(wamp_credentials(config, entropy)?);
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION"));
@@ -82,7 +88,7 @@ impl Server {
             addresses.push(listener.local_addr().map_err(|error| StartError::Bind { address, error })?);
             door.tasks.spawn(door.clone().listen(listener));
         }
-        Ok(Server { addresses, realms, door, drain_time: config.drain_time() })
+        Ok(Server { addresses, realms, door, store, drain_time: config.drain_time() })
     }
 
     /// Where it listens.
@@ -95,16 +101,53 @@ impl Server {
         &self.realms
     }
 
+    /// Whether the store failed: what was to be kept since then was refused.
+    pub fn store_has_failed(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| store.has_failed())
+    }
+
     /// The story of the end: nobody new is let in; every session is told in its language; what was said is
-    /// still written; whoever takes longer than the drain may is cut off. True when nobody was.
+    /// still written; whoever takes longer than the drain may is cut off; what was to be kept is made safe, and
+    /// the store is closed. True when nobody was cut off.
     pub async fn shutdown(self) -> bool {
         self.door.shutdown.cancel();
         for realm in &self.realms {
             realm.say_farewell(Farewell::Shutdown);
         }
         self.door.tasks.close();
-        tokio::time::timeout(self.drain_time, self.door.tasks.wait()).await.is_ok()
+        let drained = tokio::time::timeout(self.drain_time, self.door.tasks.wait()).await.is_ok();
+        if let Some(store) = self.store {
+            let closed = tokio::task::spawn_blocking(move || store.close()).await;
+            debug_assert!(closed.is_ok(), "closing the store does not panic");
+        }
+        drained
     }
+}
+
+/// What a realm does with persistent messages.
+fn keeping(config: &Config, realm: &str, opened: Option<&Opened>) -> Keeping {
+    match opened {
+        Some(opened) => Keeping::Stored(Journal::new(opened.store.clone(), realm, config.journal_limits())),
+        None if config.store.required => Keeping::Refused,
+        None => Keeping::InMemory,
+    }
+}
+
+/// Gives each realm the queues that the store had of it.
+fn restore(opened: Opened, realms: &[Arc<Realm>]) -> Arc<DiskStore> {
+    let Opened { store, mut queues, .. } = opened;
+    let total: usize = queues.iter().map(|queue| queue.messages.len()).sum();
+    tracing::info!(queues = queues.len(), messages = total, "the store is open");
+    for realm in realms {
+        let (own, others) = queues.into_iter().partition(|queue| queue.realm == *realm.name());
+        realm.queues().restore(own);
+        queues = others;
+    }
+    for queue in queues {
+        let (realm, name, messages) = (&*queue.realm, &*queue.name, queue.messages.len());
+        tracing::warn!(realm, name, messages, "a stored queue is of a realm that is not configured, and rests");
+    }
+    store
 }
 
 /// Checks a configuration as [`Server::start`] does, and starts nothing.

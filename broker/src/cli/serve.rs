@@ -39,6 +39,7 @@ async fn serve(config: &Config) -> Outcome {
         _ = interrupt.recv() => tracing::info!("interrupted: saying goodbye"),
         _ = terminate.recv() => tracing::info!("told to terminate: saying goodbye"),
     }
+    let store_failed = server.store_has_failed();
     let stopped = tokio::select! {
         drained = server.shutdown() => drained,
         _ = interrupt.recv() => false,
@@ -47,6 +48,9 @@ async fn serve(config: &Config) -> Outcome {
         tracing::info!("all connections closed");
     } else {
         tracing::warn!("some connections were cut off");
+    }
+    if store_failed {
+        return Err("the store failed while the broker ran".into());
     }
     Ok(())
 }

@@ -181,7 +181,7 @@ impl Queues {
     }
 
     /// Makes the queues that the store had, as they were. For the start, before there are sessions.
-    pub fn restore(&self, stored: impl IntoIterator<Item = StoredQueue>) {
+    pub fn restore(&self, stored: Vec<StoredQueue>) {
         let mut queues = self.queues.write();
         for found in stored {
             let Ok(name) = Name::parse(&found.name) else {

@@ -57,6 +57,13 @@ pub enum Change {
         /// Its place.
         sequence: u64,
     },
+    /// A message cannot be read, or is missing: whatever is left of it is to be kept apart.
+    PutAside {
+        /// The queue.
+        queue: QueueId,
+        /// Its place.
+        sequence: u64,
+    },
     /// A message was handed to a consumer once more.
     Delivered {
         /// The queue.
@@ -112,7 +119,7 @@ pub struct Fetch {
     pub from: u64,
     /// How many bytes of messages to read; one message is read whatever its size.
     pub bytes_max: usize,
-    /// Told once, not from within [`Store::fetch`].
+    /// Told once what there is from there on, in order; not from within [`Store::fetch`].
     pub answer: Box<dyn FnOnce(Result<Vec<Fetched>, Unstorable>) + Send>,
 }
 
@@ -127,7 +134,7 @@ impl fmt::Debug for Fetch {
 pub struct Fetched {
     /// Its place.
     pub sequence: u64,
-    /// The message, as it was appended; `None` if it is damaged or missing. The store has put it aside then.
+    /// The message, as it was appended; `None` if it is damaged. One that is missing is not there at all.
     pub record: Option<Bytes>,
 }
 

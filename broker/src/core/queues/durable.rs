@@ -262,9 +262,8 @@ impl Queue {
         };
         let mut state = self.state.lock();
         state.durable.fetching = false;
-        let mut found_first = false;
+        let last = read.last().map_or(from, |fetched| fetched.sequence);
         for Fetched { sequence, record } in read {
-            found_first |= sequence == from;
             let is_away = state.ready.get(&sequence).is_some_and(|item| matches!(item.body, Body::Away));
             if !is_away {
                 continue;
@@ -274,9 +273,10 @@ impl Queue {
                 None => self.give_up(&mut state, sequence),
             }
         }
-        if !found_first {
-            self.give_up(&mut state, from);
-        }
+        // What was not read although it lies in between is missing.
+        let still_away = |(_, item): &(&u64, &Item)| matches!(item.body, Body::Away);
+        let missing: Vec<u64> = state.ready.range(from..=last).filter(still_away).map(|(at, _)| *at).collect();
+        missing.into_iter().for_each(|sequence| self.give_up(&mut state, sequence));
         self.dispatch(&mut state);
     }
 
@@ -286,6 +286,10 @@ impl Queue {
         metrics::STORE_UNREADABLE.add(1);
         tracing::error!(queue = %self.name, sequence, "a stored message is damaged or missing, and not delivered");
         self.release(state, &item);
+        if let Some((journal, queue)) = self.journal.as_ref().zip(state.durable.id) {
+            let changes = vec![Change::PutAside { queue, sequence }];
+            journal.store.submit(Submission { changes, done: None });
+        }
     }
 }
 

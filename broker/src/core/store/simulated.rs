@@ -150,6 +150,9 @@ fn apply(disk: &mut Disk, change: Change) {
             let removed = disk.get_mut(&queue).and_then(|kept| kept.messages.remove(&sequence));
             assert!(removed.is_some(), "what is removed was there");
         }
+        Change::PutAside { queue, sequence } => {
+            disk.get_mut(&queue).and_then(|kept| kept.messages.remove(&sequence));
+        }
         Change::Delivered { queue, sequence, deliveries } => {
             let message = disk.get_mut(&queue).and_then(|kept| kept.messages.get_mut(&sequence));
             message.expect("what is delivered is there").deliveries = deliveries;
