@@ -26,7 +26,7 @@ use crate::core::retained::RetainedLimits;
 use crate::front::connection::PumpLimits;
 use crate::front::door::DoorSettings;
 use crate::front::websocket::WebSocketLimits;
-use crate::store::disk::StoreSettings;
+use crate::store::disk::{StoreLimits, StoreSettings};
 use crate::store::space::SpaceLimits;
 
 /// The configuration file.
@@ -423,7 +423,8 @@ impl Config {
             free_bytes_min: self.store.free_bytes_min.unwrap_or(1024 * MIB as u64),
             free_percent_min: self.store.free_percent_min.unwrap_or(5),
         };
-        self.store.path.clone().map(|directory| StoreSettings { directory, space })
+        let limits = StoreLimits::new(space);
+        self.store.path.clone().map(|directory| StoreSettings { directory, limits })
     }
 
     /// How much of what is stored a realm has in memory.
@@ -576,7 +577,10 @@ mod tests {
         config.check().unwrap();
         let settings = config.store().unwrap();
         assert_eq!(settings.directory, Path::new("/var/lib/tandem"));
-        assert_eq!((settings.space.free_bytes_min, settings.space.free_percent_min), (1 << 30, 10));
+        assert_eq!(
+            (settings.limits.space.free_bytes_min, settings.limits.space.free_percent_min),
+            (1 << 30, 10)
+        );
         assert!(Config::default().store().is_none());
         let error = Config::parse("[store]\nfree_percent_min = 101\n").unwrap().check().unwrap_err();
         assert!(error.to_string().contains("free_percent_min"), "{error}");

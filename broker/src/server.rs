@@ -145,7 +145,12 @@ fn restore(opened: Opened, realms: &[Arc<Realm>]) -> Arc<DiskStore> {
     }
     for queue in queues {
         let (realm, name, messages) = (&*queue.realm, &*queue.name, queue.messages.len());
-        tracing::warn!(realm, name, messages, "a stored queue is of a realm that is not configured, and rests");
+        tracing::warn!(
+            realm,
+            name,
+            messages,
+            "a stored queue is of a realm that is not configured, and rests"
+        );
     }
     store
 }

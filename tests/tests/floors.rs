@@ -119,7 +119,10 @@ fn the_wings_do_not_import_each_other() {
         ("config", &["config", "core", "front", "store"]),
         ("store", &["store", "core", "metrics"]),
         ("users", &["users", "config", "core"]),
-        ("server", &["server", "config", "core", "front", "local", "stomp", "store", "users", "wamp", "metrics"]),
+        (
+            "server",
+            &["server", "config", "core", "front", "local", "stomp", "store", "users", "wamp", "metrics"],
+        ),
         ("cli", &["cli", "config", "server", "users"]),
         ("lib", &[]),
         ("main", &[]),

@@ -11,9 +11,9 @@
 pub mod durable;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
@@ -221,9 +221,7 @@ impl Queues {
             return Ok(false);
         }
         match &self.keeping {
-            Keeping::Stored(journal) => {
-                journal.store.admit().map(|()| true).map_err(Refusal::Unstorable)
-            }
+            Keeping::Stored(journal) => journal.store.admit().map(|()| true).map_err(Refusal::Unstorable),
             Keeping::Refused => Err(Refusal::Unstorable(Unstorable::NoStore)),
             Keeping::InMemory => {
                 durable::warn_once();

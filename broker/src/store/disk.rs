@@ -32,12 +32,6 @@ const NEW_FILE: &str = "queues.redb.new";
 /// Who has this locked has the directory.
 const LOCK_FILE: &str = "lock";
 
-/// Changes that may wait to be written before messages are refused.
-const WAITING_CHANGES_MAX: usize = 500_000;
-
-/// The same in bytes of messages.
-const WAITING_BYTES_MAX: usize = 256 << 20;
-
 /// What the engine may keep of the file in memory, in bytes.
 const CACHE_BYTES: usize = 64 << 20;
 
@@ -46,8 +40,26 @@ const CACHE_BYTES: usize = 64 << 20;
 pub struct StoreSettings {
     /// Where its file is.
     pub directory: PathBuf,
+    /// How much it takes.
+    pub limits: StoreLimits,
+}
+
+/// How much a store takes.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreLimits {
     /// How much space it leaves.
     pub space: SpaceLimits,
+    /// Changes that may wait to be written before messages are refused.
+    pub waiting_changes_max: usize,
+    /// The same in bytes of messages.
+    pub waiting_bytes_max: usize,
+}
+
+impl StoreLimits {
+    /// With the usual bounds on what waits.
+    pub fn new(space: SpaceLimits) -> StoreLimits {
+        StoreLimits { space, waiting_changes_max: 500_000, waiting_bytes_max: 256 << 20 }
+    }
 }
 
 /// Why a store cannot be opened.
@@ -94,6 +106,7 @@ pub struct Opened {
 /// The store.
 pub struct DiskStore {
     shared: Arc<Shared>,
+    limits: StoreLimits,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Holds the lock on the directory.
     _lock: Option<File>,
@@ -162,14 +175,14 @@ impl DiskStore {
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
         let gauge = Box::new(Disk { file: path.clone() });
         let backend = FileBackend::new(file).map_err(|error| refused(&error, &path))?;
-        DiskStore::open_on(backend, false, gauge, settings.space, Some(lock), &path)
+        DiskStore::open_on(backend, false, gauge, settings.limits, Some(lock), &path)
     }
 
     /// Opens the store on something that is like a file: for tests. Empty, it is made anew.
     pub fn open_with(
         backend: impl StorageBackend,
         gauge: Box<dyn Gauge>,
-        limits: SpaceLimits,
+        limits: StoreLimits,
     ) -> Result<Opened, OpenError> {
         let path = Path::new("memory");
         let length = backend.len().map_err(|error| OpenError::Io { path: path.into(), error })?;
@@ -180,7 +193,7 @@ impl DiskStore {
         backend: impl StorageBackend,
         is_new: bool,
         gauge: Box<dyn Gauge>,
-        limits: SpaceLimits,
+        limits: StoreLimits,
         lock: Option<File>,
         path: &Path,
     ) -> Result<Opened, OpenError> {
@@ -208,7 +221,7 @@ impl DiskStore {
             shared: shared.clone(),
             database: database.clone(),
             gauge,
-            limits,
+            limits: limits.space,
             live_bytes: bytes,
             gathered: 0,
         };
@@ -217,7 +230,7 @@ impl DiskStore {
             spawn("store-writer", move || writer.run(), path)?,
             spawn("store-reader", move || read(&reader, &database), path)?,
         ];
-        let store = Arc::new(DiskStore { shared, threads: Mutex::new(threads), _lock: lock });
+        let store = Arc::new(DiskStore { shared, limits, threads: Mutex::new(threads), _lock: lock });
         Ok(Opened { store, queues, complaints })
     }
 
@@ -256,7 +269,8 @@ impl Store for DiskStore {
             return Err(Unstorable::NearlyFull);
         }
         let inbox = self.shared.inbox.lock();
-        let busy = inbox.changes >= WAITING_CHANGES_MAX || inbox.bytes >= WAITING_BYTES_MAX;
+        let busy =
+            inbox.changes >= self.limits.waiting_changes_max || inbox.bytes >= self.limits.waiting_bytes_max;
         if busy { Err(Unstorable::Busy) } else { Ok(()) }
     }
 
@@ -316,11 +330,7 @@ fn create(directory: &Path, path: &Path) -> Result<(), OpenError> {
 }
 
 /// Opens the engine and reads what is needed at the start. On a damaged file the engine may panic.
-fn read_all(
-    backend: impl StorageBackend,
-    is_new: bool,
-    path: &Path,
-) -> Result<(Database, Found), OpenError> {
+fn read_all(backend: impl StorageBackend, is_new: bool, path: &Path) -> Result<(Database, Found), OpenError> {
     let read = || -> Result<(Database, Found), OpenError> {
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
@@ -381,15 +391,23 @@ fn read_records(database: &Database, fetch: &Fetch) -> Result<Vec<Fetched>, redb
     let reading = database.begin_read()?;
     let records = reading.open_table(RECORDS)?;
     let (mut found, mut bytes) = (Vec::new(), 0);
+    let mut next = fetch.from;
     for row in records.range((fetch.queue.0, fetch.from)..=(fetch.queue.0, u64::MAX))? {
         let (key, row) = row?;
+        let (queue, sequence) = key.value();
+        if queue != fetch.queue.0 || sequence < next {
+            // A damaged key: what it was the key of is missing, which the queue sees.
+            continue;
+        }
+        let Some(after) = sequence.checked_add(1) else { break };
+        next = after;
         bytes += row.value().len();
         if !found.is_empty() && bytes > fetch.bytes_max {
             break;
         }
         let record = decode_record(key.value(), row.value());
         let record = record.map(|(_, record)| Bytes::copy_from_slice(record));
-        found.push(Fetched { sequence: key.value().1, record });
+        found.push(Fetched { sequence, record });
     }
     Ok(found)
 }

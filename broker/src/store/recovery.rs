@@ -105,7 +105,8 @@ pub(super) fn recover(database: &Database) -> Result<Found, redb::Error> {
     for (queue, orphans) in blocks {
         // Numbers are not given twice while something is left of a queue.
         found.last_queue = found.last_queue.max(queue);
-        let complaint = format!("messages of queue number {queue}, whose name is lost, are left where they are");
+        let complaint =
+            format!("messages of queue number {queue}, whose name is lost, are left where they are");
         found.complaints.push((complaint, (orphans.entries.len() + orphans.damaged) as u64));
     }
     drop((totals, reading));
@@ -192,10 +193,7 @@ fn stored(queue: u64, row: QueueRow, entries: Vec<(u64, Entry)>, last_sequence: 
 }
 
 /// Writes indexes that were made anew.
-fn mend(
-    database: &Database,
-    mended: Vec<(u64, Totals, Vec<(u64, Entry)>)>,
-) -> Result<(), redb::Error> {
+fn mend(database: &Database, mended: Vec<(u64, Totals, Vec<(u64, Entry)>)>) -> Result<(), redb::Error> {
     if mended.is_empty() {
         return Ok(());
     }

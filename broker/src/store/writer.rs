@@ -179,7 +179,8 @@ impl Writer {
         let database = self.database.clone();
         let live_bytes = self.live_bytes;
         // On a file that was damaged under it the engine may panic: that is a failure like others.
-        let written = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| commit(&database, group, live_bytes)));
+        let written =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| commit(&database, group, live_bytes)));
         let why = match written {
             Ok(Ok(sums)) => {
                 metrics::STORE_COMMITS.add(1);

@@ -262,7 +262,7 @@ impl Queue {
         };
         let mut state = self.state.lock();
         state.durable.fetching = false;
-        let last = read.last().map_or(from, |fetched| fetched.sequence);
+        let last = read.iter().map(|fetched| fetched.sequence).max().unwrap_or(from).max(from);
         for Fetched { sequence, record } in read {
             let is_away = state.ready.get(&sequence).is_some_and(|item| matches!(item.body, Body::Away));
             if !is_away {
@@ -275,7 +275,8 @@ impl Queue {
         }
         // What was not read although it lies in between is missing.
         let still_away = |(_, item): &(&u64, &Item)| matches!(item.body, Body::Away);
-        let missing: Vec<u64> = state.ready.range(from..=last).filter(still_away).map(|(at, _)| *at).collect();
+        let missing: Vec<u64> =
+            state.ready.range(from..=last).filter(still_away).map(|(at, _)| *at).collect();
         missing.into_iter().for_each(|sequence| self.give_up(&mut state, sequence));
         self.dispatch(&mut state);
     }

@@ -170,7 +170,12 @@ mod tests {
         for encoding in ENCODINGS {
             for shape in SHAPES {
                 for content_type in [None, Some(Arc::from("text/x; y=\"z\""))] {
-                    contents.push(Content::Body(Body { content_type, encoding, shape, bytes: bytes.clone() }));
+                    contents.push(Content::Body(Body {
+                        content_type,
+                        encoding,
+                        shape,
+                        bytes: bytes.clone(),
+                    }));
                 }
             }
         }

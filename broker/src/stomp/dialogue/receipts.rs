@@ -100,12 +100,14 @@ impl Dialogue {
         voice: &mut Voice,
     ) -> Answered {
         let Some(rare) = self.rare_if_any() else {
-            return outcome.map_or_else(|refusal| Answered::Failed(refusal.into(), None), |()| Answered::Said);
+            return outcome
+                .map_or_else(|refusal| Answered::Failed(refusal.into(), None), |()| Answered::Said);
         };
         let receipts = &mut rare.receipts;
         let place = receipts.waiting.iter().position(|(known, _)| *known >= ticket);
         let found = place.filter(|place| receipts.waiting[*place].0 == ticket);
-        let mut due = found.and_then(|place| receipts.waiting.remove(place)).map_or(Vec::new(), |(_, due)| due);
+        let mut due =
+            found.and_then(|place| receipts.waiting.remove(place)).map_or(Vec::new(), |(_, due)| due);
         let leaves = receipts.leaving.as_ref().is_some_and(|(leaving, _)| *leaving == ticket);
         if leaves {
             due.extend(receipts.leaving.take().and_then(|(_, receipt)| receipt));

@@ -31,9 +31,9 @@ use tandem_protocols::wamp::message::{CallResult, MessageType};
 
 use crate::core::access::Refusal;
 use crate::core::calls::failure;
+use crate::core::message::{Attribute, Attributes, PERSISTENT};
 use crate::core::name::Name;
 use crate::core::parcel::{ConsumerId, Delivery};
-use crate::core::message::{Attribute, Attributes, PERSISTENT};
 use crate::core::queues::durable::Progress;
 use crate::core::queues::{Credit, Settlement};
 use crate::core::realm::Outgoing;

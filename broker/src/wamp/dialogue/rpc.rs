@@ -26,8 +26,8 @@ use crate::core::calls::{Answered, CallTerms, CancelMode, Canceled, Offer, Polic
 use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, RegistrationId};
 use crate::core::realm::Outgoing;
-use crate::wamp::dialogue::{Dialogue, queue};
 use crate::wamp::dialogue::pubsub;
+use crate::wamp::dialogue::{Dialogue, queue};
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
 use crate::wamp::voice::{Voice, id, note_unconvertible};
