@@ -196,6 +196,11 @@ impl Queues {
         }
     }
 
+    /// The bytes of stored messages that are in memory as well, ready to be delivered.
+    pub fn window_bytes(&self) -> usize {
+        self.journal().map_or(0, |journal| journal.window_bytes())
+    }
+
     /// True while too much waits for the store; `waker` is woken when that ends.
     pub fn congested(&self, waker: &Waker) -> bool {
         self.journal().is_some_and(|journal| journal.congested(waker))

@@ -67,6 +67,11 @@ impl Journal {
         &self.realm
     }
 
+    /// The bytes of ready messages that are in the store and here.
+    pub fn window_bytes(&self) -> usize {
+        self.windows.load(Ordering::Relaxed)
+    }
+
     /// True while too much waits for the store; `waker` is woken when that ends.
     pub fn congested(&self, waker: &Waker) -> bool {
         self.backlog.exceeded(waker)
