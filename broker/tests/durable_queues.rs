@@ -193,7 +193,7 @@ fn nothing_overtakes_a_message_that_waits_for_the_store() {
 fn after_a_crash_everything_confirmed_is_there_in_order_and_says_whether_it_was_delivered() {
     let house = House::new();
     let mut peer = house.join();
-    (1..=8).for_each(|id| drop(peer.send("q", id, id)));
+    (1..=8).for_each(|id| assert_eq!(peer.send("q", id, id), Progress::Storing));
     house.store.sync();
     assert_eq!(peer.answers().len(), 8);
     let consumer = peer.member.consume(&name("q"), few(3)).unwrap();
@@ -323,7 +323,7 @@ fn a_disk_that_is_nearly_full_refuses_persistent_messages_only_and_only_until_th
 fn of_a_deep_queue_only_a_window_is_in_memory_and_all_of_it_comes_in_order() {
     let house = House::new();
     let mut peer = house.join();
-    (1..=500).for_each(|id| drop(peer.send("q", id, 0)));
+    (1..=500).for_each(|id| assert_eq!(peer.send("q", id, 0), Progress::Storing));
     house.store.sync();
     let consumer = peer.member.consume(&name("q"), few(3)).unwrap();
     let mut seen = Vec::new();
@@ -355,7 +355,7 @@ fn the_windows_of_all_queues_together_are_bounded_too() {
     let house = House::on(SimulatedStore::new(), limits);
     let mut peer = house.join();
     for queue in ["q1", "q2", "q3"] {
-        (1..=4).for_each(|id| drop(peer.send(queue, id, 0)));
+        (1..=4).for_each(|id| assert_eq!(peer.send(queue, id, 0), Progress::Storing));
     }
     house.store.sync();
     assert!(house.realm.queues().window_bytes() <= 2500);
@@ -368,7 +368,7 @@ fn the_windows_of_all_queues_together_are_bounded_too() {
 fn a_damaged_message_is_put_aside_and_the_others_go_on() {
     let house = House::new();
     let peer = house.join();
-    (1..=4).for_each(|id| drop(peer.send("q", id, 0)));
+    (1..=4).for_each(|id| assert_eq!(peer.send("q", id, 0), Progress::Storing));
     house.store.sync();
     house.store.damage(QueueId(1), 2);
     let house = house.crash(0);

@@ -349,7 +349,8 @@ fn a_disk_that_is_nearly_full_takes_no_more_messages_until_there_is_space_again(
 fn too_much_that_waits_for_the_disk_is_refused() {
     let gauge = Box::new(FakeGauge(Arc::new(AtomicU64::new(10_000))));
     let limits = StoreLimits { waiting_changes_max: 100, ..StoreLimits::new(SPACE) };
-    let opened = DiskStore::open_with(FakeFile::default(), gauge, limits).unwrap();
+    let file = FakeFile::default();
+    let opened = DiskStore::open_with(file.clone(), gauge, limits).unwrap();
     let queue = QueueId(1);
     write(&opened.store, vec![make(queue, "q")]).unwrap();
     // One submission holds the writer while others pile up: none of them is answered before.
@@ -363,10 +364,19 @@ fn too_much_that_waits_for_the_disk_is_refused() {
         assert!(sequence < 1000, "there is a limit");
     }
     assert_eq!(opened.store.admit(), Err(Unstorable::Busy));
+    // Notes of deliveries are left out then; removals are not.
+    let note = vec![Change::Delivered { queue, sequence: 2, deliveries: 1 }];
+    opened.store.submit(Submission { changes: note, done: None });
+    let removal = vec![Change::Remove { queue, sequence: 3 }];
+    opened.store.submit(Submission { changes: removal, done: None });
     release.send(()).unwrap();
     write(&opened.store, Vec::new()).unwrap();
     assert_eq!(opened.store.admit(), Ok(()));
     closed(opened);
+    let found = open(&file).unwrap();
+    let messages = content(&found).remove(0).1;
+    assert_eq!((messages[1].0, messages[1].2, messages[2].0), (2, 0, 4));
+    closed(found);
 }
 
 #[test]

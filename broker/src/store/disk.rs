@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend};
 
-use crate::core::store::{Fetch, Fetched, QueueId, Store, StoredQueue, Submission, Unstorable};
+use crate::core::store::{Change, Fetch, Fetched, QueueId, Store, StoredQueue, Submission, Unstorable};
 use crate::metrics;
 use crate::store::layout::{FORMAT, RECORDS, decode_record};
 use crate::store::recovery::{self, Found};
@@ -276,6 +276,13 @@ impl Store for DiskStore {
 
     fn submit(&self, submission: Submission) {
         let mut inbox = self.shared.inbox.lock();
+        // That something was delivered is worth knowing, but not an endless list: a consumer that gives messages
+        // back as fast as it gets them could make one. All else is bounded by the messages that there are.
+        let is_note = |change: &Change| matches!(change, Change::Delivered { .. });
+        let is_note = submission.done.is_none() && submission.changes.iter().all(is_note);
+        if is_note && inbox.changes >= self.limits.waiting_changes_max {
+            return;
+        }
         if !inbox.closing {
             let wakes = inbox.push(submission);
             drop(inbox);

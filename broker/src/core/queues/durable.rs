@@ -164,15 +164,16 @@ impl Writing {
         let done = move |outcome: Result<(), Unstorable>| {
             // Publishers that were not read for it are read again.
             drop(charge);
+            // A receipt comes before the message that its frame causes.
+            if let Some(asker) = asker {
+                asker.tell(outcome);
+            }
             let mut rest = &appended[..];
             while let Some((queue, _)) = rest.first() {
                 let same = rest.iter().take_while(|(other, _)| Arc::ptr_eq(other, queue)).count();
                 let (of_queue, others) = rest.split_at(same);
                 queue.conclude(of_queue.iter().map(|(_, sequence)| *sequence), outcome);
                 rest = others;
-            }
-            if let Some(asker) = asker {
-                asker.tell(outcome);
             }
         };
         journal.store.submit(Submission { changes, done: Some(Box::new(done)) });
