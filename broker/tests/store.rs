@@ -34,10 +34,13 @@ impl Chance {
     }
 }
 
+/// Cost, deliveries and bytes of messages, by their places.
+type Messages = BTreeMap<u64, (u32, u32, Bytes)>;
+
 /// What should be in a store.
 #[derive(Clone, Default)]
 struct Model {
-    queues: BTreeMap<QueueId, (String, BTreeMap<u64, (u32, u32, Bytes)>)>,
+    queues: BTreeMap<QueueId, (String, Messages)>,
 }
 
 impl Model {
@@ -67,9 +70,8 @@ impl Model {
         let message = |(sequence, (cost, deliveries, record)): (&u64, &(u32, u32, Bytes))| {
             (*sequence, *cost, *deliveries, record.clone())
         };
-        let queue = |(name, messages): &(String, BTreeMap<u64, _>)| {
-            (name.clone(), messages.iter().map(message).collect())
-        };
+        let queue =
+            |(name, messages): &(String, Messages)| (name.clone(), messages.iter().map(message).collect());
         let mut all: Content = self.queues.values().map(queue).collect();
         all.sort();
         all

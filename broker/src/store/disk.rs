@@ -1,6 +1,5 @@
 //! The store itself: opening, closing, and what the house asks of it.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -8,20 +7,20 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend};
+use redb::{Database, DatabaseError, StorageBackend};
 
-use crate::core::store::{Change, Fetch, Fetched, QueueId, Store, StoredQueue, Submission, Unstorable};
+use crate::core::store::{Change, Fetch, QueueId, Store, StoredQueue, Submission, Unstorable};
 use crate::metrics;
-use crate::store::layout::{FORMAT, RECORDS, decode_record};
+use crate::store::layout::FORMAT;
+use crate::store::reader::{Asked, Reader};
 use crate::store::recovery::{self, Found};
 use crate::store::space::{Disk, Gauge, SpaceLimits};
-use crate::store::writer::{Inbox, Writer};
+use crate::store::writer::{Desk, Writer};
 
 /// The file, in its directory.
 const FILE: &str = "queues.redb";
@@ -105,60 +104,18 @@ pub struct Opened {
 
 /// The store.
 pub struct DiskStore {
-    shared: Arc<Shared>,
+    desk: Arc<Desk>,
+    asked: Arc<Asked>,
+    last_queue: AtomicU64,
     limits: StoreLimits,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Holds the lock on the directory.
     _lock: Option<File>,
 }
 
-/// What the store and its threads share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) inbox: Mutex<Inbox>,
-    pub(super) submitted: Condvar,
-    fetches: Mutex<Fetches>,
-    asked: Condvar,
-    failed: AtomicBool,
-    nearly_full: AtomicBool,
-    last_queue: AtomicU64,
-}
-
-/// No more than one of a queue at a time.
-#[derive(Debug, Default)]
-struct Fetches {
-    waiting: VecDeque<Fetch>,
-    closing: bool,
-}
-
 impl fmt::Debug for DiskStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DiskStore").field("failed", &self.has_failed()).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    pub(super) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
-    }
-
-    pub(super) fn fail(&self) {
-        self.failed.store(true, Ordering::Release);
-    }
-
-    pub(super) fn is_nearly_full(&self) -> bool {
-        self.nearly_full.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set_nearly_full(&self, is: bool) {
-        self.nearly_full.store(is, Ordering::Relaxed);
-    }
-
-    fn close(&self) {
-        self.inbox.lock().closing = true;
-        self.submitted.notify_all();
-        self.fetches.lock().closing = true;
-        self.asked.notify_all();
     }
 }
 
@@ -207,41 +164,35 @@ impl DiskStore {
             tracing::warn!(aside, "messages of this store could not be read, and are kept aside in its file");
         }
         metrics::STORE_BYTES.add(bytes as i64);
-        let shared = Arc::new(Shared {
-            inbox: Mutex::default(),
-            submitted: Condvar::new(),
-            fetches: Mutex::default(),
-            asked: Condvar::new(),
-            failed: AtomicBool::new(false),
-            nearly_full: AtomicBool::new(false),
-            last_queue: AtomicU64::new(last_queue),
-        });
+        let (desk, asked) = (Arc::new(Desk::default()), Arc::new(Asked::default()));
         let database = Arc::new(database);
         let writer = Writer {
-            shared: shared.clone(),
+            desk: desk.clone(),
             database: database.clone(),
             gauge,
             limits: limits.space,
             live_bytes: bytes,
             gathered: 0,
         };
-        let reader = shared.clone();
+        let reader = Reader { asked: asked.clone(), database };
         let threads = vec![
             spawn("store-writer", move || writer.run(), path)?,
-            spawn("store-reader", move || read(&reader, &database), path)?,
+            spawn("store-reader", move || reader.run(), path)?,
         ];
-        let store = Arc::new(DiskStore { shared, limits, threads: Mutex::new(threads), _lock: lock });
+        let (last_queue, threads) = (AtomicU64::new(last_queue), Mutex::new(threads));
+        let store = Arc::new(DiskStore { desk, asked, last_queue, limits, threads, _lock: lock });
         Ok(Opened { store, queues, complaints })
     }
 
     /// Whether it failed, and keeps nothing any more.
     pub fn has_failed(&self) -> bool {
-        self.shared.has_failed()
+        self.desk.has_failed()
     }
 
     /// Writes what is to be written, answers, and closes the file. Waits for the disk.
     pub fn close(&self) {
-        self.shared.close();
+        self.desk.close();
+        self.asked.close();
         for thread in self.threads.lock().drain(..) {
             // One that panicked said so; the other one is waited for all the same.
             let _ended = thread.join();
@@ -252,30 +203,31 @@ impl DiskStore {
 impl Drop for DiskStore {
     fn drop(&mut self) {
         // Not waited for: the last to let go may be a thread of the store itself.
-        self.shared.close();
+        self.desk.close();
+        self.asked.close();
     }
 }
 
 impl Store for DiskStore {
     fn next_queue(&self) -> QueueId {
-        QueueId(self.shared.last_queue.fetch_add(1, Ordering::Relaxed) + 1)
+        QueueId(self.last_queue.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     fn admit(&self) -> Result<(), Unstorable> {
-        if self.shared.has_failed() {
+        if self.desk.has_failed() {
             return Err(Unstorable::Failed);
         }
-        if self.shared.is_nearly_full() {
+        if self.desk.is_nearly_full() {
             return Err(Unstorable::NearlyFull);
         }
-        let inbox = self.shared.inbox.lock();
+        let inbox = self.desk.inbox.lock();
         let busy =
             inbox.changes >= self.limits.waiting_changes_max || inbox.bytes >= self.limits.waiting_bytes_max;
         if busy { Err(Unstorable::Busy) } else { Ok(()) }
     }
 
     fn submit(&self, submission: Submission) {
-        let mut inbox = self.shared.inbox.lock();
+        let mut inbox = self.desk.inbox.lock();
         // That something was delivered is worth knowing, but not an endless list: a consumer that gives messages
         // back as fast as it gets them could make one. All else is bounded by the messages that there are.
         let is_note = |change: &Change| matches!(change, Change::Delivered { .. });
@@ -287,19 +239,14 @@ impl Store for DiskStore {
             let wakes = inbox.push(submission);
             drop(inbox);
             if wakes {
-                self.shared.submitted.notify_one();
+                self.desk.submitted.notify_one();
             }
         }
         // Once it is closing all sessions are gone, and nobody is left to be told.
     }
 
     fn fetch(&self, fetch: Fetch) {
-        let mut fetches = self.shared.fetches.lock();
-        if !fetches.closing {
-            fetches.waiting.push_back(fetch);
-            drop(fetches);
-            self.shared.asked.notify_one();
-        }
+        self.asked.push(fetch);
     }
 }
 
@@ -364,57 +311,4 @@ fn refused(error: &DatabaseError, path: &Path) -> OpenError {
         DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(path.into()),
         error => OpenError::Damaged(error.to_string()),
     }
-}
-
-/// Reads what is asked for, until the store is closed.
-fn read(shared: &Shared, database: &Database) {
-    loop {
-        let fetch = {
-            let mut fetches = shared.fetches.lock();
-            loop {
-                if fetches.closing {
-                    return;
-                }
-                match fetches.waiting.pop_front() {
-                    Some(fetch) => break fetch,
-                    None => shared.asked.wait(&mut fetches),
-                }
-            }
-        };
-        let found = catch_unwind(AssertUnwindSafe(|| read_records(database, &fetch)));
-        let found = match found {
-            Ok(Ok(found)) => Ok(found),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("the engine panicked".to_owned()),
-        };
-        (fetch.answer)(found.map_err(|why| {
-            tracing::error!(why, queue = fetch.queue.0, "stored messages cannot be read");
-            Unstorable::Failed
-        }));
-    }
-}
-
-fn read_records(database: &Database, fetch: &Fetch) -> Result<Vec<Fetched>, redb::Error> {
-    let reading = database.begin_read()?;
-    let records = reading.open_table(RECORDS)?;
-    let (mut found, mut bytes) = (Vec::new(), 0);
-    let mut next = fetch.from;
-    for row in records.range((fetch.queue.0, fetch.from)..=(fetch.queue.0, u64::MAX))? {
-        let (key, row) = row?;
-        let (queue, sequence) = key.value();
-        if queue != fetch.queue.0 || sequence < next {
-            // A damaged key: what it was the key of is missing, which the queue sees.
-            continue;
-        }
-        let Some(after) = sequence.checked_add(1) else { break };
-        next = after;
-        bytes += row.value().len();
-        if !found.is_empty() && bytes > fetch.bytes_max {
-            break;
-        }
-        let record = decode_record(key.value(), row.value());
-        let record = record.map(|(_, record)| Bytes::copy_from_slice(record));
-        found.push(Fetched { sequence, record });
-    }
-    Ok(found)
 }

@@ -5,6 +5,7 @@
 
 pub mod disk;
 mod layout;
+mod reader;
 mod recovery;
 pub mod space;
 mod writer;

@@ -52,10 +52,13 @@ pub(super) fn prepare(database: &Database) -> Result<(), redb::Error> {
     Ok(())
 }
 
+/// What is known of the messages of a queue, by their places.
+type Entries = Vec<(u64, Entry)>;
+
 /// What is in the blocks of one queue.
 #[derive(Debug, Default)]
 struct Blocks {
-    entries: Vec<(u64, Entry)>,
+    entries: Entries,
     damaged: usize,
 }
 
@@ -162,7 +165,7 @@ fn rebuild(
     queue: u64,
     blocks: &Blocks,
     said: Option<Totals>,
-) -> Result<(Vec<(u64, Entry)>, u64), redb::Error> {
+) -> Result<(Entries, u64), redb::Error> {
     let known: BTreeMap<u64, Entry> = blocks.entries.iter().copied().collect();
     let mut entries: BTreeMap<u64, Entry> = known.clone();
     for row in reading.open_table(RECORDS)?.range((queue, 0)..=(queue, u64::MAX))? {
@@ -180,7 +183,7 @@ fn rebuild(
     Ok((entries.into_iter().collect(), lost))
 }
 
-fn stored(queue: u64, row: QueueRow, entries: Vec<(u64, Entry)>, last_sequence: u64) -> StoredQueue {
+fn stored(queue: u64, row: QueueRow, entries: Entries, last_sequence: u64) -> StoredQueue {
     let message = |(sequence, Entry { cost, deliveries })| StoredMessage { sequence, cost, deliveries };
     StoredQueue {
         queue: QueueId(queue),
@@ -193,7 +196,7 @@ fn stored(queue: u64, row: QueueRow, entries: Vec<(u64, Entry)>, last_sequence: 
 }
 
 /// Writes indexes that were made anew.
-fn mend(database: &Database, mended: Vec<(u64, Totals, Vec<(u64, Entry)>)>) -> Result<(), redb::Error> {
+fn mend(database: &Database, mended: Vec<(u64, Totals, Entries)>) -> Result<(), redb::Error> {
     if mended.is_empty() {
         return Ok(());
     }

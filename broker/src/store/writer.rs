@@ -8,14 +8,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 
 use crate::core::mailbox::Batch;
 use crate::core::store::{Change, Done, Submission, Unstorable};
 use crate::metrics;
-use crate::store::disk::Shared;
 use crate::store::layout::{
     ASIDE, BLOCKS, Block, Entry, Key, QUEUES, QUEUES_COPY, QueueRow, RECORDS, TOTALS, Totals, encode_record,
 };
@@ -87,9 +88,36 @@ fn bytes(submission: &Submission) -> usize {
     submission.changes.iter().map(record).sum()
 }
 
+/// Where those who submit and the thread that writes meet.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    pub(super) inbox: Mutex<Inbox>,
+    pub(super) submitted: Condvar,
+    failed: AtomicBool,
+    nearly_full: AtomicBool,
+}
+
+impl Desk {
+    /// Whether a commit failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Whether there is too little space to append.
+    pub(super) fn is_nearly_full(&self) -> bool {
+        self.nearly_full.load(Ordering::Relaxed)
+    }
+
+    /// Lets the thread end once everything is written.
+    pub(super) fn close(&self) {
+        self.inbox.lock().closing = true;
+        self.submitted.notify_all();
+    }
+}
+
 /// The thread that writes.
 pub(super) struct Writer {
-    pub(super) shared: Arc<Shared>,
+    pub(super) desk: Arc<Desk>,
     pub(super) database: Arc<Database>,
     pub(super) gauge: Box<dyn Gauge>,
     pub(super) limits: SpaceLimits,
@@ -116,8 +144,8 @@ impl Writer {
 
     /// What to write next, when it is time; `None` at the end.
     fn next_group(&mut self) -> Option<Vec<Submission>> {
-        let shared = self.shared.clone();
-        let mut inbox = shared.inbox.lock();
+        let desk = self.desk.clone();
+        let mut inbox = desk.inbox.lock();
         let mut since: Option<Instant> = None;
         loop {
             let now = Instant::now();
@@ -125,7 +153,7 @@ impl Writer {
             let lies_until = match first {
                 None if inbox.closing => return None,
                 None => None,
-                Some(_) if inbox.closing || shared.has_failed() => return Some(inbox.take()),
+                Some(_) if inbox.closing || desk.has_failed() => return Some(inbox.take()),
                 Some(_) if inbox.changes >= COMMIT_CHANGES_MAX || inbox.bytes >= COMMIT_BYTES_MAX => {
                     return Some(inbox.take());
                 }
@@ -136,19 +164,19 @@ impl Writer {
             inbox.wanted = if inbox.awaited == 0 { 1 } else { self.gathered };
             match lies_until {
                 Some(until) if until <= now => return Some(inbox.take()),
-                Some(until) => drop(shared.submitted.wait_until(&mut inbox, until)),
-                None if shared.is_nearly_full() => {
-                    if shared.submitted.wait_for(&mut inbox, SPACE_INTERVAL).timed_out() {
+                Some(until) => drop(desk.submitted.wait_until(&mut inbox, until)),
+                None if desk.is_nearly_full() => {
+                    if desk.submitted.wait_for(&mut inbox, SPACE_INTERVAL).timed_out() {
                         self.look_at_space();
                     }
                 }
-                None => shared.submitted.wait(&mut inbox),
+                None => desk.submitted.wait(&mut inbox),
             }
         }
     }
 
     fn look_at_space(&self) {
-        let was = self.shared.is_nearly_full();
+        let was = self.desk.is_nearly_full();
         let is = match self.gauge.space(self.live_bytes) {
             Ok(space) => self.limits.is_nearly_full(space),
             Err(error) => {
@@ -159,7 +187,7 @@ impl Writer {
         if was == is {
             return;
         }
-        self.shared.set_nearly_full(is);
+        self.desk.nearly_full.store(is, Ordering::Relaxed);
         metrics::STORE_NEARLY_FULL.add(if is { 1 } else { -1 });
         if is {
             tracing::error!("the disk of the store is nearly full: persistent messages are refused");
@@ -169,7 +197,7 @@ impl Writer {
     }
 
     fn write(&mut self, group: &[Submission]) -> Result<(), Unstorable> {
-        if self.shared.has_failed() {
+        if self.desk.has_failed() {
             return Err(Unstorable::Failed);
         }
         if group.iter().all(|submission| submission.changes.is_empty()) {
@@ -192,7 +220,7 @@ impl Writer {
             Ok(Err(why)) => why.to_string(),
             Err(_) => "the engine panicked".to_owned(),
         };
-        self.shared.fail();
+        self.desk.failed.store(true, Ordering::Release);
         metrics::STORE_FAILED.add(1);
         tracing::error!(
             why,
