@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,9 @@ use tandem_tests::peers;
 const PRODUCERS: usize = 16;
 const CONSUMERS: usize = 8;
 const QUEUE: &str = "/queue/jobs";
+
+/// What the first producer sends goes here as well, in one transaction.
+const PAIRS: &str = "/queue/pairs";
 
 /// Receipts that a producer waits for at a time.
 const PIPELINE: usize = 4;
@@ -59,7 +63,9 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn new(name: &str) -> Directory {
-        let path = std::env::temp_dir().join(format!("tandem-{name}-{}", std::process::id()));
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("tandem-{name}-{}-{number}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         Directory(path)
     }
@@ -175,11 +181,30 @@ async fn connect(address: SocketAddr) -> Option<stomp::Client> {
 }
 
 fn send_frame(id: Id) -> Frame {
+    send_to(QUEUE, id)
+}
+
+fn send_to(queue: &str, id: Id) -> Frame {
     let (producer, number) = id;
     Frame::new(Command::Send)
-        .with("destination", QUEUE)
+        .with("destination", queue)
         .with("persistent", "true")
         .with_body(format!("{producer} {number} {:0100}", 0))
+}
+
+/// The frames that send a message, the last of which asks for a receipt.
+fn request(id: Id) -> Vec<Frame> {
+    let number = id.1.to_string();
+    if id.0 != 0 {
+        return vec![send_frame(id).with("receipt", &number)];
+    }
+    let frame = |command| Frame::new(command).with("transaction", &number);
+    vec![
+        frame(Command::Begin),
+        send_frame(id).with("transaction", &number),
+        send_to(PAIRS, id).with("transaction", &number),
+        frame(Command::Commit).with("receipt", &number),
+    ]
 }
 
 /// Sends until the broker dies.
@@ -195,9 +220,10 @@ async fn produce(address: SocketAddr, producer: usize, ledger: Shared) {
                 *last
             };
             waiting += 1;
-            let frame = send_frame((producer, number)).with("receipt", &number.to_string());
-            if client.send_frame(&frame).await.is_err() {
-                return;
+            for frame in request((producer, number)) {
+                if client.send_frame(&frame).await.is_err() {
+                    return;
+                }
             }
         }
         if client.flush().await.is_err() {
@@ -215,7 +241,11 @@ async fn produce(address: SocketAddr, producer: usize, ledger: Shared) {
 }
 
 fn subscribe_frame() -> Frame {
-    Frame::new(Command::Subscribe).with("destination", QUEUE).with("id", "1").with("ack", "client-individual")
+    subscribe_to(QUEUE)
+}
+
+fn subscribe_to(queue: &str) -> Frame {
+    Frame::new(Command::Subscribe).with("destination", queue).with("id", "1").with("ack", "client-individual")
 }
 
 fn ack_frame(message: &Frame) -> Frame {
@@ -256,14 +286,14 @@ async fn consume(address: SocketAddr, seed: u64, ledger: Shared) {
     }
 }
 
-/// Takes everything that is left.
-async fn drain(address: SocketAddr, ledger: &Shared) -> BTreeSet<Id> {
+/// Takes everything that is left in a queue.
+async fn drain(address: SocketAddr, queue: &str) -> Vec<Id> {
     let mut client = connect(address).await.expect("the broker runs");
-    let marker = Frame::new(Command::Send).with("destination", QUEUE).with_body("999999 1 ");
+    let marker = Frame::new(Command::Send).with("destination", queue).with_body("999999 1 ");
     client.send_frame(&marker).await.unwrap();
-    client.send_frame(&subscribe_frame()).await.unwrap();
+    client.send_frame(&subscribe_to(queue)).await.unwrap();
     client.flush().await.unwrap();
-    let (mut found, mut seen) = (BTreeSet::new(), BTreeMap::new());
+    let mut found = Vec::new();
     loop {
         let frame = timeout(PATIENCE, client.receive_frame()).await.expect("in time").unwrap();
         if frame.command != Command::Message {
@@ -275,8 +305,7 @@ async fn drain(address: SocketAddr, ledger: &Shared) -> BTreeSet<Id> {
         if id.0 == 999_999 {
             return found;
         }
-        open(ledger).note_delivery(id, &mut seen);
-        found.insert(id);
+        found.push(id);
     }
 }
 
@@ -316,7 +345,11 @@ async fn kill_again_and_again(rounds: usize, seed: u64) {
         }
     }
     let daemon = Daemon::start_with(&directory.config());
-    let found = drain(daemon.address(), &ledger).await;
+    let mut seen = BTreeMap::new();
+    let found = drain(daemon.address(), QUEUE).await;
+    found.iter().for_each(|id| open(&ledger).note_delivery(*id, &mut seen));
+    let found: BTreeSet<Id> = found.into_iter().collect();
+    let pairs = drain(daemon.address(), PAIRS).await;
     let unreadable = daemon.metric("tandem_store_unreadable_total");
     let (log, well) = daemon.terminate();
     assert!(well, "{log}");
@@ -330,6 +363,9 @@ async fn kill_again_and_again(rounds: usize, seed: u64) {
     let never: Vec<_> = ledger.confirmed.difference(&ledger.delivered).collect();
     assert!(never.is_empty(), "confirmed and never delivered: {never:?}");
     assert_eq!(unreadable, 0);
+    assert!(pairs.is_sorted(), "in order");
+    let others: Vec<Id> = ledger.delivered.iter().copied().filter(|id| id.0 == 0).collect();
+    assert_eq!(pairs, others, "both messages of a transaction or none");
     println!(
         "{rounds} rounds: {} confirmed, {} deliveries of {} messages, {} acknowledgements confirmed, {} left \
          at the end; slowest start {slowest:?}",
@@ -464,4 +500,80 @@ async fn a_second_broker_on_the_same_store_does_not_start() {
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("in use by another process"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_ends_durable_service_and_nothing_else() {
+    executable();
+    let directory = Directory::new("failing");
+    let daemon = Daemon::start_with_small_files(&directory.config(), 8 << 10);
+    let mut client = connect(daemon.address()).await.expect("the broker runs");
+    let mut confirmed = 0;
+    let error = loop {
+        let body = "x".repeat(100_000);
+        let frame = Frame::new(Command::Send).with("destination", QUEUE).with("persistent", "true");
+        let receipt = (confirmed + 1).to_string();
+        client.send_frame(&frame.with("receipt", &receipt).with_body(body)).await.unwrap();
+        client.flush().await.unwrap();
+        let frame = timeout(PATIENCE, client.receive_frame()).await.expect("in time").unwrap();
+        if frame.command == Command::Error {
+            break frame;
+        }
+        confirmed += 1;
+        assert!(confirmed < 1000, "the disk is not that large");
+    };
+    assert_eq!(error.headers.get("message"), Some("Not stored"));
+    assert_eq!(error.headers.get("receipt-id"), Some(&*(confirmed + 1).to_string()));
+    let mut client = connect(daemon.address()).await.expect("the broker runs");
+    let transient = Frame::new(Command::Send).with("destination", "/queue/other").with_body("x");
+    client.request(transient).await.unwrap();
+    assert!(client.request(send_frame((1, 1))).await.is_err(), "nothing persistent is taken any more");
+    assert_eq!(daemon.metric("tandem_store_failed"), 1);
+    let (log, well) = daemon.terminate();
+    assert!(!well && log.contains("the store failed"), "{log}");
+    let daemon = Daemon::start_with(&directory.config());
+    let mut client = connect(daemon.address()).await.expect("the broker runs");
+    client.send_frame(&subscribe_frame()).await.unwrap();
+    client.flush().await.unwrap();
+    for _ in 0..confirmed {
+        let message = timeout(PATIENCE, client.next_message()).await.expect("in time").unwrap();
+        assert_eq!(message.body.len(), 100_000);
+        client.send_frame(&ack_frame(&message)).await.unwrap();
+        client.flush().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_disk_that_is_nearly_full_a_broker_starts_and_refuses_persistent_messages_only() {
+    executable();
+    let directory = Directory::new("full");
+    let config = directory.config().replace("free_percent_min = 0", "free_percent_min = 100");
+    let daemon = Daemon::start_with(&config);
+    let mut client = connect(daemon.address()).await.expect("the broker runs");
+    let transient = Frame::new(Command::Send).with("destination", QUEUE).with_body("x");
+    client.request(transient).await.unwrap();
+    assert_eq!(daemon.metric("tandem_store_nearly_full"), 1);
+    client.send_frame(&send_frame((1, 1)).with("receipt", "r")).await.unwrap();
+    client.flush().await.unwrap();
+    let error = timeout(PATIENCE, client.receive_frame()).await.expect("in time").unwrap();
+    assert_eq!(error.command, Command::Error);
+    assert_eq!(
+        (error.headers.get("message"), error.headers.get("receipt-id")),
+        (Some("Not stored"), Some("r"))
+    );
+    assert!(String::from_utf8_lossy(&error.body).contains("nearly full"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sends_faster_than_the_disk_is_slowed_and_refused_nothing() {
+    executable();
+    let directory = Directory::new("flood");
+    let config = directory.config().replace("[limits]", "backlog_bytes_max = 100000\n[limits]");
+    let daemon = Daemon::start_with(&config);
+    let mut client = connect(daemon.address()).await.expect("the broker runs");
+    for number in 1..=5000 {
+        client.send_frame(&send_frame((1, number))).await.unwrap();
+    }
+    client.request(send_frame((1, 5001))).await.unwrap();
+    assert_eq!(daemon.metric("tandem_store_messages_total"), 5001);
 }

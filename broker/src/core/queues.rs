@@ -189,6 +189,11 @@ impl Queues {
                 metrics::STORE_UNREADABLE.add(found.messages.len() as i64);
                 continue;
             };
+            if queues.contains_key(&name) {
+                tracing::error!(queue = %name, "there are two stored queues of one name; the later is left alone");
+                metrics::STORE_UNREADABLE.add(found.messages.len() as i64);
+                continue;
+            }
             let queue = self.make(&name, None);
             queue.restore(&found);
             queues.insert(name, queue.clone());
