@@ -16,7 +16,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use redb::{Database, TableDefinition};
 
-use tandem_broker::core::store::{Change, QueueId, Store, Submission, Unstorable};
+use tandem_broker::core::store::{Change, Fetch, Fetched, QueueId, Store, Submission, Unstorable};
 use tandem_broker::store::disk::{DiskStore, OpenError, Opened, StoreLimits, StoreSettings};
 use tandem_broker::store::space::SpaceLimits;
 
@@ -379,6 +379,19 @@ fn too_much_that_waits_for_the_disk_is_refused() {
     let messages = content(&found).remove(0).1;
     assert_eq!((messages[1].0, messages[1].2, messages[2].0), (2, 0, 4));
     closed(found);
+}
+
+#[test]
+fn who_panics_at_an_answer_does_not_take_the_store_from_others() {
+    let opened = open(&FakeFile::default()).unwrap();
+    let queue = QueueId(1);
+    let done = Box::new(|_: Result<(), Unstorable>| panic!("badly received"));
+    opened.store.submit(Submission { changes: vec![make(queue, "q")], done: Some(done) });
+    write(&opened.store, vec![append(queue, 1, 10)]).unwrap();
+    let answer = Box::new(|_: Result<Vec<Fetched>, Unstorable>| panic!("badly received"));
+    opened.store.fetch(Fetch { queue, from: 1, bytes_max: 1, answer });
+    assert_eq!(read(&opened.store, queue).unwrap().len(), 1);
+    closed(opened);
 }
 
 #[test]

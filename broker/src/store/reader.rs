@@ -71,11 +71,15 @@ impl Reader {
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(_) => Err("the engine panicked".to_owned()),
             };
-            let _batch = Batch::begin();
-            (fetch.answer)(found.map_err(|why| {
+            let found = found.map_err(|why| {
                 tracing::error!(why, queue = fetch.queue.0, "stored messages cannot be read");
                 Unstorable::Failed
-            }));
+            });
+            let _batch = Batch::begin();
+            let answer = fetch.answer;
+            if catch_unwind(AssertUnwindSafe(|| answer(found))).is_err() {
+                tracing::error!("an answer of the store was received badly");
+            }
         }
     }
 }

@@ -7,6 +7,7 @@
 //! The first commit that fails is the last: what the disk then holds is known only when it is read again.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -138,7 +139,12 @@ impl Writer {
             self.gathered = dones.len();
             // Whoever hears of it is woken once, at the end.
             let _batch = Batch::begin();
-            dones.into_iter().for_each(|done| done(outcome));
+            for done in dones {
+                // Whoever panics at the answer must not take the store from everybody.
+                if catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
+                    tracing::error!("an answer of the store was received badly");
+                }
+            }
         }
     }
 
@@ -207,8 +213,7 @@ impl Writer {
         let database = self.database.clone();
         let live_bytes = self.live_bytes;
         // On a file that was damaged under it the engine may panic: that is a failure like others.
-        let written =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| commit(&database, group, live_bytes)));
+        let written = catch_unwind(AssertUnwindSafe(|| commit(&database, group, live_bytes)));
         let why = match written {
             Ok(Ok(sums)) => {
                 metrics::STORE_COMMITS.add(1);
