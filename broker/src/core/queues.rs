@@ -135,6 +135,8 @@ struct Item {
     stored: bool,
 }
 
+const _: () = assert!(size_of::<Item>() <= 24, "this is what a message costs that is only in the store");
+
 /// The message itself.
 #[derive(Debug)]
 enum Body {
