@@ -24,6 +24,7 @@ use crate::config::permissions::Permission;
 use crate::core::history::HistoryRule;
 use crate::core::mailbox::{Bounds, Overflow};
 use crate::core::name::{Name, Pattern};
+use crate::core::queues::durable::JournalLimits;
 use crate::core::queues::{Credit, QueueLimits};
 use crate::core::realm::RealmLimits;
 use crate::core::realms::RealmPattern;
@@ -35,6 +36,8 @@ use crate::front::connection::PumpLimits;
 use crate::front::door::DoorSettings;
 use crate::front::longpoll::asked::LongPollSettings;
 use crate::front::websocket::WebSocketLimits;
+use crate::store::disk::{StoreLimits, StoreSettings};
+use crate::store::space::SpaceLimits;
 
 /// The configuration file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -75,6 +78,8 @@ pub struct Config {
     pub longpoll: LongPollConfig,
     /// STOMP.
     pub stomp: StompConfig,
+    /// Persistent messages.
+    pub store: StoreConfig,
     /// Limits.
     pub limits: Limits,
 }
@@ -120,6 +125,27 @@ pub struct RealmPatternConfig {
     pub realms_max: Option<usize>,
     /// How long one may be empty, in seconds. By default 60.
     pub idle_s: Option<u64>,
+}
+
+/// Where persistent messages are kept.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// A directory of this broker's own, which is made if need be. By default persistent messages are kept in
+    /// memory like others.
+    pub path: Option<PathBuf>,
+    /// Whether persistent messages are refused where there is no path.
+    pub required: bool,
+    /// Bytes that are left free on the disk: with less, persistent messages are refused. By default 1 GiB.
+    pub free_bytes_min: Option<u64>,
+    /// The same in percent of the disk; whichever is more counts. By default 5.
+    pub free_percent_min: Option<u64>,
+    /// Bytes of messages that may wait for the disk before those who send are no longer read. By default 16 MiB.
+    pub backlog_bytes_max: Option<usize>,
+    /// Bytes of stored messages of one queue that are kept in memory as well. By default 1 MiB.
+    pub window_bytes_max: Option<usize>,
+    /// The same for all queues of a realm. By default 256 MiB.
+    pub windows_bytes_max: Option<usize>,
 }
 
 /// Topics that have a history.
@@ -458,6 +484,9 @@ impl Config {
                 open[0]
             )));
         }
+        if self.store.free_percent_min.is_some_and(|percent| percent > 100) {
+            return Err(ConfigError::Refused("store.free_percent_min is a percentage: 0 to 100".into()));
+        }
         Ok(())
     }
 
@@ -666,6 +695,25 @@ impl Config {
                 bytes_max: limits.queue_bytes_max.unwrap_or(256 * MIB),
                 total_bytes_max: limits.queues_bytes_max.unwrap_or(1024 * MIB),
             },
+        }
+    }
+
+    /// What the store is opened with, if there is one.
+    pub fn store(&self) -> Option<StoreSettings> {
+        let space = SpaceLimits {
+            free_bytes_min: self.store.free_bytes_min.unwrap_or(1024 * MIB as u64),
+            free_percent_min: self.store.free_percent_min.unwrap_or(5),
+        };
+        let limits = StoreLimits::new(space);
+        self.store.path.clone().map(|directory| StoreSettings { directory, limits })
+    }
+
+    /// How much of what is stored a realm has in memory.
+    pub fn journal_limits(&self) -> JournalLimits {
+        JournalLimits {
+            backlog_bytes_max: self.store.backlog_bytes_max.unwrap_or(16 * MIB),
+            window_bytes_max: self.store.window_bytes_max.unwrap_or(MIB),
+            windows_bytes_max: self.store.windows_bytes_max.unwrap_or(256 * MIB),
         }
     }
 
@@ -934,6 +982,21 @@ mod tests {
         );
         let error = Config::parse("[[history]]\npattern = \"a.\"\n").unwrap().check().unwrap_err();
         assert!(error.to_string().contains("history"), "{error}");
+    }
+
+    #[test]
+    fn a_store_has_a_path_and_leaves_a_part_of_the_disk() {
+        let config = Config::parse("[store]\npath = \"/var/lib/tandem\"\nfree_percent_min = 10\n").unwrap();
+        config.check().unwrap();
+        let settings = config.store().unwrap();
+        assert_eq!(settings.directory, Path::new("/var/lib/tandem"));
+        assert_eq!(
+            (settings.limits.space.free_bytes_min, settings.limits.space.free_percent_min),
+            (1 << 30, 10)
+        );
+        assert!(Config::default().store().is_none());
+        let error = Config::parse("[store]\nfree_percent_min = 101\n").unwrap().check().unwrap_err();
+        assert!(error.to_string().contains("free_percent_min"), "{error}");
     }
 
     #[test]

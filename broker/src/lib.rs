@@ -14,5 +14,6 @@ pub mod local;
 pub mod metrics;
 pub mod server;
 pub mod stomp;
+pub mod store;
 pub mod users;
 pub mod wamp;

@@ -58,6 +58,13 @@ metrics! {
     counter NOTICES_DROPPED "tandem_meta_events_dropped_total" "Changes of a realm that its meta API was too busy to tell of.";
     counter SLOW_CONSUMERS "tandem_slow_consumers_total" "Sessions closed because their mailbox was full.";
     counter ENQUEUED "tandem_queue_messages_total" "Messages put into queues.";
+    counter STORE_COMMITS "tandem_store_commits_total" "Times that changes were made safe on disk, each with two calls of fsync.";
+    counter STORE_MESSAGES "tandem_store_messages_total" "Messages made safe on disk.";
+    counter STORE_WAITERS "tandem_store_waiters_total" "Requests that were answered once they were safe on disk.";
+    counter STORE_UNREADABLE "tandem_store_unreadable_total" "Stored messages that were found damaged or missing, and put aside.";
+    gauge STORE_BYTES "tandem_store_bytes" "Bytes of messages on disk.";
+    gauge STORE_NEARLY_FULL "tandem_store_nearly_full" "1 while persistent messages are refused for want of space.";
+    gauge STORE_FAILED "tandem_store_failed" "1 once the store failed.";
     counter CALLS "tandem_calls_total" "Calls routed to a callee.";
     counter ENCODINGS "tandem_encodings_total" "Times an encoder ran for a publication: once per dialect and subscription.";
     counter UNCONVERTIBLE "tandem_unconvertible_total" "Deliveries dropped because the receiver's encoding cannot express them.";

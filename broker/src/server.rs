@@ -2,6 +2,7 @@
 
 mod furniture;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,8 +20,10 @@ use crate::core::access::Authenticator;
 use crate::core::history::History;
 use crate::core::parcel::Farewell;
 use crate::core::protocol::Protocol;
-use crate::core::realm::{Entropy, Realm};
+use crate::core::queues::durable::{Journal, Keeping};
+use crate::core::realm::{Entropy, Memory, Realm};
 use crate::core::realms::Realms;
+use crate::core::store::StoredQueue;
 use crate::core::throttle::Throttle;
 use crate::front::connection::now;
 use crate::front::door::Door;
@@ -30,6 +33,7 @@ use crate::front::unix::UnixSocket;
 use crate::local::LocalCaller;
 use crate::server::furniture::Furniture;
 use crate::stomp;
+use crate::store::disk::{DiskStore, OpenError, Opened};
 use crate::users::Users;
 use crate::wamp::{Strictness, Wamp, WampCredentials, WampSettings, WampUser};
 
@@ -43,6 +47,9 @@ pub enum StartError {
     /// The configuration does not allow it.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
     /// An address is not to be had.
     #[error("cannot listen at {address}: {error}")]
     Bind {
@@ -72,6 +79,7 @@ pub struct Server {
     door: Arc<Door>,
     /// Of the members that live in the process.
     tasks: TaskTracker,
+    store: Option<Arc<DiskStore>>,
     drain_time: Duration,
 }
 
@@ -97,14 +105,13 @@ impl Server {
         }
         let entropy: Entropy = Arc::new(rand::random::<u64>);
         let limits = config.realm_limits();
-        let history = config.history()?;
+        let rules = config.history()?;
+        let opened = config.store().map(|settings| DiskStore::open(&settings)).transpose()?;
+        let keeping = keeping(config, opened.as_ref());
         let chance = entropy.clone();
-        let open = move |name: &str| match &history[..] {
-            [] => Realm::new(name, limits, chance.clone()),
-            rules => {
-                let history = History::new(rules, Arc::new(wall_time_ms));
-                Realm::with_history(name, limits, chance.clone(), history)
-            }
+        let open = move |name: &str| {
+            let history = (!rules.is_empty()).then(|| History::new(&rules, Arc::new(wall_time_ms)));
+            Realm::with_memory(name, limits, chance.clone(), Memory { history, keeping: keeping(name) })
         };
         let always = config.realms().iter().map(|name| open(name)).collect();
         let realms = Realms::with_patterns(always, config.realm_patterns()?, Box::new(open));
@@ -152,6 +159,7 @@ impl Server {
         let furniture = Arc::new(Furniture::new(config, tasks.clone()));
         let furnish = furniture.clone();
         realms.watch(Box::new(move |realm| furnish.furnish(realm)));
+        let store = opened.map(|opened| restore(opened, &realms));
         let sockets = unix_sockets(config)?;
         let listen = |address, tls| {
             let failed = |error| StartError::Bind { address, error };
@@ -169,7 +177,7 @@ impl Server {
             door.tasks.spawn(door.clone().listen_unix(socket));
         }
         let drain_time = config.drain_time();
-        Ok(Server { addresses, tls_addresses, tls, unix, realms, furniture, door, tasks, drain_time })
+        Ok(Server { addresses, tls_addresses, tls, unix, realms, furniture, door, tasks, store, drain_time })
     }
 
     /// Where it listens in the clear.
@@ -214,8 +222,14 @@ impl Server {
         self.furniture.reload(config, &self.realms)
     }
 
+    /// Whether the store failed: what was to be kept since then was refused.
+    pub fn store_has_failed(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| store.has_failed())
+    }
+
     /// The story of the end: nobody new is let in; every session is told in its language; what was said is
-    /// still written; whoever takes longer than the drain may is cut off. True when nobody was.
+    /// still written; whoever takes longer than the drain may is cut off; what was to be kept is made safe, and
+    /// the store is closed. True when nobody was cut off.
     pub async fn shutdown(self) -> bool {
         self.door.shutdown.cancel();
         self.realms.say_farewell(Farewell::Shutdown);
@@ -225,8 +239,45 @@ impl Server {
             self.door.tasks.wait().await;
             self.tasks.wait().await;
         };
-        tokio::time::timeout(self.drain_time, all).await.is_ok()
+        let drained = tokio::time::timeout(self.drain_time, all).await.is_ok();
+        if let Some(store) = self.store {
+            let closed = tokio::task::spawn_blocking(move || store.close()).await;
+            debug_assert!(closed.is_ok(), "closing the store does not panic");
+        }
+        drained
     }
+}
+
+/// What each realm does with persistent messages.
+fn keeping(config: &Config, opened: Option<&Opened>) -> impl Fn(&str) -> Keeping + Send + Sync + use<> {
+    let (store, required) = (opened.map(|opened| opened.store.clone()), config.store.required);
+    let limits = config.journal_limits();
+    move |realm| match &store {
+        Some(store) => Keeping::Stored(Journal::new(store.clone(), realm, limits)),
+        None if required => Keeping::Refused,
+        None => Keeping::InMemory,
+    }
+}
+
+/// Gives each realm the queues that the store had of it. One that is made on first use is made for them.
+fn restore(opened: Opened, realms: &Realms) -> Arc<DiskStore> {
+    let Opened { store, queues, .. } = opened;
+    let messages: usize = queues.iter().map(|queue| queue.messages.len()).sum();
+    tracing::info!(queues = queues.len(), messages, "the store is open");
+    let mut by_realm: BTreeMap<Arc<str>, Vec<StoredQueue>> = BTreeMap::new();
+    for queue in queues {
+        by_realm.entry(queue.realm.clone()).or_default().push(queue);
+    }
+    for (name, queues) in by_realm {
+        match realms.open(&name) {
+            Ok(realm) => realm.queues().restore(queues),
+            Err(why) => {
+                let (realm, queues) = (&*name, queues.len());
+                tracing::warn!(realm, queues, %why, "stored queues are of a realm that there is not, and rest");
+            }
+        }
+    }
+    store
 }
 
 fn unix_sockets(config: &Config) -> Result<Vec<UnixSocket>, StartError> {

@@ -23,9 +23,11 @@ use tandem_broker::core::name::{Name, Pattern};
 use tandem_broker::core::parcel::{Answer, Farewell, Parcel, Verdict};
 use tandem_broker::core::protocol::{Close, Output, Protocol, Reason, Session};
 use tandem_broker::core::queues::QueueLimits;
-use tandem_broker::core::realm::{Member, Outgoing, Realm, RealmLimits};
+use tandem_broker::core::queues::durable::{Journal, JournalLimits, Keeping};
+use tandem_broker::core::realm::{Member, Memory, Outgoing, Realm, RealmLimits};
 use tandem_broker::core::realms::Realms;
 use tandem_broker::core::retained::RetainedLimits;
+use tandem_broker::core::store::simulated::SimulatedStore;
 use tandem_broker::core::topics::PublishTerms;
 use tandem_broker::stomp::{Settings, Stomp};
 use tandem_protocols::payload::{Arguments, Content, Format, Payload};
@@ -78,7 +80,21 @@ impl House {
     fn with(change: impl FnOnce(&mut Settings)) -> House {
         let counter = AtomicU64::new(1000);
         let entropy = Arc::new(move || counter.fetch_add(1, Ordering::Relaxed));
-        let realm = Realm::new("main", LIMITS, entropy);
+        House::of(Realm::new("main", LIMITS, entropy), change)
+    }
+
+    /// A house that keeps persistent messages here.
+    fn with_store(store: Arc<SimulatedStore>, limits: RealmLimits) -> House {
+        let counter = AtomicU64::new(1000);
+        let entropy = Arc::new(move || counter.fetch_add(1, Ordering::Relaxed));
+        let limit = 1 << 30;
+        let journal =
+            JournalLimits { backlog_bytes_max: limit, window_bytes_max: limit, windows_bytes_max: limit };
+        let keeping = Keeping::Stored(Journal::new(store, "main", journal));
+        House::of(Realm::with_memory("main", limits, entropy, Memory { history: None, keeping }), |_| {})
+    }
+
+    fn of(realm: Arc<Realm>, change: impl FnOnce(&mut Settings)) -> House {
         let door = Arc::new(Door { lets_anybody_in: true });
         let mut settings = Settings::new(Arc::new(Realms::fixed(vec![realm.clone()])), door);
         change(&mut settings);
@@ -1429,4 +1445,113 @@ fn the_end_of_a_session_undoes_what_it_did() {
     client.say("DISCONNECT\n\n");
     assert_eq!((house.realm.topics().len(), house.realm.queues().len()), (0, 0));
     assert_eq!((house.realm.calls().registrations(), house.realm.sessions()), (0, 0));
+}
+
+// ------------------------------------------------------------------------------------------- persistence
+
+const PERSISTENT: &str = "SEND\ndestination:/queue/q\npersistent:true\n";
+
+#[test]
+fn p1_a_receipt_for_what_is_kept_comes_when_the_store_has_it_and_others_at_once() {
+    let store = SimulatedStore::new();
+    let house = House::with_store(store.clone(), LIMITS);
+    let (mut client, mut worker) = (house.connect("1.2"), house.connect("1.2"));
+    worker.say("SUBSCRIBE\nid:1\ndestination:/queue/q\nack:client\n\n");
+    client.say(&format!("{PERSISTENT}receipt:1\n\nkept"));
+    client.say("SEND\ndestination:/queue/q\nreceipt:2\n\nnot kept");
+    client.receipt("2");
+    assert!(client.hear().is_empty() && worker.hear().is_empty());
+    store.sync();
+    client.receipt("1");
+    let message = worker.expect(Command::Message, &[("persistent", "true")]);
+    worker.expect(Command::Message, &[]);
+    let ack = format!("ACK\nid:{}\nreceipt:a\n\n", header(&message, "ack"));
+    worker.say(&ack);
+    assert!(worker.hear().is_empty());
+    store.sync();
+    worker.receipt("a");
+    assert_eq!(store.recovered()[0].messages.len(), 0);
+}
+
+#[test]
+fn p2_the_receipts_of_a_transaction_come_when_the_store_has_all_of_it() {
+    let store = SimulatedStore::new();
+    let house = House::with_store(store.clone(), LIMITS);
+    let mut client = house.connect("1.2");
+    client.say("BEGIN\ntransaction:t\n\n");
+    client.say("SEND\ndestination:/queue/other\ntransaction:t\nreceipt:1\n\n");
+    client.say(&format!("{PERSISTENT}transaction:t\nreceipt:2\n\n"));
+    client.say("COMMIT\ntransaction:t\nreceipt:3\n\n");
+    assert!(client.hear().is_empty());
+    store.sync();
+    ["1", "2", "3"].into_iter().for_each(|receipt| client.receipt(receipt));
+}
+
+#[test]
+fn p3_what_is_not_taken_is_an_error_with_the_receipt_id() {
+    let store = SimulatedStore::new();
+    let house = House::with_store(store.clone(), LIMITS);
+    store.set_nearly_full(true);
+    let error = house.connect("1.2").refused(&format!("{PERSISTENT}receipt:1\n\n"), "Not stored");
+    assert_eq!(header(&error, "receipt-id"), "1");
+    store.set_nearly_full(false);
+    let (mut first, mut second) = (house.connect("1.2"), house.connect("1.2"));
+    let mut bystander = house.connect("1.2");
+    first.say(&format!("{PERSISTENT}receipt:7\n\n"));
+    second.say(&format!("{PERSISTENT}\n"));
+    store.fail_next_sync();
+    store.sync();
+    let error = first.expect(Command::Error, &[("message", "Not stored"), ("receipt-id", "7")]);
+    assert!(String::from_utf8_lossy(&error.body).contains("failed"), "{error:?}");
+    second.expect(Command::Error, &[("message", "Not stored")]);
+    assert_eq!((first.reason(), second.reason()), (Some(Reason::Refused), Some(Reason::Refused)));
+    bystander.say("SEND\ndestination:/queue/q\nreceipt:1\n\n");
+    bystander.receipt("1");
+}
+
+#[test]
+fn p4_a_disconnect_with_a_receipt_waits_for_all_that_was_sent() {
+    let store = SimulatedStore::new();
+    let house = House::with_store(store.clone(), LIMITS);
+    let mut client = house.connect("1.2");
+    client.say(&format!("{PERSISTENT}\n"));
+    client.say(&format!("{PERSISTENT}receipt:1\n\n"));
+    client.say("SUBSCRIBE\nid:1\ndestination:/queue/q\n\n");
+    client.say("DISCONNECT\nreceipt:bye\n\n");
+    assert!(client.hear().is_empty() && client.close.is_none());
+    store.sync();
+    client.receipt("1");
+    client.receipt("bye");
+    assert_eq!((client.reason(), client.hear().len()), (Some(Reason::Done), 0));
+    drop(client);
+    store.sync();
+    assert_eq!(store.recovered()[0].messages.len(), 2, "who has left gets nothing");
+    let mut brief = house.connect("1.2");
+    brief.say("DISCONNECT\nreceipt:bye\n\n");
+    brief.receipt("bye");
+}
+
+#[test]
+fn p5_a_receipt_for_what_is_kept_comes_before_the_message_that_its_frame_causes() {
+    let store = SimulatedStore::new();
+    let house = House::with_store(store.clone(), LIMITS);
+    let mut client = house.connect("1.2");
+    client.say("SUBSCRIBE\nid:1\ndestination:/queue/q\n\n");
+    client.say(&format!("{PERSISTENT}receipt:1\n\n"));
+    store.sync();
+    client.receipt("1");
+    client.expect(Command::Message, &[]);
+}
+
+#[test]
+fn p6_only_so_many_receipts_may_wait_for_the_store() {
+    let queues =
+        QueueLimits { queues_max: 9, messages_max: 1 << 20, bytes_max: 1 << 30, total_bytes_max: 1 << 30 };
+    let house = House::with_store(SimulatedStore::new(), RealmLimits { queues, ..LIMITS });
+    let mut client = house.connect("1.2");
+    let frame = format!("{PERSISTENT}receipt:r\n\n\0");
+    let hundred = frame.repeat(100);
+    (0..1000).for_each(|_| client.send(hundred.as_bytes()));
+    assert!(client.hear().is_empty() && client.close.is_none());
+    client.refused(frame.trim_end_matches('\0'), "Limit reached");
 }

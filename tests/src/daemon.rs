@@ -21,7 +21,21 @@ pub struct Daemon {
 impl Daemon {
     /// Starts it at a port of its own, with more arguments.
     pub fn start(arguments: &[&str]) -> Daemon {
-        let mut child = Command::new(executable())
+        Daemon::run(Command::new(executable()), arguments)
+    }
+
+    /// Starts it with this configuration where no file can be longer than so many KiB: writing beyond fails.
+    pub fn start_with_small_files(toml: &str, file_kib_max: usize) -> Daemon {
+        let file = ConfigFile::new(toml);
+        let mut shell = Command::new("bash");
+        // What a shell ignores, the program that it becomes ignores as well.
+        let script = format!("trap '' XFSZ; ulimit -f {file_kib_max}; exec \"$0\" \"$@\"");
+        shell.arg("-c").arg(script).arg(executable());
+        Daemon::run(shell, &["--config", file.path()])
+    }
+
+    fn run(mut command: Command, arguments: &[&str]) -> Daemon {
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .stdout(Stdio::piped())

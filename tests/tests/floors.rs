@@ -117,7 +117,8 @@ fn the_wings_do_not_import_each_other() {
         ("front", &["front", "core", "metrics"]),
         ("local", &["local", "core"]),
         ("authenticator", &["authenticator", "core", "local"]),
-        ("config", &["config", "core", "front", "authenticator"]),
+        ("config", &["config", "core", "front", "authenticator", "store"]),
+        ("store", &["store", "core", "metrics"]),
         ("users", &["users", "config", "core"]),
         ("authorizer", &["authorizer", "core", "local"]),
         (
@@ -131,6 +132,7 @@ fn the_wings_do_not_import_each_other() {
                 "front",
                 "local",
                 "stomp",
+                "store",
                 "users",
                 "wamp",
                 "metrics",

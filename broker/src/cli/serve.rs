@@ -55,6 +55,7 @@ async fn serve(config: &Config, file: Option<&Path>) -> Outcome {
         }
         break;
     }
+    let store_failed = server.store_has_failed();
     let stopped = tokio::select! {
         drained = server.shutdown() => drained,
         _ = interrupt.recv() => false,
@@ -63,6 +64,9 @@ async fn serve(config: &Config, file: Option<&Path>) -> Outcome {
         tracing::info!("all connections closed");
     } else {
         tracing::warn!("some connections were cut off");
+    }
+    if store_failed {
+        return Err("the store failed while the broker ran".into());
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use crate::core::access::authorizer::Question;
 use crate::core::index::TooManyHoleSets;
 use crate::core::name::Name;
 use crate::core::secure::{Certificate, Secure};
+use crate::core::store::Unstorable;
 
 /// Names that begin so belong to WAMP's router.
 pub const WAMP_PREFIX: &str = "wamp.";
@@ -289,6 +290,9 @@ pub enum Refusal {
     /// A queue has no room.
     #[error("queue {0:?} is full")]
     QueueFull(Name),
+    /// A message is to be kept, or was, and cannot be.
+    #[error("{0}")]
+    Unstorable(#[from] Unstorable),
     /// The queue belongs to another session.
     #[error("queue {0:?} belongs to another session")]
     NotOwner(Name),

@@ -3,7 +3,7 @@
 //! Pushing never waits. What happens at the limit depends on what is pushed: an event is dropped or ends
 //! the session, as the policy says; an invocation is refused, so that its caller hears of it at once; an
 //! answer is never dropped, but ends the session at the hard limit; a delivery from a queue is bounded by
-//! its consumer's credit and always fits.
+//! its consumer's credit and always fits, and so does word from the store, which is bounded by what waits there.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -124,6 +124,7 @@ impl Mailbox {
             | Parcel::Authorized(_)
             | Parcel::RulesChanged
             | Parcel::LookedUp(_)
+            | Parcel::Stored { .. }
             | Parcel::Farewell(_) => {}
         }
         let crosses_soft_limit = state.bytes <= bytes_soft_max && state.bytes + cost > bytes_soft_max;
@@ -310,6 +311,7 @@ pub fn cost(parcel: &Parcel) -> usize {
         | Parcel::Authorized(_)
         | Parcel::RulesChanged
         | Parcel::LookedUp(_)
+        | Parcel::Stored { .. }
         | Parcel::Farewell(_) => 64,
     }
 }

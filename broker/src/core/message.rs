@@ -292,7 +292,15 @@ pub struct Publication {
 /// What a publication costs beside its payload and attributes, roughly, in bytes.
 pub const PUBLICATION_OVERHEAD: usize = 256;
 
+/// The attribute that asks for a message in a queue to outlive the process, if its value is `true`.
+pub const PERSISTENT: &str = "persistent";
+
 impl Publication {
+    /// Whether it is to outlive the process, as far as it lies in a queue.
+    pub fn is_persistent(&self) -> bool {
+        self.attributes.get(PERSISTENT) == Some("true")
+    }
+
     /// What it costs a queue or mailbox that holds it, in bytes.
     pub fn cost(&self) -> usize {
         let eligibility = self.eligibility.as_ref().map_or(0, |eligibility| eligibility.bytes());

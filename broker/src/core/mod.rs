@@ -26,6 +26,7 @@ pub mod reserved;
 pub mod retained;
 pub mod secure;
 pub mod shard;
+pub mod store;
 pub mod testament;
 pub mod throttle;
 pub mod topics;

@@ -72,6 +72,13 @@ pub enum Parcel {
     Authorized(Box<Result<Decision, Refusal>>),
     /// What may be done in the realm changed.
     RulesChanged,
+    /// The store has what the session sent or settled under this ticket, or it never will.
+    Stored {
+        /// The session's own number for it; 0 if it wanted to hear only of failure.
+        ticket: u64,
+        /// What came of it.
+        outcome: Result<(), Refusal>,
+    },
     /// The session is to end.
     Farewell(Farewell),
 }

@@ -1,14 +1,19 @@
-//! Work queues in memory: each message to one consumer, in order, until it is acknowledged.
+//! Work queues: each message to one consumer, in order, until it is acknowledged. What is to outlive the
+//! process is in [`durable`].
 //!
 //! A consumer has credit, in messages and in bytes; what it holds unsettled never exceeds that. A message
 //! that comes back takes the place that it had. A queue that has neither messages nor consumers does not
 //! exist: nothing is left of a name that nobody uses.
 //!
-//! Locks are taken in this order: the map of queues, queues by their number, mailboxes.
+//! Locks are taken in this order: the map of queues, queues by their number, mailboxes and the store's list of
+//! what is to be written. What is written of one queue is submitted under its lock, so that it is in order.
+
+pub mod durable;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::Waker;
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
@@ -17,6 +22,8 @@ use crate::core::mailbox::{Mailbox, Pushed};
 use crate::core::message::{Publication, SessionId};
 use crate::core::name::Name;
 use crate::core::parcel::{ConsumerId, Delivery, Parcel};
+use crate::core::queues::durable::{Asker, Durable, Journal, Keeping, Progress, Writing};
+use crate::core::store::{Change, StoredQueue, Submission, Unstorable};
 use crate::metrics;
 
 /// What queues may hold.
@@ -83,6 +90,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Queues {
     limits: QueueLimits,
+    keeping: Keeping,
     queues: RwLock<HashMap<Name, Arc<Queue>>>,
     total_bytes: Arc<AtomicUsize>,
     last_id: AtomicU64,
@@ -97,6 +105,10 @@ pub struct Queue {
     owner: Option<SessionId>,
     limits: QueueLimits,
     total_bytes: Arc<AtomicUsize>,
+    /// Where persistent messages are kept. A queue that only its owner consumes from keeps none.
+    journal: Option<Arc<Journal>>,
+    /// For what the store answers.
+    me: Weak<Queue>,
     state: Mutex<State>,
 }
 
@@ -111,12 +123,32 @@ struct State {
     /// Messages here, ready or held.
     messages: usize,
     bytes: usize,
+    durable: Durable,
 }
 
 #[derive(Debug)]
 struct Item {
-    publication: Arc<Publication>,
+    body: Body,
+    cost: u32,
     redeliveries: u32,
+    /// It is in the store too, or is about to be.
+    stored: bool,
+}
+
+const _: () = assert!(size_of::<Item>() <= 24, "this is what a message costs that is only in the store");
+
+/// The message itself.
+#[derive(Debug)]
+enum Body {
+    Here(Arc<Publication>),
+    /// It is in the store only.
+    Away,
+}
+
+impl Item {
+    fn cost(&self) -> usize {
+        self.cost as usize
+    }
 }
 
 #[derive(Debug)]
@@ -139,9 +171,75 @@ impl Consumer {
 }
 
 impl Queues {
-    /// No queues yet.
+    /// No queues yet, and none that keeps anything.
     pub fn new(limits: QueueLimits) -> Queues {
-        Queues { limits, queues: RwLock::default(), total_bytes: Arc::default(), last_id: AtomicU64::new(0) }
+        Queues::with_keeping(limits, Keeping::InMemory)
+    }
+
+    /// No queues yet.
+    pub fn with_keeping(limits: QueueLimits, keeping: Keeping) -> Queues {
+        let (queues, total_bytes, last_id) = (RwLock::default(), Arc::default(), AtomicU64::new(0));
+        Queues { limits, keeping, queues, total_bytes, last_id }
+    }
+
+    /// Makes the queues that the store had, as they were. For the start, before there are sessions.
+    pub fn restore(&self, stored: Vec<StoredQueue>) {
+        let mut queues = self.queues.write();
+        for found in stored {
+            let Ok(name) = Name::parse(&found.name) else {
+                tracing::error!(name = &*found.name, "a stored queue has no proper name, and is left alone");
+                metrics::STORE_UNREADABLE.add(found.messages.len() as i64);
+                continue;
+            };
+            if queues.contains_key(&name) {
+                tracing::error!(queue = %name, "there are two stored queues of one name; the later is left alone");
+                metrics::STORE_UNREADABLE.add(found.messages.len() as i64);
+                continue;
+            }
+            let queue = self.make(&name, None);
+            queue.restore(&found);
+            queues.insert(name, queue.clone());
+            forget_if_idle(&mut queues, &queue);
+        }
+    }
+
+    /// The bytes of stored messages that are in memory as well, ready to be delivered.
+    pub fn window_bytes(&self) -> usize {
+        self.journal().map_or(0, |journal| journal.window_bytes())
+    }
+
+    /// True while too much waits for the store; `waker` is woken when that ends.
+    pub fn congested(&self, waker: &Waker) -> bool {
+        self.journal().is_some_and(|journal| journal.congested(waker))
+    }
+
+    /// Tells when everything up to here is safe, if anything is kept.
+    pub fn flush(&self, asker: Asker) -> Progress {
+        let Some(journal) = self.journal() else { return Progress::Done };
+        journal.flush(asker);
+        Progress::Storing
+    }
+
+    fn journal(&self) -> Option<&Arc<Journal>> {
+        match &self.keeping {
+            Keeping::Stored(journal) => Some(journal),
+            Keeping::InMemory | Keeping::Refused => None,
+        }
+    }
+
+    /// Whether a message is to be kept, which may be refused.
+    fn is_kept(&self, publication: &Publication) -> Result<bool, Refusal> {
+        if !publication.is_persistent() {
+            return Ok(false);
+        }
+        match &self.keeping {
+            Keeping::Stored(journal) => journal.store.admit().map(|()| true).map_err(Refusal::Unstorable),
+            Keeping::Refused => Err(Refusal::Unstorable(Unstorable::NoStore)),
+            Keeping::InMemory => {
+                durable::warn_once();
+                Ok(false)
+            }
+        }
     }
 
     /// How many there are.
@@ -161,16 +259,22 @@ impl Queues {
 
     /// Puts a message into the queue that it names, which is made if need be.
     pub fn send(&self, publication: Arc<Publication>) -> Result<(), Refusal> {
+        self.send_for(publication, None).map(|_| ())
+    }
+
+    /// The same. Who asks is told when the store has it, if it is to be kept.
+    pub fn send_for(&self, publication: Arc<Publication>, asker: Option<Asker>) -> Result<Progress, Refusal> {
+        let kept = self.is_kept(&publication)?;
         {
             let queues = self.queues.read();
             if let Some(queue) = queues.get(&publication.name) {
-                return queue.push(publication);
+                return queue.push(publication, kept, asker);
             }
         }
         let mut queues = self.queues.write();
         let name = publication.name.clone();
         let queue = self.get_or_make(&mut queues, &name, None)?.clone();
-        let outcome = queue.push(publication);
+        let outcome = queue.push(publication, kept, asker);
         if outcome.is_err() {
             // It may have been made for nothing.
             forget_if_idle(&mut queues, &queue);
@@ -181,7 +285,7 @@ impl Queues {
     /// Puts a message into a queue if it exists. True when it did.
     pub fn send_existing(&self, publication: Arc<Publication>) -> Result<bool, Refusal> {
         match self.queues.read().get(&publication.name) {
-            Some(queue) => queue.push(publication).map(|()| true),
+            Some(queue) => queue.push(publication, false, None).map(|_| true),
             None => Ok(false),
         }
     }
@@ -242,24 +346,44 @@ impl Queues {
         sequence: u64,
         settlement: Settlement,
     ) -> Result<(), Refusal> {
+        self.settle_for(queue, key, sequence, settlement, None).map(|_| ())
+    }
+
+    /// The same. Who asks is told when the store knows it, if it must.
+    pub fn settle_for(
+        &self,
+        queue: &Arc<Queue>,
+        key: ConsumerKey,
+        sequence: u64,
+        settlement: Settlement,
+        asker: Option<Asker>,
+    ) -> Result<Progress, Refusal> {
         let mut state = queue.state.lock();
         if state.held(key, sequence).is_none() {
             return Err(Refusal::NoSuchDelivery);
         }
-        queue.apply_settlement(&mut state, key, sequence, settlement);
-        state.dispatch();
+        let mut writing = Writing::default();
+        queue.apply_settlement(&mut state, key, sequence, settlement, &mut writing);
+        let progress = self.journal().map_or(Progress::Done, |journal| writing.submit(journal, asker));
+        queue.dispatch(&mut state);
         let idle = state.is_idle();
         drop(state);
         if idle {
             self.forget_if_idle(queue);
         }
-        Ok(())
+        Ok(progress)
     }
 
     /// Takes all of these steps, or none of them.
     ///
     /// What is sent to a reply queue that does not exist any more is dropped: whoever waited for it is gone.
-    pub fn commit(&self, mut steps: Vec<Step>) -> Result<(), Refusal> {
+    pub fn commit(&self, steps: Vec<Step>) -> Result<(), Refusal> {
+        self.commit_for(steps, None).map(|_| ())
+    }
+
+    /// The same. Who asks is told when the store has them, if it must.
+    pub fn commit_for(&self, mut steps: Vec<Step>, asker: Option<Asker>) -> Result<Progress, Refusal> {
+        let kept = self.is_any_kept(&steps)?;
         let mut queues = self.queues.write();
         steps.retain(|step| match step {
             Step::Send(publication) => {
@@ -282,12 +406,27 @@ impl Queues {
                 Step::Settle { queue, .. } => queue.clone(),
             });
         }
-        let outcome = outcome.and_then(|()| take_steps(steps, &involved));
+        let journal = self.journal().filter(|_| kept);
+        let outcome = outcome.and_then(|()| take_steps(steps, &involved, journal, asker));
         // Those that were made for nothing, and those that are empty now.
         for queue in &involved {
             forget_if_idle(&mut queues, queue);
         }
         outcome
+    }
+
+    /// Whether the store has a part in these steps: then all of them wait for it, so that they happen together.
+    fn is_any_kept(&self, steps: &[Step]) -> Result<bool, Refusal> {
+        let mut kept = false;
+        for step in steps {
+            kept |= match step {
+                Step::Send(publication) => self.is_kept(publication)?,
+                Step::Settle { queue, consumer, sequence, .. } => {
+                    queue.state.lock().held(*consumer, *sequence).is_some_and(|item| item.stored)
+                }
+            };
+        }
+        Ok(kept)
     }
 
     fn get_or_make<'a>(
@@ -303,12 +442,14 @@ impl Queues {
     }
 
     fn make(&self, name: &Name, owner: Option<SessionId>) -> Arc<Queue> {
-        Arc::new(Queue {
+        Arc::new_cyclic(|me| Queue {
             id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
             name: name.clone(),
             owner,
             limits: self.limits,
             total_bytes: self.total_bytes.clone(),
+            journal: self.journal().filter(|_| owner.is_none()).cloned(),
+            me: me.clone(),
             state: Mutex::default(),
         })
     }
@@ -327,40 +468,58 @@ fn forget_if_idle(queues: &mut HashMap<Name, Arc<Queue>>, queue: &Arc<Queue>) {
     }
     if known && state.is_idle() {
         queues.remove(&queue.name);
+        if let Some((journal, queue)) = queue.journal.as_ref().zip(state.durable.id.take()) {
+            journal.store.submit(Submission { changes: vec![Change::Delete { queue }], done: None });
+        }
     }
 }
 
-/// Takes each step in its queue, all of which are locked meanwhile, or none of them.
-fn take_steps(steps: Vec<Step>, involved: &[Arc<Queue>]) -> Result<(), Refusal> {
+/// Takes each step in its queue, all of which are locked meanwhile, or none of them. With a journal, what is
+/// sent waits for the store.
+fn take_steps(
+    steps: Vec<Step>,
+    involved: &[Arc<Queue>],
+    journal: Option<&Arc<Journal>>,
+    asker: Option<Asker>,
+) -> Result<Progress, Refusal> {
     let mut by_id: Vec<&Arc<Queue>> = involved.iter().collect();
     by_id.sort_by_key(|queue| queue.id);
     by_id.dedup_by_key(|queue| queue.id);
     let mut locked: BTreeMap<u64, MutexGuard<'_, State>> = BTreeMap::new();
-    for queue in by_id {
+    for queue in &by_id {
         locked.insert(queue.id, queue.state.lock());
     }
     check_steps(&steps, involved, &locked)?;
+    let mut writing = Writing::default();
     for (step, queue) in steps.into_iter().zip(involved) {
         let Some(state) = locked.get_mut(&queue.id) else { continue };
-        match step {
-            Step::Send(publication) => queue.append(state, publication),
-            Step::Settle { consumer, sequence, settlement, .. } => {
-                queue.apply_settlement(state, consumer, sequence, settlement);
+        match (step, journal) {
+            (Step::Send(publication), Some(journal)) => {
+                queue.append_pending(state, publication, journal, &mut writing);
+            }
+            (Step::Send(publication), None) => queue.append(state, publication),
+            (Step::Settle { consumer, sequence, settlement, .. }, _) => {
+                queue.apply_settlement(state, consumer, sequence, settlement, &mut writing);
             }
         }
     }
-    locked.values_mut().for_each(|state| state.dispatch());
-    Ok(())
+    let progress = journal.map_or(Progress::Done, |journal| writing.submit(journal, asker));
+    for queue in by_id {
+        if let Some(state) = locked.get_mut(&queue.id) {
+            queue.dispatch(state);
+        }
+    }
+    Ok(progress)
 }
 
 /// What the steps before one would change: in a queue, or in all of them.
 #[derive(Clone, Copy, Debug, Default)]
-struct Change {
+struct Sum {
     messages: isize,
     bytes: isize,
 }
 
-impl Change {
+impl Sum {
     fn add(&mut self, messages: isize, cost: usize) {
         self.messages += messages;
         self.bytes += messages * cost as isize;
@@ -373,8 +532,8 @@ fn check_steps(
     involved: &[Arc<Queue>],
     locked: &BTreeMap<u64, MutexGuard<'_, State>>,
 ) -> Result<(), Refusal> {
-    let mut changes: HashMap<u64, Change> = HashMap::new();
-    let mut total = Change::default();
+    let mut changes: HashMap<u64, Sum> = HashMap::new();
+    let mut total = Sum::default();
     let mut settled = HashSet::new();
     for (step, queue) in steps.iter().zip(involved) {
         let state = &locked[&queue.id];
@@ -392,7 +551,7 @@ fn check_steps(
                     return Err(Refusal::NoSuchDelivery);
                 }
                 if *settlement != Settlement::Requeue {
-                    let cost = item.publication.cost();
+                    let cost = item.cost();
                     change.add(-1, cost);
                     total.add(-1, cost);
                 }
@@ -422,14 +581,14 @@ impl Queue {
     /// sessions: they are slow consumers of the topic.
     pub fn push_bound(&self, publication: Arc<Publication>) -> Pushed {
         let mut state = self.state.lock();
-        let none = Change::default();
+        let none = Sum::default();
         if self.check_room(&state, none, none, publication.cost()).is_err() {
             metrics::EVENTS_DROPPED.add(1);
             state.consumers.values().for_each(|consumer| consumer.mailbox.overflow());
             return Pushed::Full;
         }
         self.append(&mut state, publication);
-        state.dispatch();
+        self.dispatch(&mut state);
         Pushed::Queued
     }
 
@@ -447,16 +606,27 @@ impl Queue {
         self.state.lock().consumers.get(&key).is_none_or(|consumer| consumer.held.is_empty())
     }
 
-    fn push(&self, publication: Arc<Publication>) -> Result<(), Refusal> {
+    fn push(
+        self: &Arc<Queue>,
+        publication: Arc<Publication>,
+        kept: bool,
+        asker: Option<Asker>,
+    ) -> Result<Progress, Refusal> {
         let mut state = self.state.lock();
-        self.check_room(&state, Change::default(), Change::default(), publication.cost())?;
+        self.check_room(&state, Sum::default(), Sum::default(), publication.cost())?;
+        if let Some(journal) = self.journal.as_ref().filter(|_| kept) {
+            let mut writing = Writing::default();
+            self.append_pending(&mut state, publication, journal, &mut writing);
+            // Nobody gets it before the store has it: there is nothing to hand out.
+            return Ok(writing.submit(journal, asker));
+        }
         self.append(&mut state, publication);
-        state.dispatch();
-        Ok(())
+        self.dispatch(&mut state);
+        Ok(Progress::Done)
     }
 
     /// Whether one more message of this cost has room, after these changes in this queue and in all of them.
-    fn check_room(&self, state: &State, here: Change, total: Change, cost: usize) -> Result<(), Refusal> {
+    fn check_room(&self, state: &State, here: Sum, total: Sum, cost: usize) -> Result<(), Refusal> {
         let messages = state.messages.saturating_add_signed(here.messages);
         let bytes = state.bytes.saturating_add_signed(here.bytes);
         let all_bytes = self.total_bytes.load(Ordering::Relaxed).saturating_add_signed(total.bytes);
@@ -467,32 +637,72 @@ impl Queue {
     }
 
     fn append(&self, state: &mut State, publication: Arc<Publication>) {
-        metrics::ENQUEUED.add(1);
-        let cost = publication.cost();
-        self.total_bytes.fetch_add(cost, Ordering::Relaxed);
-        state.bytes += cost;
-        state.messages += 1;
-        state.last_sequence += 1;
-        state.ready.insert(state.last_sequence, Item { publication, redeliveries: 0 });
+        let (sequence, item) = self.admit(state, publication, false);
+        state.put_ready(sequence, item, None);
     }
 
-    fn apply_settlement(&self, state: &mut State, key: ConsumerKey, sequence: u64, settlement: Settlement) {
+    /// Counts a message in, and gives it its place.
+    fn admit(&self, state: &mut State, publication: Arc<Publication>, stored: bool) -> (u64, Item) {
+        metrics::ENQUEUED.add(1);
+        let cost = u32::try_from(publication.cost()).unwrap_or(u32::MAX);
+        let item = Item { body: Body::Here(publication), cost, redeliveries: 0, stored };
+        self.count_in(state, &item);
+        state.last_sequence += 1;
+        (state.last_sequence, item)
+    }
+
+    fn count_in(&self, state: &mut State, item: &Item) {
+        self.total_bytes.fetch_add(item.cost(), Ordering::Relaxed);
+        state.bytes += item.cost();
+        state.messages += 1;
+    }
+
+    /// Counts a message out.
+    fn release(&self, state: &mut State, item: &Item) {
+        self.total_bytes.fetch_sub(item.cost(), Ordering::Relaxed);
+        state.bytes -= item.cost();
+        state.messages -= 1;
+    }
+
+    fn restore(&self, found: &StoredQueue) {
+        let mut state = self.state.lock();
+        state.durable.id = Some(found.queue);
+        state.last_sequence = found.last_sequence;
+        for message in &found.messages {
+            let item =
+                Item { body: Body::Away, cost: message.cost, redeliveries: message.deliveries, stored: true };
+            self.count_in(&mut state, &item);
+            state.put_ready(message.sequence, item, self.journal.as_deref());
+        }
+    }
+
+    fn apply_settlement(
+        &self,
+        state: &mut State,
+        key: ConsumerKey,
+        sequence: u64,
+        settlement: Settlement,
+        writing: &mut Writing,
+    ) {
         let Some(consumer) = state.consumers.get_mut(&key) else { return };
         let Some(mut item) = consumer.held.remove(&sequence) else { return };
-        let cost = item.publication.cost();
-        consumer.held_bytes -= cost;
+        consumer.held_bytes -= item.cost();
         match settlement {
             Settlement::Requeue => {
                 item.redeliveries += 1;
-                state.ready.insert(sequence, item);
+                state.put_ready(sequence, item, self.journal.as_deref());
             }
             Settlement::Accept | Settlement::Reject => {
-                state.bytes -= cost;
-                state.messages -= 1;
-                self.total_bytes.fetch_sub(cost, Ordering::Relaxed);
+                self.unstore(state, sequence, &item, writing);
+                self.release(state, &item);
             }
         }
         state.give_turn(key);
+    }
+
+    fn dispatch(&self, state: &mut State) {
+        state.dispatch(self.journal.as_deref());
+        self.follow_up(state);
     }
 
     fn add_consumer(&self, key: ConsumerKey, mailbox: Mailbox, credit: Credit) {
@@ -500,7 +710,7 @@ impl Queue {
         let (held, held_bytes, turn) = (BTreeMap::new(), 0, None);
         state.consumers.insert(key, Consumer { mailbox, credit, open: true, held, held_bytes, turn });
         state.give_turn(key);
-        state.dispatch();
+        self.dispatch(&mut state);
     }
 
     fn remove_consumer(&self, key: ConsumerKey) {
@@ -511,9 +721,9 @@ impl Queue {
         }
         for (sequence, mut item) in consumer.held {
             item.redeliveries += 1;
-            state.ready.insert(sequence, item);
+            state.put_ready(sequence, item, self.journal.as_deref());
         }
-        state.dispatch();
+        self.dispatch(&mut state);
     }
 
     fn clear(&self, state: &mut State) {
@@ -550,26 +760,37 @@ impl State {
 
     /// Gives ready messages to consumers with credit, in turn, until one of both runs out. What it costs
     /// depends on neither of their numbers.
-    fn dispatch(&mut self) {
-        while let Some(ready) = self.ready.first_entry()
+    fn dispatch(&mut self, journal: Option<&Journal>) {
+        while let Some((sequence, item)) = self.ready.first_key_value()
+            && self.durable.allows(*sequence)
+            && let Body::Here(publication) = &item.body
             && let Some((_, key)) = self.turns.pop_first()
         {
             let Some(consumer) = self.consumers.get_mut(&key) else { continue };
             consumer.turn = None;
-            let (sequence, item) = (*ready.key(), ready.get());
+            let sequence = *sequence;
             let pushed = consumer.mailbox.push(Parcel::Delivery(Delivery {
-                publication: item.publication.clone(),
+                publication: publication.clone(),
                 consumer: key.consumer,
                 sequence,
                 redeliveries: item.redeliveries,
             }));
             if pushed == Pushed::Queued {
-                consumer.held_bytes += item.publication.cost();
-                consumer.held.insert(sequence, ready.remove());
+                self.hand_over(sequence, key, journal);
             } else {
                 consumer.open = false;
             }
             self.give_turn(key);
+        }
+    }
+
+    /// A ready message is a consumer's now.
+    fn hand_over(&mut self, sequence: u64, key: ConsumerKey, journal: Option<&Journal>) {
+        let Some(item) = self.take_ready(sequence, journal) else { return };
+        self.note_delivery(sequence, &item);
+        if let Some(consumer) = self.consumers.get_mut(&key) {
+            consumer.held_bytes += item.cost();
+            consumer.held.insert(sequence, item);
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::core::message::{Attributes, Encodings, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::notice::Origin;
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
+use crate::core::queues::durable::{Asker, Keeping, Progress};
 use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, Settlement, Step};
 use crate::core::retained::RetainedLimits;
 use crate::core::shard::ShardKey;
@@ -61,6 +62,15 @@ pub struct RealmLimits {
     pub queues: QueueLimits,
 }
 
+/// What a realm remembers.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Of what is published.
+    pub history: Option<History>,
+    /// What it does with persistent messages.
+    pub keeping: Keeping,
+}
+
 /// A realm.
 pub struct Realm {
     name: Arc<str>,
@@ -85,30 +95,36 @@ impl fmt::Debug for Realm {
 impl Realm {
     /// An empty realm.
     pub fn new(name: &str, limits: RealmLimits, entropy: Entropy) -> Arc<Realm> {
-        Arc::new(Realm::empty(name, limits, entropy, Topics::new(limits.retained)))
+        Realm::with_memory(name, limits, entropy, Memory::default())
     }
 
     /// An empty realm that will remember what is published.
     pub fn with_history(name: &str, limits: RealmLimits, entropy: Entropy, history: History) -> Arc<Realm> {
-        let topics = Topics::new(limits.retained).with_history(history);
-        Arc::new(Realm::empty(name, limits, entropy, topics))
+        Realm::with_memory(name, limits, entropy, Memory { history: Some(history), ..Memory::default() })
     }
 
-    fn empty(name: &str, limits: RealmLimits, entropy: Entropy, topics: Topics) -> Realm {
+    /// A realm that will remember what it is told to. What a store had of it is for
+    /// [`Queues::restore`](crate::core::queues::Queues::restore).
+    pub fn with_memory(name: &str, limits: RealmLimits, entropy: Entropy, memory: Memory) -> Arc<Realm> {
+        let topics = Topics::new(limits.retained);
+        let topics = match memory.history {
+            Some(history) => topics.with_history(history),
+            None => topics,
+        };
         let (watch, rules) = (Arc::default(), SharedRules::default());
-        Realm {
+        Arc::new(Realm {
             name: name.into(),
             guests: Guests::new(limits.sessions_max, Arc::clone(&watch)),
             topics: topics.watched(Arc::clone(&watch)).under(rules.clone()),
             calls: Calls::seeded(entropy()).watched(Arc::clone(&watch)).under(rules.clone()),
             watch,
-            queues: Queues::new(limits.queues),
+            queues: Queues::with_keeping(limits.queues, memory.keeping),
             budget: Budget::new(limits.in_flight_bytes_max),
             rules,
             authorizer: RwLock::default(),
             entropy,
             limits,
-        }
+        })
     }
 
     /// What may be done in it, from now on. Those who took from queues under the rules before stop where they may
@@ -319,7 +335,7 @@ impl Member {
 
     /// True while the realm wants its publishers not to be read; `waker` is woken when that ends.
     pub fn congested(&self, waker: &Waker) -> bool {
-        self.realm.budget.exceeded(waker)
+        self.realm.budget.exceeded(waker) || self.realm.queues.congested(waker)
     }
 
     /// Subscribes to topics. Doing it again for the same pattern changes nothing.
@@ -478,28 +494,43 @@ impl Member {
         }
     }
 
-    /// Puts a message into a queue, and gives its number.
+    /// Puts a message into a queue, and gives its number. A persistent one may yet fail, which comes into the
+    /// mailbox under the ticket 0.
     pub fn send(&self, outgoing: Outgoing) -> Result<u64, Refusal> {
+        self.send_for(outgoing, 0).map(|(id, _)| id)
+    }
+
+    /// The same. Whether the store has it comes into the mailbox under the ticket, if it must.
+    pub fn send_for(&self, outgoing: Outgoing, ticket: u64) -> Result<(u64, Progress), Refusal> {
         self.permit(Action::Send, &outgoing.name)?;
-        self.send_permitted(outgoing)
+        self.send_permitted(outgoing, ticket)
     }
 
     /// The same where it was asked for before; see [`publish_later`](Member::publish_later).
-    pub fn send_later(&self, outgoing: Outgoing) -> Result<u64, Refusal> {
+    pub fn send_later(&self, outgoing: Outgoing, ticket: u64) -> Result<(u64, Progress), Refusal> {
         self.permit_later(Action::Send, &outgoing.name)?;
-        self.send_permitted(outgoing)
+        self.send_permitted(outgoing, ticket)
     }
 
-    fn send_permitted(&self, outgoing: Outgoing) -> Result<u64, Refusal> {
+    fn send_permitted(&self, outgoing: Outgoing, ticket: u64) -> Result<(u64, Progress), Refusal> {
         let publication = Arc::new(self.publication(outgoing));
         let id = publication.id;
         if publication.name.as_str().starts_with(REPLY_PREFIX) {
             // Whoever waited for it may be gone; that is nobody's fault here.
             self.realm.queues.send_existing(publication)?;
-        } else {
-            self.realm.queues.send(publication)?;
+            return Ok((id, Progress::Done));
         }
-        Ok(id)
+        let asker = self.asker(&publication, ticket);
+        Ok((id, self.realm.queues.send_for(publication, asker)?))
+    }
+
+    /// Tells under the ticket when all that this session sent and settled is safe, as far as it is kept.
+    pub fn flush(&self, ticket: u64) -> Progress {
+        self.realm.queues.flush(Asker { mailbox: self.mailbox.clone(), ticket })
+    }
+
+    fn asker(&self, publication: &Publication, ticket: u64) -> Option<Asker> {
+        publication.is_persistent().then(|| Asker { mailbox: self.mailbox.clone(), ticket })
     }
 
     /// Takes messages from a queue.
@@ -528,8 +559,20 @@ impl Member {
         sequence: u64,
         settlement: Settlement,
     ) -> Result<(), Refusal> {
-        let consumption = self.consumption(consumer)?;
-        self.realm.queues.settle(&consumption.queue, self.key(consumer), sequence, settlement)
+        self.settle_for(consumer, sequence, settlement, None).map(|_| ())
+    }
+
+    /// The same. Whether the store knows it comes into the mailbox under the ticket, if it must.
+    pub fn settle_for(
+        &mut self,
+        consumer: ConsumerId,
+        sequence: u64,
+        settlement: Settlement,
+        ticket: Option<u64>,
+    ) -> Result<Progress, Refusal> {
+        let queue = &self.consumption(consumer)?.queue;
+        let asker = ticket.map(|ticket| Asker { mailbox: self.mailbox.clone(), ticket });
+        self.realm.queues.settle_for(queue, self.key(consumer), sequence, settlement, asker)
     }
 
     /// Stops deliveries to a consumer. What it holds it may still settle.
@@ -556,6 +599,11 @@ impl Member {
     /// Takes all of these steps or, when one is refused, none. Whom rules say to ask was asked by
     /// [`permit`](Member::permit), before.
     pub fn commit(&mut self, operations: Vec<Operation>) -> Result<(), Refusal> {
+        self.commit_for(operations, 0).map(|_| ())
+    }
+
+    /// The same. Whether the store has them comes into the mailbox under the ticket, if it must.
+    pub fn commit_for(&mut self, operations: Vec<Operation>, ticket: u64) -> Result<Progress, Refusal> {
         let mut steps = Vec::new();
         let mut publications = Vec::new();
         for operation in operations {
@@ -574,11 +622,12 @@ impl Member {
                 }
             }
         }
-        self.realm.queues.commit(steps)?;
+        let asker = Asker { mailbox: self.mailbox.clone(), ticket };
+        let progress = self.realm.queues.commit_for(steps, Some(asker))?;
         for (outgoing, said) in publications {
             self.publish_permitted(outgoing, PublishTerms::default(), said)?;
         }
-        Ok(())
+        Ok(progress)
     }
 
     /// Registers a procedure, or all that match a pattern.

@@ -152,7 +152,7 @@ impl Realms {
     }
 
     /// The realm of that name, made if it is to be.
-    fn open(&self, name: &str) -> Result<Arc<Realm>, Refusal> {
+    pub fn open(&self, name: &str) -> Result<Arc<Realm>, Refusal> {
         if let Some(realm) = self.get(name) {
             return Ok(realm);
         }

@@ -3,6 +3,7 @@
 mod acknowledgement;
 mod calls;
 mod consumer;
+pub(super) mod receipts;
 mod subscriptions;
 mod transactions;
 
@@ -16,11 +17,13 @@ use tandem_protocols::stomp::frame::{Command, Frame};
 use crate::core::access::Refusal;
 use crate::core::name::Name;
 use crate::core::parcel::Parcel;
+use crate::core::queues::durable::Progress;
 use crate::core::realm::{Member, Operation, Outgoing};
 use crate::core::topics::{PublishTerms, Retain};
 use crate::stomp::destination::{self, Place, TEMP_QUEUE, Target};
 use crate::stomp::dialogue::calls::Calls;
 use crate::stomp::dialogue::consumer::Closed;
+use crate::stomp::dialogue::receipts::Receipts;
 use crate::stomp::dialogue::subscriptions::{Reply, Subscription};
 use crate::stomp::dialogue::transactions::Transaction;
 use crate::stomp::fault::Fault;
@@ -33,7 +36,7 @@ use crate::stomp::voice::Voice;
 pub(super) enum Receipt {
     /// It is.
     Due,
-    /// It got it, or gets it when its transaction is committed.
+    /// It got it, or gets it when its transaction is committed, or when the store has what it asked for.
     Settled,
 }
 
@@ -43,6 +46,8 @@ pub(super) struct Dialogue {
     pub(super) subscriptions: Vec<Subscription>,
     /// It published since the realm was last found to have room.
     pub(super) published: Cell<bool>,
+    /// It sent or settled something that is kept in a store.
+    pub(super) stored: Cell<bool>,
     rare: Option<Box<Rare>>,
 }
 
@@ -53,6 +58,7 @@ pub(super) struct Rare {
     pub(super) replies: Vec<Reply>,
     pub(super) closed: Vec<Closed>,
     pub(super) calls: Calls,
+    pub(super) receipts: Receipts,
     /// Counts the subscriptions that wanted what their topics had kept.
     pub(super) replays: u64,
 }
@@ -60,7 +66,8 @@ pub(super) struct Rare {
 impl Dialogue {
     /// A peer that was just let in.
     pub(super) fn new(member: Member) -> Dialogue {
-        Dialogue { member, subscriptions: Vec::new(), published: Cell::new(false), rare: None }
+        let (published, stored) = (Cell::new(false), Cell::new(false));
+        Dialogue { member, subscriptions: Vec::new(), published, stored, rare: None }
     }
 
     /// Whether the peer should not be read, because of what it and others published.
@@ -133,8 +140,12 @@ impl Dialogue {
                     return Err(refusal.into());
                 }
             }
-            // Strangers ask for the first two, the third is the session's business, and only the house watches.
-            Parcel::Authenticated(_) | Parcel::LookedUp(_) | Parcel::Authorized(_) | Parcel::Notice(_) => {}
+            // Strangers ask for the first two, the session itself deals with the next, and only the house watches.
+            Parcel::Authenticated(_)
+            | Parcel::LookedUp(_)
+            | Parcel::Authorized(_)
+            | Parcel::Stored { .. }
+            | Parcel::Notice(_) => {}
         }
         Ok(())
     }
@@ -161,24 +172,30 @@ impl Dialogue {
         }
         match frame.headers.get("transaction") {
             Some(transaction) => self.put_off(transaction, vec![operation], frame, settings),
-            None => self.perform(operation).map(|()| Receipt::Due),
+            None => self.perform(operation, frame),
         }
     }
 
-    fn perform(&mut self, operation: Operation) -> Result<(), Fault> {
-        match operation {
+    fn perform(&mut self, operation: Operation, frame: &Frame) -> Result<Receipt, Fault> {
+        let ticket = self.ticket(frame);
+        let progress = match operation {
             Operation::Publish(outgoing) => {
                 self.member.publish(outgoing, false)?;
                 self.published.set(true);
+                Progress::Done
             }
             Operation::Send(outgoing) => {
-                self.member.send(outgoing)?;
+                let (_, progress) = self.member.send_for(outgoing, ticket)?;
+                // What waits for the store slows those who send, as what is on its way does.
+                self.published.set(self.published.get() || progress == Progress::Storing);
+                progress
             }
             Operation::Settle(consumer, sequence, settlement) => {
-                self.member.settle(consumer, sequence, settlement)?;
+                let ticket = Some(ticket).filter(|ticket| *ticket > 0);
+                self.member.settle_for(consumer, sequence, settlement, ticket)?
             }
-        }
-        Ok(())
+        };
+        self.receipt_after(progress, ticket, frame, Vec::new())
     }
 
     /// Publishes to a topic that keeps the message, or none any more.

@@ -16,6 +16,7 @@ use crate::core::protocol::{self, Close};
 
 const LIMIT_REACHED: &str = "Limit reached";
 const QUEUE_FULL: &str = "Queue full";
+const NOT_STORED: &str = "Not stored";
 const NOT_SUPPORTED: &str = "Not supported";
 const SHUTTING_DOWN: &str = "broker is shutting down";
 const KILLED: &str = "Session killed";
@@ -139,6 +140,7 @@ impl From<Refusal> for Fault {
             | Refusal::NoSuchDelivery => Reason::NotFound.as_str(),
             Refusal::TooMany(..) | Refusal::TooManyPatterns(_) | Refusal::RequestInUse(_) => LIMIT_REACHED,
             Refusal::QueueFull(_) => QUEUE_FULL,
+            Refusal::Unstorable(_) => NOT_STORED,
         };
         let mut fault = Fault::plain(message, refusal.to_string(), protocol::Reason::Refused);
         if let Refusal::Undecided(question) = refusal {

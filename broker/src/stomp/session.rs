@@ -21,6 +21,7 @@ use crate::core::message::Kind;
 use crate::core::notice::Origin;
 use crate::core::parcel::Parcel;
 use crate::core::protocol::{self, Close, Output, Session};
+use crate::stomp::dialogue::receipts::Answered;
 use crate::stomp::dialogue::{Dialogue, Receipt};
 use crate::stomp::fault::Fault;
 use crate::stomp::headers;
@@ -345,7 +346,13 @@ impl StompSession {
     // ---- ending --------------------------------------------------------------------------------------
 
     fn disconnect(&mut self, frame: &Frame) {
-        if let Some(receipt) = frame.headers.get("receipt") {
+        let receipt = frame.headers.get("receipt");
+        if let Stage::Open(dialogue, _) = &mut self.stage
+            && dialogue.leave(receipt)
+        {
+            return;
+        }
+        if let Some(receipt) = receipt {
             self.voice.receipt(receipt);
         }
         self.end(Close::new(protocol::Reason::Done, ""));
@@ -402,10 +409,13 @@ impl Session for StompSession {
                 self.voice.carrier = Carrier::of(kind);
                 self.read(kind, bytes, now);
             }
-            Stage::Open(_, pulse) => {
+            Stage::Open(dialogue, pulse) => {
                 pulse.paused = false;
                 pulse.beats.resume_reading(now);
-                self.read(kind, bytes, now);
+                // Nothing may come after DISCONNECT.
+                if !dialogue.is_leaving() {
+                    self.read(kind, bytes, now);
+                }
             }
             Stage::Over => {}
         }
@@ -420,6 +430,15 @@ impl Session for StompSession {
             (Parcel::Authorized(answer), _) => self.take_again(*answer, now),
             (Parcel::Farewell(farewell), _) => self.give_up(farewell.into(), None),
             (_, Stage::Stranger(_)) => {}
+            (Parcel::Stored { ticket, outcome }, Stage::Open(dialogue, _)) => {
+                match dialogue.answered(ticket, outcome, &mut self.voice) {
+                    Answered::Said => {}
+                    Answered::Leave => self.end(Close::new(protocol::Reason::Done, "")),
+                    Answered::Failed(fault, receipt) => self.give_up(fault, receipt.as_deref()),
+                }
+            }
+            // What it does not get goes back to where it came from.
+            (_, Stage::Open(dialogue, _)) if dialogue.is_leaving() => {}
             (parcel, Stage::Open(dialogue, _)) => {
                 if let Err(fault) = dialogue.deliver(parcel, &mut self.voice) {
                     self.give_up(fault, None);

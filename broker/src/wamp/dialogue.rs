@@ -25,7 +25,7 @@ use crate::core::parcel::Parcel;
 use crate::core::realm::Member;
 use crate::wamp::dialogue::open_calls::OpenCalls;
 use crate::wamp::dialogue::pubsub::Subscriptions;
-use crate::wamp::dialogue::queue::Receives;
+use crate::wamp::dialogue::queue::QueueCalls;
 use crate::wamp::fault::Fault;
 use crate::wamp::patterns::pattern;
 use crate::wamp::settings::Strictness;
@@ -36,8 +36,8 @@ use crate::wamp::voice::Voice;
 pub(super) struct Dialogue {
     pub(super) member: Member,
     pub(super) subscriptions: Subscriptions,
-    /// Calls of `tandem.queue.receive` that wait, and what they brought until it is settled.
-    pub(super) receives: Receives,
+    /// Calls of `tandem.queue.*` that wait, and what they brought until it is settled.
+    pub(super) queue_calls: Option<Box<QueueCalls>>,
     /// Calls that the house owes an answer. Most sessions never call.
     calls: Option<Box<OpenCalls>>,
     abilities: Abilities,
@@ -86,7 +86,7 @@ impl Dialogue {
         Dialogue {
             member,
             subscriptions: Subscriptions::default(),
-            receives: Receives::default(),
+            queue_calls: None,
             calls: None,
             abilities: Abilities::new(roles),
             strictness,
@@ -228,6 +228,7 @@ impl Dialogue {
                 self.bring_registration_revocation(registration, reason.as_deref(), voice)
             }
             Parcel::Outcome(outcome) => self.bring_outcome(&outcome, voice, now),
+            Parcel::Stored { ticket, outcome } => self.bring_stored(ticket, outcome, voice),
             Parcel::RulesChanged => self.stop_consumers(voice),
             // The session deals with these itself, and nobody tells it of changes.
             Parcel::Authenticated(_)

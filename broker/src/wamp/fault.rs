@@ -15,6 +15,8 @@ pub(super) const LIMIT_REACHED: &str = "tandem.error.limit_reached";
 pub(super) const TOO_MANY_FAILURES: &str = "tandem.error.too_many_failures";
 /// A queue has no room.
 pub(super) const QUEUE_FULL: &str = "tandem.error.queue_full";
+/// A message is to be kept, and cannot be.
+pub(super) const NOT_STORED: &str = "tandem.error.not_stored";
 /// The session holds no such delivery.
 pub(super) const NO_SUCH_DELIVERY: &str = "tandem.error.no_such_delivery";
 /// The peer does not read what it asked for.
@@ -88,6 +90,7 @@ pub(super) fn uri(refusal: &Refusal) -> &'static str {
         Refusal::DisclosureForbidden => error::OPTION_DISALLOWED_DISCLOSE_ME,
         Refusal::TooMany(..) | Refusal::TooManyPatterns(_) => LIMIT_REACHED,
         Refusal::QueueFull(_) => QUEUE_FULL,
+        Refusal::Unstorable(_) => NOT_STORED,
         Refusal::NotOwner(_) => error::NOT_AUTHORIZED,
         Refusal::NoSuchProcedure(_) => error::NO_SUCH_PROCEDURE,
         Refusal::ProcedureExists(_) => error::PROCEDURE_ALREADY_EXISTS,

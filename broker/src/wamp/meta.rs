@@ -127,6 +127,7 @@ impl MetaApi {
             | Parcel::Authenticated(_)
             | Parcel::LookedUp(_)
             | Parcel::Authorized(_)
+            | Parcel::Stored { .. }
             | Parcel::RulesChanged
             | Parcel::Farewell(_) => {}
         }

@@ -26,9 +26,11 @@ use tandem_broker::core::name::Pattern;
 use tandem_broker::core::parcel::Parcel;
 use tandem_broker::core::protocol::{Close, Output, Protocol, Reason, Session};
 use tandem_broker::core::queues::QueueLimits;
-use tandem_broker::core::realm::{Member, Realm, RealmLimits};
+use tandem_broker::core::queues::durable::{Journal, JournalLimits, Keeping};
+use tandem_broker::core::realm::{Member, Memory, Realm, RealmLimits};
 use tandem_broker::core::realms::Realms;
 use tandem_broker::core::retained::RetainedLimits;
+use tandem_broker::core::store::simulated::SimulatedStore;
 use tandem_broker::wamp::{Strictness, Wamp, WampCredentials, WampSettings, WampUser};
 use tandem_protocols::payload::{Format, Limits, transcode};
 use tandem_protocols::wamp::codec::{decode, subprotocol};
@@ -151,6 +153,18 @@ impl House {
         let clock = move || 946_684_800_000 + seconds.fetch_add(1000, Ordering::Relaxed);
         let history = History::new(&[rule], Arc::new(clock));
         House::of(Realm::with_history("realm1", limits(), entropy, history), true)
+    }
+
+    /// A house that keeps persistent messages here.
+    pub fn with_store(store: Arc<SimulatedStore>) -> House {
+        let counter = AtomicU64::new(1 << 40);
+        let entropy = Arc::new(move || counter.fetch_add(1, Ordering::Relaxed));
+        let limit = 1 << 20;
+        let journal =
+            JournalLimits { backlog_bytes_max: limit, window_bytes_max: limit, windows_bytes_max: limit };
+        let keeping = Keeping::Stored(Journal::new(store, "realm1", journal));
+        let memory = Memory { history: None, keeping };
+        House::of(Realm::with_memory("realm1", limits(), entropy, memory), true)
     }
 
     /// A house that lets in these users, and whoever has joe's or ann's ticket.

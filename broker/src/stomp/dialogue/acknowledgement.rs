@@ -10,6 +10,7 @@ use tandem_protocols::stomp::state::{AckKey, AckMode};
 
 use crate::core::parcel::ConsumerId;
 use crate::core::queues::Settlement;
+use crate::core::queues::durable::Progress;
 use crate::core::realm::Operation;
 use crate::stomp::dialogue::consumer::Consumer;
 use crate::stomp::dialogue::subscriptions::Feed;
@@ -50,11 +51,16 @@ impl Dialogue {
             sequences.into_iter().for_each(|sequence| self.claim(id.consumer, sequence, true));
             return Ok(receipt);
         }
+        let ticket = self.ticket(frame);
+        let mut progress = Progress::Done;
         for sequence in sequences {
-            self.member.settle(id.consumer, sequence, settlement)?;
+            let wants = Some(ticket).filter(|ticket| *ticket > 0);
+            if self.member.settle_for(id.consumer, sequence, settlement, wants)? == Progress::Storing {
+                progress = Progress::Storing;
+            }
             self.forget(id.consumer, sequence);
         }
-        Ok(Receipt::Due)
+        self.receipt_after(progress, ticket, frame, Vec::new())
     }
 
     /// An ACK of something that needs none: no harm before 1.2, where a MESSAGE says whether it needs one.

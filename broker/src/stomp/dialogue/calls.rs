@@ -169,7 +169,7 @@ impl Dialogue {
             }
             ReplyTo::Queue(name) => {
                 let outgoing = forwarded(name, correlation_id.as_deref(), result);
-                self.member.send_later(outgoing).map(|_| ())
+                self.member.send_later(outgoing, 0).map(|_| ())
             }
         };
         if let Err(refusal) = sent {

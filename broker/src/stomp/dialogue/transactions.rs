@@ -8,6 +8,7 @@ use tandem_protocols::stomp::frame::Frame;
 use crate::core::access::Action;
 use crate::core::message::PUBLICATION_OVERHEAD;
 use crate::core::parcel::ConsumerId;
+use crate::core::queues::durable::Progress;
 use crate::core::realm::Operation;
 use crate::stomp::dialogue::{Dialogue, Receipt};
 use crate::stomp::fault::Fault;
@@ -84,17 +85,19 @@ impl Dialogue {
         let transaction = self.end_transaction(frame)?;
         let settled = settlements(&transaction.operations);
         let publishes = transaction.operations.iter().any(|o| matches!(o, Operation::Publish(_)));
-        self.member.commit(transaction.operations)?;
+        let ticket = if transaction.receipts.is_empty() { self.ticket(frame) } else { self.next_ticket() };
+        let progress = self.member.commit_for(transaction.operations, ticket)?;
         for (consumer, sequence) in settled {
             self.forget(consumer, sequence);
         }
-        if publishes {
+        if publishes || progress == Progress::Storing {
             self.published.set(true);
         }
-        for receipt in transaction.receipts {
-            voice.receipt(&receipt);
+        if progress == Progress::Done {
+            transaction.receipts.iter().for_each(|receipt| voice.receipt(receipt));
+            return Ok(Receipt::Due);
         }
-        Ok(Receipt::Due)
+        self.receipt_after(progress, ticket, frame, transaction.receipts)
     }
 
     /// ABORT. What was acknowledged in it is held unsettled again, and not delivered again.

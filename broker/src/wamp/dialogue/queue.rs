@@ -7,7 +7,9 @@
 //! tandem.queue.nack     [tag, requeue = true]       it is not: once more, or gone -> []
 //! ```
 //!
-//! What `send` gets beyond the queue's name is the message, as it came. `receive` stays pending until there
+//! What `send` gets beyond the queue's name is the message, as it came. With the option `persistent: true`, or the
+//! entry `persistent: "true"` of `x_headers`, it outlives the broker, and the answer comes when it is safe; so
+//! does that to the `ack` of such a message. `receive` stays pending until there
 //! is a message; it may be canceled. `args` is a list, or binary where the payload is opaque; `kwargs` is a
 //! dictionary. The attributes of the message are in the details of the RESULT. What is neither acknowledged
 //! nor refused when the session ends goes back to the queue.
@@ -15,6 +17,8 @@
 //! Each `receive` is a consumer of its own with credit for one message, which takes nothing more once it has
 //! one and is forgotten when that is settled. Its number is the tag. So the limit of consumers of a session
 //! is the limit of its calls of `receive` that wait and of its unsettled messages, together.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -28,23 +32,74 @@ use tandem_protocols::wamp::message::MessageType;
 
 use crate::core::access::Refusal;
 use crate::core::calls::failure;
+use crate::core::message::{Attribute, Attributes, PERSISTENT};
 use crate::core::name::Name;
 use crate::core::parcel::{ConsumerId, Delivery};
+use crate::core::queues::durable::Progress;
 use crate::core::queues::{Credit, Settlement};
 use crate::core::realm::Outgoing;
 use crate::wamp::arguments::split;
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::dialogue::procedure::{arguments, first_arguments, say_list, say_nothing};
-use crate::wamp::fault::{Fault, uri};
+use crate::wamp::fault::{self, Fault};
 use crate::wamp::luggage;
 use crate::wamp::voice::{Voice, id, note_too_long, note_unconvertible, too_long};
+
+/// The procedure that puts a message into a queue.
+pub(super) const SEND: &str = "tandem.queue.send";
+
+/// How many calls of a session may wait for the store. What waits there is bounded before, in bytes.
+const STORING_MAX: usize = 100_000;
+
+/// Calls that wait for the store: each its own ticket, with the number of the message if it sent one.
+#[derive(Debug, Default)]
+struct Storing(BTreeMap<u64, Option<u64>>);
+
+impl Storing {
+    /// Whether that call waits for the store.
+    fn is_waiting(&self, call: u64) -> bool {
+        self.0.contains_key(&call)
+    }
+
+    /// Ends the wait of a call.
+    fn take(&mut self, call: u64) -> Option<Option<u64>> {
+        self.0.remove(&call)
+    }
+}
+
+/// The attributes of a message, with what an option of its call says of it.
+pub(super) fn with_persistence(attributes: Attributes, options: &Dict) -> Result<Attributes, Fault> {
+    match options.get(PERSISTENT) {
+        None | Some(Value::Null | Value::Bool(false)) => Ok(attributes),
+        Some(Value::Bool(true)) => {
+            let own = attributes.all().filter(|(name, _)| *name != PERSISTENT);
+            let own = own.map(|(name, value)| (name, value.clone()));
+            Ok(own.chain([(PERSISTENT, Attribute::from("true"))]).collect())
+        }
+        Some(_) => Err(Fault::argument("the option persistent is true or false")),
+    }
+}
 
 /// One message at a time, whatever its size.
 const ONE: Credit = Credit { messages: 1, bytes: usize::MAX };
 
+/// What few sessions have to do with queues.
+#[derive(Debug, Default)]
+pub(in crate::wamp) struct QueueCalls {
+    receives: Receives,
+    storing: Storing,
+}
+
+impl QueueCalls {
+    /// Whether that call waits for a message, or for the store.
+    pub(in crate::wamp) fn is_waiting(&self, call: u64) -> bool {
+        self.receives.is_waiting(call) || self.storing.is_waiting(call)
+    }
+}
+
 /// The calls of `receive` that wait, and the messages that are not settled.
 #[derive(Debug, Default)]
-pub(in crate::wamp) struct Receives(Vec<(ConsumerId, Receive)>);
+struct Receives(Vec<(ConsumerId, Receive)>);
 
 #[derive(Clone, Copy, Debug)]
 enum Receive {
@@ -56,7 +111,7 @@ enum Receive {
 
 impl Receives {
     /// Whether that call waits for a message.
-    pub(in crate::wamp) fn is_waiting(&self, call: u64) -> bool {
+    fn is_waiting(&self, call: u64) -> bool {
         self.waiting(call).is_some()
     }
 
@@ -105,29 +160,65 @@ impl Dialogue {
         let arguments = arguments(outgoing)?;
         let (first, args) = split(arguments, 1)?;
         let message = Arguments { format: arguments.format, args, kwargs: arguments.kwargs.clone() };
-        let number = self.member.send(Outgoing {
+        self.check_storing()?;
+        let outgoing = Outgoing {
             name: queue_name(&first)?,
             payload: Payload::new(Content::Arguments(message)),
             attributes: outgoing.attributes.clone(),
-        })?;
+        };
+        let (number, progress) = self.member.send_for(outgoing, request.get())?;
         self.has_published.set(true);
-        let number = Value::from(number);
-        let args = encode_list(voice.format, &[Element::Value(&number)]);
-        say_list(request, args, voice);
+        match progress {
+            Progress::Done => say_number(request, number, voice),
+            Progress::Storing => drop(self.queue_calls().storing.0.insert(request.get(), Some(number))),
+        }
         Ok(())
+    }
+
+    fn queue_calls(&mut self) -> &mut QueueCalls {
+        self.queue_calls.get_or_insert_default()
+    }
+
+    /// Whether that call waits for a message.
+    pub(in crate::wamp) fn is_receiving(&self, call: u64) -> bool {
+        self.queue_calls.as_ref().is_some_and(|calls| calls.receives.is_waiting(call))
+    }
+
+    fn check_storing(&self) -> Result<(), Fault> {
+        let storing = self.queue_calls.as_ref().map_or(0, |calls| calls.storing.0.len());
+        if storing < STORING_MAX {
+            return Ok(());
+        }
+        Err(Refusal::TooMany("calls that wait for the store", STORING_MAX).into())
+    }
+
+    /// The store has what a call asked for, or never will.
+    pub(in crate::wamp) fn bring_stored(
+        &mut self,
+        call: u64,
+        outcome: Result<(), Refusal>,
+        voice: &mut Voice,
+    ) {
+        let Some(message) = self.queue_calls().storing.take(call) else { return };
+        match (outcome, message) {
+            (Ok(()), Some(number)) => say_number(id(call), number, voice),
+            (Ok(()), None) => say_nothing(id(call), voice),
+            (Err(refusal), _) => {
+                let failed = failure(fault::uri(&refusal), &refusal.to_string());
+                voice.say_error(MessageType::Call, id(call), &failed);
+            }
+        }
     }
 
     fn receive(&mut self, request: Id, outgoing: &Outgoing) -> Result<(), Fault> {
         let queue = queue_name(&first_arguments(outgoing)?)?;
         let consumer = self.member.consume(&queue, ONE)?;
-        self.receives.0.push((consumer, Receive::Waiting(request.get())));
+        self.queue_calls().receives.0.push((consumer, Receive::Waiting(request.get())));
         Ok(())
     }
 
     fn acknowledge(&mut self, request: Id, outgoing: &Outgoing, voice: &mut Voice) -> Result<(), Fault> {
-        self.settle(&first_arguments(outgoing)?, Settlement::Accept)?;
-        say_nothing(request, voice);
-        Ok(())
+        self.settle(request, &first_arguments(outgoing)?, Settlement::Accept, voice)
     }
 
     fn refuse(&mut self, request: Id, outgoing: &Outgoing, voice: &mut Voice) -> Result<(), Fault> {
@@ -137,24 +228,34 @@ impl Dialogue {
             Some(Value::Bool(false)) => Settlement::Reject,
             Some(_) => return Err(Fault::argument("requeue is true or false")),
         };
-        self.settle(&first, settlement)?;
-        say_nothing(request, voice);
-        Ok(())
+        self.settle(request, &first, settlement, voice)
     }
 
-    fn settle(&mut self, first: &[Value], settlement: Settlement) -> Result<(), Fault> {
+    fn settle(
+        &mut self,
+        request: Id,
+        first: &[Value],
+        settlement: Settlement,
+        voice: &mut Voice,
+    ) -> Result<(), Fault> {
+        self.check_storing()?;
         let tag = first.first().and_then(Value::as_id);
         let tag = tag.ok_or_else(|| Fault::argument("the first argument is the tag of a message"))?;
-        let (consumer, sequence) = self.receives.settle(tag.get()).ok_or(Refusal::NoSuchDelivery)?;
-        self.member.settle(consumer, sequence, settlement)?;
+        let (consumer, sequence) =
+            self.queue_calls().receives.settle(tag.get()).ok_or(Refusal::NoSuchDelivery)?;
+        let progress = self.member.settle_for(consumer, sequence, settlement, Some(request.get()))?;
         self.member.release_if_settled(consumer);
+        match progress {
+            Progress::Done => say_nothing(request, voice),
+            Progress::Storing => drop(self.queue_calls().storing.0.insert(request.get(), None)),
+        }
         Ok(())
     }
 
     /// Ends a call of `receive`; false if none waits under that number.
     pub(in crate::wamp) fn stop_receiving(&mut self, call: u64) -> bool {
-        let Some(place) = self.receives.waiting(call) else { return false };
-        let (consumer, _) = self.receives.0.swap_remove(place);
+        let Some(place) = self.queue_calls().receives.waiting(call) else { return false };
+        let (consumer, _) = self.queue_calls().receives.0.swap_remove(place);
         // A message that is on its way is given back when it arrives.
         let closed = self.member.close_consumer(consumer);
         debug_assert!(closed.is_ok(), "a waiting call has a consumer");
@@ -168,16 +269,20 @@ impl Dialogue {
                 Receive::Waiting(call) if *known == consumer => Some(*call),
                 Receive::Waiting(_) | Receive::Unsettled(_) => None,
             };
-            let Some(call) = self.receives.0.iter().find_map(is_waiting) else { continue };
+            let Some(call) = self.queue_calls().receives.0.iter().find_map(is_waiting) else { continue };
             self.stop_receiving(call);
             self.close_call(call);
-            voice.say_error(MessageType::Call, id(call), &failure(uri(&refusal), &refusal.to_string()));
+            voice.say_error(
+                MessageType::Call,
+                id(call),
+                &failure(fault::uri(&refusal), &refusal.to_string()),
+            );
         }
     }
 
     pub(in crate::wamp) fn bring_delivery(&mut self, delivery: &Delivery, voice: &mut Voice) {
         let consumer = delivery.consumer;
-        let call = self.receives.answered(delivery);
+        let call = self.queue_calls().receives.answered(delivery);
         if let Some(call) = call {
             self.close_call(call);
         }
@@ -187,12 +292,17 @@ impl Dialogue {
         // If nobody waits for it here, others may have it.
         let said = call.map_or(Err(Settlement::Requeue), |call| say_delivery(id(call), delivery, voice));
         if let Err(settlement) = said {
-            self.receives.settle(consumer.0);
+            self.queue_calls().receives.settle(consumer.0);
             let given_back = self.member.settle(consumer, delivery.sequence, settlement);
             debug_assert!(given_back.is_ok(), "what was delivered is held");
             self.member.release_if_settled(consumer);
         }
     }
+}
+
+fn say_number(request: Id, number: u64, voice: &mut Voice) {
+    let number = Value::from(number);
+    say_list(request, encode_list(voice.format, &[Element::Value(&number)]), voice);
 }
 
 /// Answers a call of `receive`. If the message has no form in the caller's encoding, or is too long for the caller,

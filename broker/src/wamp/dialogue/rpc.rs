@@ -35,7 +35,7 @@ use crate::core::calls::{Answered, CallTerms, CancelMode, Canceled, Offer, Polic
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, RegistrationId};
 use crate::core::realm::Outgoing;
 use crate::core::shard::ShardKey;
-use crate::wamp::dialogue::Dialogue;
+use crate::wamp::dialogue::{Dialogue, queue};
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
 use crate::wamp::voice::{Voice, id, note_too_long, note_unconvertible, too_long};
@@ -202,7 +202,8 @@ impl Dialogue {
             let more_follows = options.progress;
             return self.proceed(call, received_bytes, more_follows);
         }
-        if self.receives.is_waiting(request) || self.is_open(request) {
+        let waits = self.queue_calls.as_ref().is_some_and(|calls| calls.is_waiting(request));
+        if waits || self.is_open(request) {
             return Err(Refusal::RequestInUse(request).into());
         }
         let shard = shard(&options)?;
@@ -210,13 +211,16 @@ impl Dialogue {
             let sentence = "a progressive call of a caller that did not announce the feature";
             return Err(Violation::new(sentence).into());
         }
-        let attributes = luggage::attributes(&call.options)?;
+        let mut attributes = luggage::attributes(&call.options)?;
+        if call.procedure == queue::SEND {
+            attributes = queue::with_persistence(attributes, &call.options)?;
+        }
         let name = self.name(&call.procedure)?;
         let payload = luggage::payload(call.payload, received_bytes);
         let outgoing = Outgoing { name, payload, attributes };
         let timeout = options.timeout_ms.filter(|ms| *ms > 0).map(Duration::from_millis);
         if !options.progress && self.serve(call.request, &outgoing, voice)? {
-            if !self.receives.is_waiting(request) {
+            if !self.is_receiving(request) {
                 return Ok(());
             }
         } else {

@@ -1,0 +1,220 @@
+//! A publication as bytes, for a store.
+//!
+//! MessagePack maps, so that what a later version adds is passed over by an earlier one, and what it leaves
+//! out has a default. All attributes are in it, whatever they mean. Not in it: what the dialects made of the
+//! publication, its charge, and who may get it, which queues do not ask.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use tandem_protocols::payload::{Arguments, Body, Content, Encoding, Format, Payload, Shape};
+
+use crate::core::access::Principal;
+use crate::core::message::{Attribute, Encodings, Publication, SessionId};
+use crate::core::name::Name;
+
+/// How a principal is known that was read from a record.
+const STORED_METHOD: &str = "stored";
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    id: u64,
+    publisher: u64,
+    content: StoredContent,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    attributes: Vec<(Box<str>, StoredAttribute)>,
+    /// Name and role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    disclosed: Option<(Box<str>, Box<str>)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trust: Option<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum StoredAttribute {
+    T(Box<str>),
+    F(Bytes),
+}
+
+#[derive(Serialize, Deserialize)]
+enum StoredContent {
+    /// Format, positional and keyword arguments.
+    A(u8, Bytes, Bytes),
+    /// Media type, encoding, shape and value.
+    B(Option<Box<str>>, u8, u8, Bytes),
+    /// Opaque bytes.
+    O(Bytes),
+}
+
+const FORMATS: [Format; 3] = [Format::Json, Format::MsgPack, Format::Cbor];
+const SHAPES: [Shape; 4] = [Shape::Value, Shape::Args, Shape::Kwargs, Shape::Full];
+const ENCODINGS: [Encoding; 5] = [
+    Encoding::Structured(Format::Json),
+    Encoding::Structured(Format::MsgPack),
+    Encoding::Structured(Format::Cbor),
+    Encoding::Text,
+    Encoding::Binary,
+];
+
+/// The publication as bytes.
+pub fn encode(publication: &Publication) -> Bytes {
+    let content = match publication.payload.content() {
+        Content::Arguments(Arguments { format, args, kwargs }) => {
+            StoredContent::A(place(&FORMATS, format), args.clone(), kwargs.clone())
+        }
+        Content::Body(Body { content_type, encoding, shape, bytes }) => StoredContent::B(
+            content_type.as_deref().map(Box::from),
+            place(&ENCODINGS, encoding),
+            place(&SHAPES, shape),
+            bytes.clone(),
+        ),
+        Content::Opaque(bytes) => StoredContent::O(bytes.clone()),
+    };
+    let attribute = |(name, value): (&str, &Attribute)| {
+        let value = match value {
+            Attribute::Text(text) => StoredAttribute::T(text.clone()),
+            Attribute::Foreign(bytes) => StoredAttribute::F(bytes.clone()),
+        };
+        (Box::from(name), value)
+    };
+    let record = Record {
+        id: publication.id,
+        publisher: publication.publisher.0,
+        content,
+        attributes: publication.attributes.all().map(attribute).collect(),
+        disclosed: publication.disclosed.as_ref().map(|who| ((&*who.id).into(), (&*who.role).into())),
+        trust: publication.trust,
+    };
+    let mut bytes = Vec::with_capacity(publication.cost());
+    let written = record.serialize(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map());
+    written.expect("memory takes what is written, and all parts have a form");
+    bytes.into()
+}
+
+/// The publication that these bytes were made of, in the queue of this name. `None` if they are none.
+pub fn decode(name: &Name, bytes: &[u8]) -> Option<Publication> {
+    let Record { id, publisher, content, attributes, disclosed, trust } =
+        rmp_serde::from_slice(bytes).ok()?;
+    let content = match content {
+        StoredContent::A(format, args, kwargs) => {
+            Content::Arguments(Arguments { format: at(&FORMATS, format)?, args, kwargs })
+        }
+        StoredContent::B(content_type, encoding, shape, bytes) => Content::Body(Body {
+            content_type: content_type.map(Arc::from),
+            encoding: at(&ENCODINGS, encoding)?,
+            shape: at(&SHAPES, shape)?,
+            bytes,
+        }),
+        StoredContent::O(bytes) => Content::Opaque(bytes),
+    };
+    let attribute = |(name, value)| match value {
+        StoredAttribute::T(text) => (name, Attribute::Text(text)),
+        StoredAttribute::F(bytes) => (name, Attribute::Foreign(bytes)),
+    };
+    let principal = |(id, role): (Box<str>, Box<str>)| Arc::new(Principal::new(id, role, STORED_METHOD));
+    Some(Publication {
+        id,
+        name: name.clone(),
+        publisher: SessionId(publisher),
+        payload: Payload::new(content),
+        attributes: attributes.into_iter().map(attribute).collect(),
+        disclosed: disclosed.map(principal),
+        trust,
+        eligibility: None,
+        encodings: Encodings::default(),
+        charge: None,
+    })
+}
+
+fn place<T: PartialEq>(all: &[T], one: &T) -> u8 {
+    let place = all.iter().position(|known| known == one);
+    place.and_then(|place| u8::try_from(place).ok()).expect("the lists above are whole, and short")
+}
+
+fn at<T: Copy>(all: &[T], place: u8) -> Option<T> {
+    all.get(usize::from(place)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::testing::name;
+
+    fn publication(content: Content) -> Publication {
+        let attributes = [
+            ("persistent", Attribute::from("true")),
+            ("priority", Attribute::from("7")),
+            ("enc_key", Attribute::Foreign(Bytes::from_static(b"\x81\x00"))),
+        ];
+        let who = Principal::new("alice", "user", "ticket");
+        Publication {
+            id: (1 << 53) - 1,
+            name: name("a.queue"),
+            publisher: SessionId(77),
+            payload: Payload::new(content),
+            attributes: attributes.into_iter().collect(),
+            disclosed: Some(Arc::new(who)),
+            trust: Some(3),
+            eligibility: None,
+            encodings: Encodings::default(),
+            charge: None,
+        }
+    }
+
+    #[test]
+    fn a_publication_comes_back_as_it_was() {
+        let bytes = Bytes::from_static(b"\x00\xffbytes");
+        let mut contents = vec![Content::Opaque(bytes.clone())];
+        for format in FORMATS {
+            let (args, kwargs) = (bytes.clone(), Bytes::new());
+            contents.push(Content::Arguments(Arguments { format, args, kwargs }));
+        }
+        for encoding in ENCODINGS {
+            for shape in SHAPES {
+                for content_type in [None, Some(Arc::from("text/x; y=\"z\""))] {
+                    contents.push(Content::Body(Body {
+                        content_type,
+                        encoding,
+                        shape,
+                        bytes: bytes.clone(),
+                    }));
+                }
+            }
+        }
+        for content in contents {
+            let before = publication(content);
+            let after = decode(&before.name, &encode(&before)).unwrap();
+            assert_eq!((after.id, after.publisher, after.trust), (before.id, before.publisher, before.trust));
+            assert_eq!(after.payload.content(), before.payload.content());
+            assert_eq!(after.attributes, before.attributes);
+            let (was, is) = (before.disclosed.clone().unwrap(), after.disclosed.clone().unwrap());
+            assert_eq!((&was.id, &was.role), (&is.id, &is.role));
+            assert_eq!(after.cost(), before.cost());
+        }
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_passed_over() {
+        #[derive(Serialize)]
+        struct Later {
+            id: u64,
+            publisher: u64,
+            content: StoredContent,
+            flavour: &'static str,
+        }
+        let content = StoredContent::O(Bytes::from_static(b"x"));
+        let later = Later { id: 1, publisher: 2, content, flavour: "sweet" };
+        let bytes = rmp_serde::to_vec_named(&later).unwrap();
+        assert_eq!(decode(&name("q"), &bytes).unwrap().id, 1);
+    }
+
+    #[test]
+    fn what_is_no_publication_is_none() {
+        let whole = encode(&publication(Content::Opaque(Bytes::from_static(b"x"))));
+        for end in 0..whole.len() {
+            assert!(decode(&name("q"), &whole[..end]).is_none());
+        }
+    }
+}

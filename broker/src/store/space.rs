@@ -1,0 +1,75 @@
+//! How much space there is for the store.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// Below how much space persistent messages are refused: at whichever is more.
+#[derive(Clone, Copy, Debug)]
+pub struct SpaceLimits {
+    /// In bytes.
+    pub free_bytes_min: u64,
+    /// In percent of the disk.
+    pub free_percent_min: u64,
+}
+
+/// Space, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Space {
+    /// What the store can still use.
+    pub free: u64,
+    /// The whole disk.
+    pub total: u64,
+}
+
+/// Where the store is told how much space there is.
+pub trait Gauge: Send {
+    /// The space now, when the messages in the store are of so many bytes.
+    fn space(&self, live_bytes: u64) -> io::Result<Space>;
+}
+
+impl SpaceLimits {
+    /// Whether so little is left that nothing more is to be appended.
+    pub fn is_nearly_full(&self, space: Space) -> bool {
+        let percent = u128::from(space.total) * u128::from(self.free_percent_min) / 100;
+        u128::from(space.free) < percent.max(u128::from(self.free_bytes_min))
+    }
+}
+
+/// The disk that a file is on.
+#[derive(Debug)]
+pub(super) struct Disk {
+    pub(super) file: PathBuf,
+}
+
+impl Gauge for Disk {
+    fn space(&self, live_bytes: u64) -> io::Result<Space> {
+        let found = rustix::fs::statvfs(&self.file)?;
+        let (available, total) = (found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize);
+        // The file does not shrink at once when messages go: what they leave is used again. Half of it, for
+        // rows and pages are larger than what is in them.
+        let allocated = std::fs::metadata(&self.file)?.blocks() * 512;
+        Ok(Space { free: available + allocated.saturating_sub(live_bytes * 2), total })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_larger_limit_counts() {
+        let limits = SpaceLimits { free_bytes_min: 100, free_percent_min: 5 };
+        let full = |free, total| limits.is_nearly_full(Space { free, total });
+        assert!(full(99, 1000) && !full(100, 1000));
+        assert!(full(499, 10_000) && !full(500, 10_000));
+        assert!(!full(u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn a_file_has_a_disk() {
+        let file = std::env::current_exe().unwrap();
+        let space = Disk { file }.space(0).unwrap();
+        assert!(space.total > 0 && space.free > 0);
+    }
+}
