@@ -15,9 +15,12 @@ use tandem_protocols::payload::Format;
 use tandem_protocols::stomp::frame::Version;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::message::{Goodbye, Message};
+use tandem_tests::attacker::{Raw, upgrade};
 use tandem_tests::broker::soon;
 use tandem_tests::daemon::{ConfigFile, Daemon, executable};
 use tandem_tests::peers;
+
+const NO_LANGUAGE: &str = "Sec-WebSocket-Protocol: nobody-speaks-this\r\n";
 
 /// Runs the command line to its end, which must come by itself.
 fn run(arguments: &[&str], input: &str) -> Output {
@@ -354,4 +357,19 @@ async fn a_second_interrupt_cuts_the_goodbyes_short() {
     assert!(log.contains("interrupted: saying goodbye"), "{log}");
     assert!(log.contains("some connections were cut off"), "{log}");
     assert!(ended_well, "{log}");
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_nothing() {
+    let daemon = Daemon::start(&["--listen", "127.0.0.1:0"]);
+    let address = daemon.address();
+    // Each is a line of the log, and a pipe holds 64 KiB.
+    for _ in 0..1500 {
+        let mut stranger = Raw::connect(address).await;
+        stranger.write(upgrade(address, NO_LANGUAGE).as_bytes()).await;
+        let refused = soon("an answer", stranger.read_until(b"\r\n\r\n")).await;
+        assert!(refused.starts_with(b"HTTP/1.1 400"));
+    }
+    let mut client = soon("a session", peers::wamp(address, Format::Json)).await;
+    soon("an answer", client.subscribe("a.b", MatchPolicy::Exact)).await.unwrap();
 }

@@ -4,11 +4,15 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Listen, Outcome, Serve, say};
 use crate::config::Config;
 use crate::server::Server;
+
+/// Lines of the log that may wait to be read.
+const LOG_LINES_MAX: usize = 16 * 1024;
 
 pub(super) fn run(arguments: Serve) -> Outcome {
     let mut config = match &arguments.config {
@@ -26,10 +30,13 @@ pub(super) fn run(arguments: Serve) -> Outcome {
     }
     let filter = arguments.log.or(config.log.clone()).unwrap_or_else(|| "info".into());
     let filter = EnvFilter::try_new(&filter).map_err(|error| format!("--log {filter}: {error}"))?;
+    // A thread of its own writes it: whoever reads the log too slowly loses lines, and does not stop the broker.
+    let (log, _written_at_the_end) =
+        NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES_MAX).finish(std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_writer(log)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(serve(&config, arguments.config.as_deref()));
