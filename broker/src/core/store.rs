@@ -3,7 +3,7 @@
 //! The house submits changes and is told when the disk has them; it waits for nothing. What it submits is
 //! kept in the order in which it was submitted, and the changes of one [`Submission`] all together or not at
 //! all, whatever happens to the process or to the power. The store knows no messages: a record is bytes,
-//! which [`record`](crate::core::store::record) makes.
+//! which [`record`] makes.
 
 pub mod record;
 pub mod simulated;
