@@ -140,25 +140,7 @@ mod tests {
     use super::*;
     use crate::core::message::Attributes;
     use crate::core::parcel::Farewell;
-    use crate::core::queues::QueueLimits;
-    use crate::core::realm::RealmLimits;
-    use crate::core::retained::RetainedLimits;
-    use crate::core::testing::{exact, large_mailbox, name, principal, take};
-
-    const LIMITS: RealmLimits = RealmLimits {
-        sessions_max: 9,
-        subscriptions_max: 9,
-        registrations_max: 9,
-        consumers_max: 9,
-        in_flight_bytes_max: 1 << 20,
-        retained: RetainedLimits { messages_max: 9, bytes_max: 999 },
-        queues: QueueLimits { queues_max: 9, messages_max: 99, bytes_max: 1 << 20, total_bytes_max: 1 << 20 },
-    };
-
-    fn realm() -> Arc<Realm> {
-        let last = AtomicU64::new(0);
-        Realm::new("test", LIMITS, Arc::new(move || last.fetch_add(1, Ordering::Relaxed)))
-    }
+    use crate::core::testing::{exact, large_mailbox, name, principal, realm, take};
 
     fn to(text: &str) -> Outgoing {
         let payload = Payload::new(Content::Opaque("x".into()));
@@ -169,7 +151,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_ends_with_its_answer_or_when_its_time_is_over() {
-        let realm = realm();
+        let realm = realm("test");
         let (caller, attending) = LocalCaller::join(&realm).unwrap();
         let attending = tokio::spawn(attending);
         let refused = caller.call(to("p"), SECOND).await;

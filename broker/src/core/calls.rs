@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use tandem_protocols::payload::{Arguments, Content, Format, Payload};
 
-use crate::core::access::rules::{Rules, SharedRules, is_reserved};
+use crate::core::access::rules::{Rules, SharedRules};
 use crate::core::access::{Principal, Refusal};
 use crate::core::calls::registrations::{Added, Left, NoSeat, Registrations};
 use crate::core::mailbox::{Mailbox, Pushed};
@@ -23,6 +23,7 @@ use crate::core::message::{Attributes, PUBLICATION_OVERHEAD, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::notice::{Notice, RegistrationFacts};
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome, Parcel, RegistrationId};
+use crate::core::reserved::is_reserved;
 use crate::core::shard::ShardKey;
 use crate::core::watch::Watch;
 use crate::metrics;

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::core::access::{HOUSE_PREFIX, Principal, Refusal, SessionId, WAMP_PREFIX};
+use crate::core::access::{Principal, Refusal, SessionId};
 use crate::core::mailbox::Mailbox;
 use crate::core::name::{Name, Pattern};
 use crate::core::notice::Origin;
 use crate::core::parcel::Farewell;
 use crate::core::realm::{Member, Realm};
+use crate::core::reserved::is_reserved;
 use crate::core::trust::TrustLevels;
 
 /// How often a session tries to enter a realm that is going while it comes.
@@ -212,8 +213,7 @@ impl Realms {
     /// The place of the first pattern that has the name, if a realm can bear it.
     fn pattern(&self, name: &str) -> Option<usize> {
         let place = self.patterns.iter().position(|known| known.pattern.matches(name))?;
-        let is_ours = name.starts_with(WAMP_PREFIX) || name.starts_with(HOUSE_PREFIX);
-        (Name::parse(name).is_ok() && !is_ours).then_some(place)
+        (Name::parse(name).is_ok() && !is_reserved(name)).then_some(place)
     }
 }
 
@@ -246,7 +246,7 @@ impl Made {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tandem_protocols::payload::{Content, Payload};
 
@@ -254,28 +254,11 @@ mod tests {
     use crate::core::mailbox::Inbox;
     use crate::core::message::{Attributes, Outgoing};
     use crate::core::parcel::Parcel;
-    use crate::core::queues::{Credit, QueueLimits};
-    use crate::core::realm::RealmLimits;
-    use crate::core::retained::RetainedLimits;
-    use crate::core::testing::{exact, large_mailbox, name, principal, take};
+    use crate::core::queues::Credit;
+    use crate::core::testing::{exact, large_mailbox, name, principal, realm, take};
     use crate::core::topics::{PublishTerms, Retain};
 
-    const LIMITS: RealmLimits = RealmLimits {
-        sessions_max: 9,
-        subscriptions_max: 9,
-        registrations_max: 9,
-        consumers_max: 9,
-        in_flight_bytes_max: 1 << 20,
-        retained: RetainedLimits { messages_max: 9, bytes_max: 9999 },
-        queues: QueueLimits { queues_max: 9, messages_max: 99, bytes_max: 1 << 20, total_bytes_max: 1 << 20 },
-    };
-
     const IDLE: Duration = Duration::from_secs(60);
-
-    fn realm(name: &str) -> Arc<Realm> {
-        let last = AtomicU64::new(0);
-        Realm::new(name, LIMITS, Arc::new(move || last.fetch_add(1, Ordering::Relaxed)))
-    }
 
     fn realms() -> Realms {
         let tenants =

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Waker};
 
 use tandem_protocols::payload::{Content, Payload};
@@ -11,9 +12,29 @@ use crate::core::mailbox::{Bounds, Inbox, Mailbox, Overflow, mailbox};
 use crate::core::message::{Attributes, Encodings, PUBLICATION_OVERHEAD, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::parcel::Parcel;
+use crate::core::queues::QueueLimits;
+use crate::core::realm::{Realm, RealmLimits};
+use crate::core::retained::RetainedLimits;
 
 /// What the publications of the tests cost.
 pub const UNIT: usize = 1000;
+
+/// Of a realm in which tests do little.
+pub const LIMITS: RealmLimits = RealmLimits {
+    sessions_max: 9,
+    subscriptions_max: 9,
+    registrations_max: 9,
+    consumers_max: 9,
+    in_flight_bytes_max: 1 << 20,
+    retained: RetainedLimits { messages_max: 9, bytes_max: 9999 },
+    queues: QueueLimits { queues_max: 9, messages_max: 99, bytes_max: 1 << 20, total_bytes_max: 1 << 20 },
+};
+
+/// A realm within [`LIMITS`], whose chance counts up.
+pub fn realm(name: &str) -> Arc<Realm> {
+    let last = AtomicU64::new(0);
+    Realm::new(name, LIMITS, Arc::new(move || last.fetch_add(1, Ordering::Relaxed)))
+}
 
 pub fn name(text: &str) -> Name {
     Name::parse(text).unwrap()

@@ -323,8 +323,7 @@ impl Opening {
                 Err(AuthError::Violation(violation)) => Err(violation),
                 // In the words of any other secret that is wrong.
                 Err(AuthError::Denied) => {
-                    self.note(&application, false, settings, now);
-                    Ok(refuse(&Refusal::WrongSecret))
+                    Ok(self.turn_away(&application, &Refusal::WrongSecret, settings, now))
                 }
                 Err(error) => Ok(Step::Refuse(error.uri(), error.to_string())),
             },
@@ -347,12 +346,7 @@ impl Opening {
                 self.note(&application, true, settings, now);
                 self.enter(application, grant, Dict::new(), settings, voice)
             }
-            Err(refusal) => {
-                if refusal == Refusal::WrongSecret {
-                    self.note(&application, false, settings, now);
-                }
-                refuse(&refusal)
-            }
+            Err(refusal) => self.turn_away(&application, &refusal, settings, now),
         }
     }
 
@@ -369,12 +363,7 @@ impl Opening {
         };
         let record = match result {
             Ok(record) => record,
-            Err(refusal) => {
-                if refusal == Refusal::WrongSecret {
-                    self.note(&application, false, settings, now);
-                }
-                return Ok(refuse(&refusal));
-            }
+            Err(refusal) => return Ok(self.turn_away(&application, &refusal, settings, now)),
         };
         let details = HelloDetails::parse(&details)?;
         let (method, session) = (application.method, application.session);
@@ -400,6 +389,20 @@ impl Opening {
                 Ok(refuse(&Refusal::AuthenticationFailed))
             }
         }
+    }
+
+    /// Refuses an attempt, which counts for the throttle if it was a guess.
+    fn turn_away(
+        &self,
+        application: &Application,
+        refusal: &Refusal,
+        settings: &WampSettings,
+        now: Instant,
+    ) -> Step {
+        if *refusal == Refusal::WrongSecret {
+            self.note(application, false, settings, now);
+        }
+        refuse(refusal)
     }
 
     /// Tells the throttle how an attempt ended.

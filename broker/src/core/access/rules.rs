@@ -15,10 +15,11 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use crate::core::access::authorizer::Question;
-use crate::core::access::{ADMIN_ROLE, Action, GUARDED_PROCEDURES, HOUSE_PREFIX, Principal, SessionId};
+use crate::core::access::{ADMIN_ROLE, Action, GUARDED_PROCEDURES, Principal, SessionId};
 use crate::core::access::{REPLY_PREFIX, WAMP_PREFIX};
 use crate::core::index::Index;
 use crate::core::name::{MatchKind, Name, Pattern};
+use crate::core::reserved::is_reserved;
 
 /// How many rules a realm may have. A subscription to a pattern looks at all of them.
 pub const RULES_MAX: usize = 4096;
@@ -300,11 +301,6 @@ impl Rule {
         let is_plain = matches!(self.pattern.kind(), MatchKind::Exact | MatchKind::Prefix);
         is_plain && self.pattern.as_str().starts_with(WAMP_PREFIX)
     }
-}
-
-/// Whether a name belongs to the house or to WAMP's router.
-pub fn is_reserved(name: &str) -> bool {
-    name.starts_with(WAMP_PREFIX) || name.starts_with(HOUSE_PREFIX)
 }
 
 fn is_guarded(who: &Principal, action: Action, name: &str) -> bool {

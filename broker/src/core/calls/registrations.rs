@@ -129,23 +129,10 @@ impl Registrations {
     /// The registration that a call goes to. One of a reserved name goes only to who registered within that part
     /// of the address space.
     pub(super) fn best_match(&self, procedure: &str) -> Option<RegistrationId> {
-        if !is_reserved(procedure) {
-            return self.index.best_match(procedure).copied();
+        match is_reserved(procedure) {
+            false => self.index.best_match(procedure).copied(),
+            true => self.matches(procedure).first().copied(),
         }
-        let mut best: Option<(MatchKind, RegistrationId)> = None;
-        self.index.for_each_match(procedure, |id| {
-            let Some(registration) = self.by_id.get(id) else { return };
-            let kind = registration.pattern.kind();
-            // They come with the best first, but for prefixes, of which the last is the longest.
-            let is_better = match best {
-                None => true,
-                Some((known, _)) => known == MatchKind::Prefix && kind == MatchKind::Prefix,
-            };
-            if is_better && reaches(&registration.pattern, procedure) {
-                best = Some((kind, *id));
-            }
-        });
-        best.map(|(_, id)| id)
     }
 
     /// All that match, the best first.

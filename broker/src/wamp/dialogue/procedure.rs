@@ -7,8 +7,9 @@ use tandem_protocols::wamp::dict::{Dict, Value};
 use tandem_protocols::wamp::id::Id;
 use tandem_protocols::wamp::message::{CallResult, nothing};
 
-use crate::core::access::{Action, HOUSE_PREFIX, Refusal, WAMP_PREFIX};
+use crate::core::access::{Action, Refusal};
 use crate::core::realm::Outgoing;
+use crate::core::reserved::is_reserved;
 use crate::wamp::arguments::split;
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::fault::Fault;
@@ -23,7 +24,7 @@ impl Dialogue {
         voice: &mut Voice,
     ) -> Result<bool, Fault> {
         let procedure = outgoing.name.as_str();
-        if !procedure.starts_with(HOUSE_PREFIX) && !procedure.starts_with(WAMP_PREFIX) {
+        if !is_reserved(procedure) {
             return Ok(false);
         }
         // The answer to this call must not be taken for that to another.
