@@ -159,7 +159,14 @@ impl Realms {
         }
         let unknown = || Refusal::NoSuchRealm(name.to_owned());
         let pattern = self.pattern(name).ok_or_else(unknown)?;
-        self.made.lock().check_room(pattern, &self.patterns)?;
+        {
+            let made = self.made.lock();
+            // Somebody may have made it since it was looked for, and it is not one more than there may be.
+            if let Some(known) = made.realms.get(name) {
+                return Ok(known.realm.clone());
+            }
+            made.check_room(pattern, &self.patterns)?;
+        }
         // Nothing is called under the lock. Whoever makes the same at the same time may be first.
         let realm = (self.make)(name);
         if let Some(hook) = self.hook.get() {
