@@ -1,15 +1,19 @@
-//! Members of a realm that live in this process: they take parcels without a wire, and call procedures.
+//! Members of a realm that live in this process: they take parcels without a wire, and call procedures. And what
+//! looks after its queues when no session does.
 //!
 //! [`attend`] is for them what the pump is for a connection. What a member does with a parcel must not wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::core::access::{Principal, Refusal};
 use crate::core::calls::{CallTerms, CancelMode};
@@ -43,6 +47,36 @@ pub async fn attend(mut inbox: Inbox, mut receive: impl FnMut(Parcel)) {
         }
         inbox.settled(taken);
         // A member that always has something to do is not to hold up the other tasks of its thread.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// How long the queues of a realm are not looked at at most: so long a clock that is set may go unnoticed.
+const QUEUES_UNWATCHED_MAX: Duration = Duration::from_secs(60);
+
+/// Looks after the queues of a realm: what grows old, what was to come later, and who is unused for too long.
+/// Never ends.
+pub async fn tend_queues(realm: Arc<Realm>) {
+    let queues = realm.queues();
+    let mut sleep = pin!(tokio::time::sleep(QUEUES_UNWATCHED_MAX));
+    loop {
+        poll_fn(|cx| {
+            // Asked again whenever it is woken: there is an earlier deadline, or the clock may have come to it.
+            let deadline_ms = queues.deadline_ms(cx.waker());
+            let rest_ms = deadline_ms.map_or(u64::MAX, |at| at.saturating_sub(queues.now_ms()));
+            if rest_ms == 0 {
+                return Poll::Ready(());
+            }
+            let rest = Duration::from_millis(rest_ms).min(QUEUES_UNWATCHED_MAX);
+            sleep.as_mut().reset(Instant::now() + rest);
+            sleep.as_mut().poll(cx)
+        })
+        .await;
+        {
+            let _batch = Batch::begin();
+            queues.tick();
+        }
+        // More may be due already: others have their turn first.
         tokio::task::yield_now().await;
     }
 }

@@ -51,6 +51,9 @@ metrics! {
     counter EVENTS_DROPPED "tandem_events_dropped_total" "Messages that a full mailbox did not take.";
     counter SLOW_CONSUMERS "tandem_slow_consumers_total" "Sessions closed because their mailbox was full.";
     counter ENQUEUED "tandem_queue_messages_total" "Messages put into queues.";
+    counter QUEUE_EXPIRED "tandem_queue_expired_total" "Messages that grew too old in a queue.";
+    counter QUEUE_DROPPED "tandem_queue_dropped_total" "Messages that a full queue dropped to make room.";
+    counter DEAD_LETTERS_LOST "tandem_dead_letters_lost_total" "Messages that a queue gave up and that found no room elsewhere.";
     counter CALLS "tandem_calls_total" "Calls routed to a callee.";
     counter ENCODINGS "tandem_encodings_total" "Times an encoder ran for a publication: once per dialect and subscription.";
     counter UNCONVERTIBLE "tandem_unconvertible_total" "Deliveries dropped because the receiver's encoding cannot express them.";

@@ -8,13 +8,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tandem_protocols::stomp::state::HeartBeat;
 
 use crate::config::{Config, ConfigError};
-use crate::core::access::Authenticator;
-use crate::core::history::History;
+use crate::core::access::{Authenticator, Refusal};
+use crate::core::history::{History, WallClock};
 use crate::core::parcel::Farewell;
 use crate::core::protocol::Protocol;
-use crate::core::realm::{Entropy, Realm};
+use crate::core::realm::{Entropy, Furniture, Realm};
 use crate::front::door::Door;
 use crate::front::listener::bind;
+use crate::local::tend_queues;
 use crate::stomp;
 use crate::users::Users;
 use crate::wamp::{Wamp, WampCredentials, WampSettings, WampUser};
@@ -50,14 +51,15 @@ impl Server {
         let entropy: Entropy = Arc::new(rand::random::<u64>);
         let limits = config.realm_limits();
         let history = config.history()?;
-        let open = |name: &String| match &history[..] {
-            [] => Realm::new(name, limits, entropy.clone()),
-            rules => {
-                let history = History::new(rules, Arc::new(wall_time_ms));
-                Realm::with_history(name, limits, entropy.clone(), history)
-            }
+        let open = |name: &String| {
+            let clock: WallClock = Arc::new(wall_time_ms);
+            let history = (!history.is_empty()).then(|| History::new(&history, clock.clone()));
+            Realm::furnished(name, limits, entropy.clone(), Furniture { history, clock: Some(clock) })
         };
         let realms: Vec<Arc<Realm>> = config.realms().iter().map(open).collect();
+        for realm in &realms {
+            furnish(realm, config)?;
+        }
         let users = Arc::new(Users::new(config, entropy.clone())?);
         let credentials = Arc::new(wamp_credentials(config, entropy)?);
         let agent = concat!("tandem/", env!("CARGO_PKG_VERSION"));
@@ -76,6 +78,10 @@ impl Server {
             settings.default_token = protocols[1].tokens().first().copied();
         }
         let door = Door::new(settings, protocols, users);
+        for realm in &realms {
+            let (shutdown, tending) = (door.shutdown.clone(), tend_queues(realm.clone()));
+            door.tasks.spawn(async move { shutdown.run_until_cancelled(tending).await });
+        }
         let mut addresses = Vec::new();
         for address in config.addresses() {
             let listener = bind(address).map_err(|error| StartError::Bind { address, error })?;
@@ -105,6 +111,18 @@ impl Server {
         self.door.tasks.close();
         tokio::time::timeout(self.drain_time, self.door.tasks.wait()).await.is_ok()
     }
+}
+
+/// Makes the queues that are there from the start, and binds them.
+fn furnish(realm: &Realm, config: &Config) -> Result<(), ConfigError> {
+    let refused = |refusal: Refusal| ConfigError::Refused(refusal.to_string());
+    for (name, properties) in config.queues()? {
+        realm.declare_queue(&name, properties).map_err(refused)?;
+    }
+    for (pattern, queue) in config.bindings()? {
+        realm.bind_queue(&pattern, &queue).map_err(refused)?;
+    }
+    Ok(())
 }
 
 /// Checks a configuration as [`Server::start`] does, and starts nothing.

@@ -185,6 +185,7 @@ fn event(bytes: usize) -> Parcel {
         attributes: Attributes::default(),
         disclosed: None,
         eligibility: None,
+        handling: None,
         encodings: Encodings::default(),
         charge: None,
     });

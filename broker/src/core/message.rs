@@ -264,6 +264,26 @@ impl Encodings {
     }
 }
 
+/// What a sender asks of the queues that its message comes into. Times are in milliseconds; those that are
+/// absolute since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handling {
+    /// The higher the earlier.
+    pub priority: Option<u8>,
+    /// From when on nobody is to get it.
+    pub expires_at_ms: Option<u64>,
+    /// How long it may wait.
+    pub ttl_ms: Option<u64>,
+    /// Until when nobody is to get it.
+    pub deliver_at_ms: Option<u64>,
+    /// How long nobody is to get it.
+    pub delay_ms: Option<u64>,
+    /// All messages of a group go to one consumer.
+    pub group: Option<Box<str>>,
+    /// After this one the group may go to another consumer.
+    pub ends_group: bool,
+}
+
 /// What was sent, once.
 #[derive(Debug)]
 pub struct Publication {
@@ -281,6 +301,8 @@ pub struct Publication {
     pub disclosed: Option<Arc<Principal>>,
     /// Who may get it, if not everybody who subscribed.
     pub eligibility: Option<Arc<Eligibility>>,
+    /// What its sender asks of queues that it comes into, if anything.
+    pub handling: Option<Arc<Handling>>,
     /// What the dialects made of it.
     pub encodings: Encodings,
     /// Its share of the memory that the realm allows for messages on their way.
@@ -294,7 +316,10 @@ impl Publication {
     /// What it costs a queue or mailbox that holds it, in bytes.
     pub fn cost(&self) -> usize {
         let eligibility = self.eligibility.as_ref().map_or(0, |eligibility| eligibility.bytes());
-        self.payload.len() + self.attributes.bytes() + eligibility + PUBLICATION_OVERHEAD
+        let handling = self.handling.as_ref().map_or(0, |handling| {
+            size_of::<Handling>() + handling.group.as_ref().map_or(0, |group| group.len())
+        });
+        self.payload.len() + self.attributes.bytes() + eligibility + handling + PUBLICATION_OVERHEAD
     }
 
     /// The same for queues, whose bytes are bounded otherwise: a consumer that does not acknowledge is no
@@ -308,6 +333,7 @@ impl Publication {
             attributes: self.attributes.clone(),
             disclosed: self.disclosed.clone(),
             eligibility: self.eligibility.clone(),
+            handling: self.handling.clone(),
             encodings: Encodings::default(),
             charge: None,
         }

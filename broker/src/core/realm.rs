@@ -17,13 +17,17 @@ use tandem_protocols::payload::Payload;
 use crate::core::access::{self, Action, Principal, REPLY_PREFIX, Refusal};
 use crate::core::budget::Budget;
 use crate::core::calls::{Answered, CallTerms, Caller, Calls, CancelMode, Canceled, Offer};
-use crate::core::history::{History, Past, Query};
+use crate::core::durable::{DURABLE_NAME_BYTES_MAX, Durable, DurableTerms, Durables};
+use crate::core::history::{History, Past, Query, WallClock};
 use crate::core::mailbox::Mailbox;
 pub use crate::core::message::Outgoing;
-use crate::core::message::{Attributes, Encodings, Publication, SessionId};
+use crate::core::message::{Attributes, Encodings, Handling, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
-use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, Settlement, Step};
+use crate::core::queues::{
+    ConsumeTerms, ConsumerKey, Credit, Filter, Properties, Queue, QueueLimits, QueueTerms, Queues,
+    Settlement, Step,
+};
 use crate::core::retained::RetainedLimits;
 use crate::core::testament::{Scope, Testaments};
 use crate::core::topics::{PublishTerms, Receiver, Retain, Sink, Subscriber, Topics};
@@ -63,7 +67,17 @@ pub struct Realm {
     topics: Topics,
     calls: Calls,
     queues: Queues,
+    durables: Mutex<Durables>,
     budget: Arc<Budget>,
+}
+
+/// What a realm may have.
+#[derive(Default)]
+pub struct Furniture {
+    /// What is remembered of what is published.
+    pub history: Option<History>,
+    /// Tells milliseconds since 1970. Without it time stands still for queues.
+    pub clock: Option<WallClock>,
 }
 
 impl fmt::Debug for Realm {
@@ -75,26 +89,69 @@ impl fmt::Debug for Realm {
 impl Realm {
     /// An empty realm.
     pub fn new(name: &str, limits: RealmLimits, entropy: Entropy) -> Arc<Realm> {
-        Arc::new(Realm::empty(name, limits, entropy, Topics::new(limits.retained)))
+        Realm::furnished(name, limits, entropy, Furniture::default())
     }
 
     /// An empty realm that will remember what is published.
     pub fn with_history(name: &str, limits: RealmLimits, entropy: Entropy, history: History) -> Arc<Realm> {
-        let topics = Topics::new(limits.retained).with_history(history);
-        Arc::new(Realm::empty(name, limits, entropy, topics))
+        Realm::furnished(name, limits, entropy, Furniture { history: Some(history), ..Furniture::default() })
     }
 
-    fn empty(name: &str, limits: RealmLimits, entropy: Entropy, topics: Topics) -> Realm {
-        Realm {
+    /// An empty realm with what not every realm has.
+    pub fn furnished(name: &str, limits: RealmLimits, entropy: Entropy, furniture: Furniture) -> Arc<Realm> {
+        let Furniture { history, clock } = furniture;
+        let topics = Topics::new(limits.retained);
+        Arc::new(Realm {
             name: name.into(),
             sessions: Mutex::default(),
-            topics,
+            topics: match history {
+                Some(history) => topics.with_history(history),
+                None => topics,
+            },
             calls: Calls::seeded(entropy()),
-            queues: Queues::new(limits.queues),
+            queues: match clock {
+                Some(clock) => Queues::with_clock(limits.queues, clock),
+                None => Queues::new(limits.queues),
+            },
+            durables: Mutex::default(),
             budget: Budget::new(limits.in_flight_bytes_max),
             entropy,
             limits,
-        }
+        })
+    }
+
+    /// Makes a queue that stays, whoever uses it.
+    pub fn declare_queue(&self, name: &Name, properties: Properties) -> Result<(), Refusal> {
+        self.queues.declare(name, properties, None).map(drop)
+    }
+
+    /// Lets a queue, which is made if need be and stays, have all messages of these topics, whoever may get
+    /// them.
+    pub fn bind_queue(&self, pattern: &Pattern, queue: &Name) -> Result<(), Refusal> {
+        let queue = match self.queues.get(queue) {
+            Some(queue) => queue,
+            None => self.queues.declare(queue, Properties::default(), None)?,
+        };
+        self.feed(pattern, &queue, Arc::new(Principal::house())).map(drop)
+    }
+
+    /// Subscribes a queue that belongs to no session.
+    fn feed(
+        &self,
+        pattern: &Pattern,
+        queue: &Arc<Queue>,
+        principal: Arc<Principal>,
+    ) -> Result<(SubscriptionId, Subscriber), Refusal> {
+        let receiver = Receiver { principal, sink: Sink::Queue(queue.clone()) };
+        // No session has that number.
+        let subscriber = Subscriber { session: SessionId(0), binding: queue.id() };
+        let binding = self.topics.subscribe(pattern, subscriber, receiver)?;
+        Ok((binding, subscriber))
+    }
+
+    /// How many durable subscriptions there are.
+    pub fn durable_subscriptions(&self) -> usize {
+        self.durables.lock().len()
     }
 
     /// Its name.
@@ -180,11 +237,29 @@ impl Realm {
 #[derive(Clone, Debug)]
 pub enum Operation {
     /// Publish to a topic.
-    Publish(Outgoing),
+    Publish(Outgoing, Option<Arc<Handling>>),
     /// Put into a queue.
-    Send(Outgoing),
+    Send(Outgoing, SendTerms),
     /// Settle a delivery.
     Settle(ConsumerId, u64, Settlement),
+}
+
+/// How something is to be put into a queue, beyond what it is.
+#[derive(Clone, Debug, Default)]
+pub struct SendTerms {
+    /// What the queue is to do with it.
+    pub handling: Option<Arc<Handling>>,
+    /// What the queue must be like.
+    pub queue: QueueTerms,
+}
+
+/// How a session takes messages: of a queue, or of topics with acknowledgement.
+#[derive(Clone, Debug, Default)]
+pub struct TakeTerms {
+    /// As a consumer.
+    pub consumer: ConsumeTerms,
+    /// What the queue must be like.
+    pub queue: QueueTerms,
 }
 
 /// A session's place in a realm.
@@ -276,14 +351,96 @@ impl Member {
 
     /// Subscribes to topics with acknowledgement: through a queue of its own that is bound to them.
     pub fn bind(&mut self, pattern: &Pattern, credit: Credit) -> Result<ConsumerId, Refusal> {
+        self.bind_filtered(pattern, credit, None)
+    }
+
+    /// The same, for what passes a filter.
+    pub fn bind_filtered(
+        &mut self,
+        pattern: &Pattern,
+        credit: Credit,
+        filter: Option<Arc<dyn Filter>>,
+    ) -> Result<ConsumerId, Refusal> {
         access::check(&self.principal, Action::Subscribe, pattern.as_str())?;
         let key = self.next_consumer()?;
         let name = self.private_name("bound");
-        let queue = self.realm.queues.unnamed(&name, key, self.mailbox.clone(), credit);
+        let queue = self.realm.queues.unnamed(&name, key, self.mailbox.clone(), credit, filter)?;
         let receiver = self.receiver(Sink::Queue(queue.clone()));
         let binding = self.realm.topics.subscribe(pattern, self.subscriber(key.consumer.0), receiver)?;
         self.consumers.insert(key.consumer, Consumption { queue, binding: Some(binding) });
         Ok(key.consumer)
+    }
+
+    /// Subscribes to topics by a queue that outlives the session: by that name, whoever subscribes. The queue is
+    /// made if need be.
+    pub fn subscribe_durably(
+        &mut self,
+        name: &str,
+        durable: DurableTerms,
+        credit: Credit,
+        terms: ConsumeTerms,
+    ) -> Result<ConsumerId, Refusal> {
+        access::check(&self.principal, Action::Subscribe, durable.pattern.as_str())?;
+        if name.len() > DURABLE_NAME_BYTES_MAX {
+            return Err(Refusal::TooMany(
+                "bytes in the name of a durable subscription",
+                DURABLE_NAME_BYTES_MAX,
+            ));
+        }
+        let key = self.next_consumer()?;
+        let mut durables = self.realm.durables.lock();
+        let (queue, is_new) = match durables.fitting(name, &durable)? {
+            Some(queue) => (queue, false),
+            None => {
+                let queue_name = self.private_name("durable");
+                (self.realm.queues.declare(&queue_name, durable.properties, durable.filter)?, true)
+            }
+        };
+        let added = queue.add_consumer(key, self.mailbox.clone(), credit, terms);
+        if is_new {
+            let fed = added.and_then(|()| self.realm.feed(&durable.pattern, &queue, self.principal.clone()));
+            let (binding, subscriber) = fed.inspect_err(|_| {
+                self.realm.queues.delete(&queue);
+                self.realm.queues.leave(&queue, key);
+            })?;
+            let pattern = durable.pattern;
+            durables.insert(name, Durable { queue: queue.clone(), pattern, binding, subscriber });
+        } else {
+            added?;
+        }
+        drop(durables);
+        self.consumers.insert(key.consumer, Consumption { queue, binding: None });
+        Ok(key.consumer)
+    }
+
+    /// Takes messages of a durable subscription that exists.
+    pub fn consume_durable(
+        &mut self,
+        name: &str,
+        credit: Credit,
+        terms: ConsumeTerms,
+    ) -> Result<ConsumerId, Refusal> {
+        let Durable { queue, pattern, .. } = self.realm.durables.lock().get(name)?.clone();
+        access::check(&self.principal, Action::Subscribe, pattern.as_str())?;
+        let key = self.next_consumer()?;
+        queue.add_consumer(key, self.mailbox.clone(), credit, terms)?;
+        self.consumers.insert(key.consumer, Consumption { queue, binding: None });
+        Ok(key.consumer)
+    }
+
+    /// Ends a durable subscription, with all that waits in it, unless others consume from it.
+    pub fn end_durable(&mut self, name: &str) -> Result<(), Refusal> {
+        let pattern = self.realm.durables.lock().get(name)?.pattern.clone();
+        access::check(&self.principal, Action::Subscribe, pattern.as_str())?;
+        let durable = {
+            let mut durables = self.realm.durables.lock();
+            let queue = &durables.get(name)?.queue;
+            let own = self.consumers.values().filter(|own| Arc::ptr_eq(&own.queue, queue)).count();
+            durables.remove(name, own)?
+        };
+        self.realm.topics.unsubscribe(durable.binding, durable.subscriber);
+        self.realm.queues.delete(&durable.queue);
+        Ok(())
     }
 
     /// Publishes to a topic, and gives the number of the publication.
@@ -298,11 +455,12 @@ impl Member {
     }
 
     fn publish_unchecked(&self, outgoing: Outgoing, terms: PublishTerms) -> Result<u64, Refusal> {
-        let PublishTerms { exclude_me, disclose_me, retain, eligibility } = terms;
+        let PublishTerms { exclude_me, disclose_me, retain, eligibility, handling } = terms;
         metrics::PUBLICATIONS.add(1);
         let mut publication = self.publication(outgoing);
         publication.disclosed = disclose_me.then(|| self.principal.clone());
         publication.eligibility = eligibility;
+        publication.handling = handling;
         // Until nobody holds it any more.
         publication.charge = Some(self.realm.budget.charge(publication.cost()));
         let (publication, exclude) = (Arc::new(publication), exclude_me.then_some(self.id));
@@ -343,23 +501,40 @@ impl Member {
 
     /// Puts a message into a queue, and gives its number.
     pub fn send(&self, outgoing: Outgoing) -> Result<u64, Refusal> {
+        self.send_under(outgoing, SendTerms::default())
+    }
+
+    /// The same, on terms.
+    pub fn send_under(&self, outgoing: Outgoing, terms: SendTerms) -> Result<u64, Refusal> {
         access::check(&self.principal, Action::Send, outgoing.name.as_str())?;
-        let publication = Arc::new(self.publication(outgoing));
+        let publication = Arc::new(Publication { handling: terms.handling, ..self.publication(outgoing) });
         let id = publication.id;
         if publication.name.as_str().starts_with(REPLY_PREFIX) {
             // Whoever waited for it may be gone; that is nobody's fault here.
             self.realm.queues.send_existing(publication)?;
         } else {
-            self.realm.queues.send(publication)?;
+            self.realm.queues.send_on(publication, &terms.queue)?;
         }
         Ok(id)
     }
 
     /// Takes messages from a queue.
     pub fn consume(&mut self, queue: &Name, credit: Credit) -> Result<ConsumerId, Refusal> {
+        self.consume_under(queue, credit, TakeTerms::default())
+    }
+
+    /// The same, on terms.
+    pub fn consume_under(
+        &mut self,
+        queue: &Name,
+        credit: Credit,
+        terms: TakeTerms,
+    ) -> Result<ConsumerId, Refusal> {
         access::check(&self.principal, Action::Consume, queue.as_str())?;
+        let TakeTerms { consumer, queue: wanted } = terms;
         let key = self.next_consumer()?;
-        let queue = self.realm.queues.consume(queue, key, self.mailbox.clone(), credit)?;
+        let mailbox = self.mailbox.clone();
+        let queue = self.realm.queues.consume_on(queue, key, mailbox, credit, consumer, &wanted)?;
         self.consumers.insert(key.consumer, Consumption { queue, binding: None });
         Ok(key.consumer)
     }
@@ -412,13 +587,14 @@ impl Member {
         let mut publications = Vec::new();
         for operation in operations {
             match operation {
-                Operation::Publish(outgoing) => {
+                Operation::Publish(outgoing, handling) => {
                     access::check(&self.principal, Action::Publish, outgoing.name.as_str())?;
-                    publications.push(outgoing);
+                    publications.push((outgoing, handling));
                 }
-                Operation::Send(outgoing) => {
+                Operation::Send(outgoing, SendTerms { handling, queue }) => {
                     access::check(&self.principal, Action::Send, outgoing.name.as_str())?;
-                    steps.push(Step::Send(Arc::new(self.publication(outgoing))));
+                    let publication = Publication { handling, ..self.publication(outgoing) };
+                    steps.push(Step::Send(Arc::new(publication), queue));
                 }
                 Operation::Settle(consumer, sequence, settlement) => {
                     let queue = self.consumption(consumer)?.queue.clone();
@@ -427,8 +603,8 @@ impl Member {
             }
         }
         self.realm.queues.commit(steps)?;
-        for outgoing in publications {
-            self.publish_unchecked(outgoing, PublishTerms::default())?;
+        for (outgoing, handling) in publications {
+            self.publish_unchecked(outgoing, PublishTerms { handling, ..PublishTerms::default() })?;
         }
         Ok(())
     }
@@ -518,6 +694,7 @@ impl Member {
             attributes: outgoing.attributes,
             disclosed: None,
             eligibility: None,
+            handling: None,
             encodings: Encodings::default(),
             charge: None,
         }
@@ -745,9 +922,11 @@ mod tests {
         let (mut member, mut inbox) = join(&realm);
         member.subscribe(&exact("t")).unwrap();
         let unknown = Operation::Settle(ConsumerId(9), 1, Settlement::Accept);
-        let operations = vec![Operation::Publish(to("t")), Operation::Send(to("q")), unknown];
+        let operations =
+            vec![Operation::Publish(to("t"), None), Operation::Send(to("q"), SendTerms::default()), unknown];
         assert_eq!(member.commit(operations.clone()), Err(Refusal::NoSuchDelivery));
-        let reserved = vec![Operation::Send(to("q")), Operation::Publish(to("wamp.x"))];
+        let reserved =
+            vec![Operation::Send(to("q"), SendTerms::default()), Operation::Publish(to("wamp.x"), None)];
         assert_eq!(member.commit(reserved), Err(Refusal::Reserved("wamp.x".to_owned())));
         assert_eq!((take(&mut inbox).len(), realm.queues().len()), (0, 0));
         assert_eq!(member.commit(operations[..2].to_vec()), Ok(()));

@@ -41,6 +41,7 @@ pub fn publication(to: &str, id: u64) -> Arc<Publication> {
         attributes: Attributes::default(),
         disclosed: None,
         eligibility: None,
+        handling: None,
         encodings: Encodings::default(),
         charge: None,
     })

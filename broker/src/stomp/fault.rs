@@ -15,6 +15,7 @@ use crate::core::protocol::{self, Close};
 
 const LIMIT_REACHED: &str = "Limit reached";
 const QUEUE_FULL: &str = "Queue full";
+const OTHER_PROPERTIES: &str = "Other properties";
 const NOT_SUPPORTED: &str = "Not supported";
 const SHUTTING_DOWN: &str = "broker is shutting down";
 const SLOW_CONSUMER: &str = "Slow consumer";
@@ -110,6 +111,7 @@ impl From<Refusal> for Fault {
             | Refusal::AuthenticationFailed
             | Refusal::Reserved(_)
             | Refusal::NotOwner(_)
+            | Refusal::InUse(_)
             | Refusal::ProcedureExists(_)
             | Refusal::OtherPolicy(_) => Reason::AccessRefused.as_str(),
             Refusal::NoSuchRealm(_)
@@ -121,9 +123,13 @@ impl From<Refusal> for Fault {
             | Refusal::HistoryUnavailable
             | Refusal::Revoked
             | Refusal::NoSuchRegistration
+            | Refusal::NoSuchQueue(_)
+            | Refusal::NoSuchDurable(_)
             | Refusal::NoSuchDelivery => Reason::NotFound.as_str(),
             Refusal::TooMany(..) | Refusal::TooManyPatterns(_) | Refusal::RequestInUse(_) => LIMIT_REACHED,
             Refusal::QueueFull(_) => QUEUE_FULL,
+            Refusal::OtherProperties(..) => OTHER_PROPERTIES,
+            Refusal::NothingKept(_) => NOT_SUPPORTED,
         };
         Fault::plain(message, refusal.to_string(), protocol::Reason::Refused)
     }

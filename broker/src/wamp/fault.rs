@@ -12,6 +12,10 @@ pub(super) const LIMIT_REACHED: &str = "tandem.error.limit_reached";
 /// A queue has no room.
 pub(super) const QUEUE_FULL: &str = "tandem.error.queue_full";
 /// The session holds no such delivery.
+/// There is no such queue, or not what is wanted of it.
+pub(super) const NO_SUCH_QUEUE: &str = "tandem.error.no_such_queue";
+/// A queue is not like somebody wants it.
+pub(super) const OTHER_PROPERTIES: &str = "tandem.error.other_properties";
 pub(super) const NO_SUCH_DELIVERY: &str = "tandem.error.no_such_delivery";
 /// The peer does not read what it asked for.
 pub(super) const SLOW_CONSUMER: &str = "tandem.close.slow_consumer";
@@ -76,7 +80,9 @@ pub(super) fn uri(refusal: &Refusal) -> &'static str {
         Refusal::Reserved(_) => error::INVALID_URI,
         Refusal::TooMany(..) | Refusal::TooManyPatterns(_) => LIMIT_REACHED,
         Refusal::QueueFull(_) => QUEUE_FULL,
-        Refusal::NotOwner(_) => error::NOT_AUTHORIZED,
+        Refusal::NoSuchQueue(_) | Refusal::NoSuchDurable(_) | Refusal::NothingKept(_) => NO_SUCH_QUEUE,
+        Refusal::OtherProperties(..) => OTHER_PROPERTIES,
+        Refusal::InUse(_) | Refusal::NotOwner(_) => error::NOT_AUTHORIZED,
         Refusal::NoSuchProcedure(_) => error::NO_SUCH_PROCEDURE,
         Refusal::ProcedureExists(_) => error::PROCEDURE_ALREADY_EXISTS,
         Refusal::OtherPolicy(_) => OTHER_POLICY,

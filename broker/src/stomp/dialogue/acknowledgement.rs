@@ -12,7 +12,7 @@ use crate::core::parcel::ConsumerId;
 use crate::core::queues::Settlement;
 use crate::core::realm::Operation;
 use crate::stomp::dialogue::consumer::Consumer;
-use crate::stomp::dialogue::subscriptions::Feed;
+use crate::stomp::dialogue::subscription::Feed;
 use crate::stomp::dialogue::{Dialogue, Receipt};
 use crate::stomp::fault::Fault;
 use crate::stomp::message::DeliveryId;

@@ -17,7 +17,7 @@ use crate::core::name::Name;
 use crate::core::parcel::{Answer, Failure, Invocation, Outcome};
 use crate::core::realm::Outgoing;
 use crate::stomp::destination::{self, Place, TEMP_QUEUE, Target};
-use crate::stomp::dialogue::subscriptions::Feed;
+use crate::stomp::dialogue::subscription::Feed;
 use crate::stomp::dialogue::{Dialogue, Receipt, check_temp_queue};
 use crate::stomp::fault::Fault;
 use crate::stomp::headers::{self, CALL_HEADERS};
@@ -67,7 +67,7 @@ impl ReplyTo {
         match destination::target(text)? {
             Target::Topic(name) => Ok(ReplyTo::Topic(name)),
             Target::Queue(name) | Target::Reply(name) => Ok(ReplyTo::Queue(name)),
-            Target::Call(_) | Target::Invocation(_) => {
+            Target::ExistingQueue(_) | Target::Temp | Target::Call(_) | Target::Invocation(_) => {
                 Err(Violation::invalid_header("reply-to", text).into())
             }
         }

@@ -74,7 +74,7 @@ impl Dialogue {
     pub(in crate::stomp) fn commit(&mut self, frame: &Frame, voice: &mut Voice) -> Result<Receipt, Fault> {
         let transaction = self.end_transaction(frame)?;
         let settled = settlements(&transaction.operations);
-        let publishes = transaction.operations.iter().any(|o| matches!(o, Operation::Publish(_)));
+        let publishes = transaction.operations.iter().any(|o| matches!(o, Operation::Publish(..)));
         self.member.commit(transaction.operations)?;
         for (consumer, sequence) in settled {
             self.forget(consumer, sequence);
@@ -108,15 +108,15 @@ impl Dialogue {
 fn settlements(operations: &[Operation]) -> Vec<(ConsumerId, u64)> {
     let settlement = |operation: &Operation| match operation {
         Operation::Settle(consumer, sequence, _) => Some((*consumer, *sequence)),
-        Operation::Publish(_) | Operation::Send(_) => None,
+        Operation::Publish(..) | Operation::Send(..) => None,
     };
     operations.iter().filter_map(settlement).collect()
 }
 
 fn cost(operation: &Operation) -> usize {
     match operation {
-        Operation::Publish(outgoing) | Operation::Send(outgoing) => {
-            outgoing.payload.len() + outgoing.attributes.bytes() + PUBLICATION_OVERHEAD
+        Operation::Publish(outgoing, _) | Operation::Send(outgoing, _) => {
+            outgoing.payload.len() + outgoing.attributes.bytes() + PUBLICATION_OVERHEAD + SMALL_BYTES
         }
         Operation::Settle(..) => SMALL_BYTES,
     }
