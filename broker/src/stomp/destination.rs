@@ -32,6 +32,12 @@ pub(super) const TEMP_QUEUE: &str = "/temp-queue/";
 
 const REPLY_QUEUE: &str = "/reply-queue/";
 
+/// What the topics begin with that are RabbitMQ's direct exchange.
+const DIRECT: &str = "amq.direct.";
+
+/// The topic that is RabbitMQ's fanout exchange.
+const FANOUT: &str = "amq.fanout";
+
 /// Where a SEND goes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target {
@@ -117,7 +123,11 @@ pub(super) fn source(text: &str) -> Result<Source, Fault> {
 /// Writes a name as the destination that leads to it.
 pub(super) fn write(place: Place, name: &Name) -> String {
     let (prefix, name) = match place {
-        Place::Topic => ("/topic/", name.as_str()),
+        Place::Topic => match name.as_str().strip_prefix(DIRECT) {
+            Some(key) => ("/exchange/amq.direct/", key),
+            None if name.as_str() == FANOUT => ("/exchange/", FANOUT),
+            None => ("/topic/", name.as_str()),
+        },
         Place::Queue => ("/queue/", name.as_str()),
         Place::Procedure => ("/procedure/", name.as_str()),
         Place::Reply => (REPLY_QUEUE, name.as_str().strip_prefix(REPLY_PREFIX).unwrap_or(name.as_str())),
@@ -163,12 +173,12 @@ enum Exchange<'a> {
 fn exchange<'a>(text: &str, rest: &'a str) -> Result<Exchange<'a>, Fault> {
     let (exchange, key) = rest.split_once('/').unwrap_or((rest, ""));
     match exchange {
-        "amq.fanout" => Ok(Exchange::Literal("amq.fanout".to_owned())),
+        FANOUT => Ok(Exchange::Literal(FANOUT.to_owned())),
         "amq.topic" | "amq.direct" if key.contains('/') => {
             Err(invalid(text, "goes too deep: a / in a name is written %2F"))
         }
         "amq.topic" => Ok(Exchange::Topic(key)),
-        "amq.direct" => Ok(Exchange::Literal(format!("amq.direct.{key}"))),
+        "amq.direct" => Ok(Exchange::Literal(format!("{DIRECT}{key}"))),
         _ => Err(Fault::new(
             Reason::NotFound,
             format!("there is no exchange for '{text}': there are amq.topic, amq.direct and amq.fanout"),
