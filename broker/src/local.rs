@@ -229,4 +229,35 @@ mod tests {
         realm.say_farewell(Farewell::Shutdown);
         attending.await.unwrap();
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn queues_are_looked_after_when_something_is_due_and_not_before() {
+        use crate::core::history::WallClock;
+        use crate::core::message::Handling;
+        use crate::core::queues::Credit;
+        use crate::core::realm::{Furniture, SendTerms};
+
+        let start = Instant::now();
+        let clock: WallClock = Arc::new(move || start.elapsed().as_millis() as u64);
+        let furniture = Furniture { clock: Some(clock), ..Furniture::default() };
+        let realm = Realm::furnished("test", LIMITS, Arc::new(rand::random::<u64>), furniture);
+        let tending = tokio::spawn(tend_queues(realm.clone()));
+        let (mailbox, mut inbox) = large_mailbox();
+        let mut member = realm.join(principal("joe", "user"), mailbox).unwrap();
+        member.consume(&name("q"), Credit { messages: 9, bytes: 999 }).unwrap();
+        let after = |seconds: u64| {
+            let handling = Handling { delay_ms: Some(1000 * seconds), ..Handling::default() };
+            SendTerms { handling: Some(Arc::new(handling)), ..SendTerms::default() }
+        };
+        // Also later than it sleeps at most, and an earlier one after a later one.
+        for seconds in [200, 10, 20] {
+            member.send_under(to("q"), after(seconds)).unwrap();
+        }
+        for (seconds, count) in [(9_u32, 0), (1, 1), (9, 0), (1, 1), (179, 0), (1, 1)] {
+            tokio::time::sleep(seconds * SECOND).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(take(&mut inbox).len(), count, "after {seconds} more");
+        }
+        tending.abort();
+    }
 }
