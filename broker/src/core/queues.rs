@@ -850,7 +850,7 @@ mod tests {
     impl Filter for Hundredth {
         fn admits(&self, publication: &Publication) -> bool {
             self.0.fetch_add(1, Ordering::Relaxed);
-            publication.id % 100 == 0
+            publication.id.is_multiple_of(100)
         }
 
         fn text(&self) -> &str {
