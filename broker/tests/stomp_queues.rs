@@ -402,6 +402,22 @@ fn what_is_rejected_goes_to_the_queue_for_dead_letters() {
 }
 
 #[test]
+fn who_says_where_dead_letters_go_must_be_allowed_to_send_there() {
+    let house = House::new();
+    let refused = |frame: &str| house.connect("1.2").refused(frame, "Access refused");
+    let key = "x-dead-letter-routing-key:wamp.x";
+    refused(&format!("SEND\ndestination:/queue/q\n{key}\n\n"));
+    refused(&format!("SUBSCRIBE\nid:0\ndestination:/queue/q\n{key}\n\n"));
+    refused(&format!("SUBSCRIBE\nid:0\ndestination:/topic/t\ndurable:true\n{key}\n\n"));
+    let mut client = house.connect("1.2");
+    client.say(&format!("BEGIN\ntransaction:t\n\n\0SEND\ndestination:/queue/q\ntransaction:t\n{key}\n\n"));
+    client.refused("COMMIT\ntransaction:t\n\n", "Access refused");
+    assert_eq!(house.realm.queues().len(), 0);
+    let key = "x-dead-letter-routing-key:tandem.reply.x";
+    house.connect("1.2").refused(&format!("SEND\ndestination:/queue/q\n{key}\n\n"), "Invalid header");
+}
+
+#[test]
 fn a_message_that_comes_back_too_often_is_given_up() {
     let house = House::new();
     let mut client = house.connect("1.2");

@@ -381,6 +381,7 @@ impl Member {
         terms: ConsumeTerms,
     ) -> Result<ConsumerId, Refusal> {
         access::check(&self.principal, Action::Subscribe, durable.pattern.as_str())?;
+        self.check_dead_letters(&durable.properties)?;
         if name.len() > DURABLE_NAME_BYTES_MAX {
             return Err(Refusal::TooMany(
                 "bytes in the name of a durable subscription",
@@ -507,6 +508,7 @@ impl Member {
     /// The same, on terms.
     pub fn send_under(&self, outgoing: Outgoing, terms: SendTerms) -> Result<u64, Refusal> {
         access::check(&self.principal, Action::Send, outgoing.name.as_str())?;
+        self.check_dead_letters(&terms.queue.properties)?;
         let publication = Arc::new(Publication { handling: terms.handling, ..self.publication(outgoing) });
         let id = publication.id;
         if publication.name.as_str().starts_with(REPLY_PREFIX) {
@@ -532,6 +534,7 @@ impl Member {
     ) -> Result<ConsumerId, Refusal> {
         access::check(&self.principal, Action::Consume, queue.as_str())?;
         let TakeTerms { consumer, queue: wanted } = terms;
+        self.check_dead_letters(&wanted.properties)?;
         let key = self.next_consumer()?;
         let mailbox = self.mailbox.clone();
         let queue = self.realm.queues.consume_on(queue, key, mailbox, credit, consumer, &wanted)?;
@@ -593,6 +596,7 @@ impl Member {
                 }
                 Operation::Send(outgoing, SendTerms { handling, queue }) => {
                     access::check(&self.principal, Action::Send, outgoing.name.as_str())?;
+                    self.check_dead_letters(&queue.properties)?;
                     let publication = Publication { handling, ..self.publication(outgoing) };
                     steps.push(Step::Send(Arc::new(publication), queue));
                 }
@@ -683,6 +687,14 @@ impl Member {
     /// Says that an invocation cannot be brought to the peer: another callee may have it.
     pub fn decline(&self, invocation: u64, failure: Failure) {
         self.realm.calls.decline(self.id, invocation, failure);
+    }
+
+    /// Who says where dead letters go must be allowed to send there: rejecting a message is a way to do it.
+    fn check_dead_letters(&self, properties: &Properties) -> Result<(), Refusal> {
+        match &properties.dead_letters {
+            Some(queue) => access::check(&self.principal, Action::Send, queue.as_str()),
+            None => Ok(()),
+        }
     }
 
     fn publication(&self, outgoing: Outgoing) -> Publication {
