@@ -63,6 +63,11 @@ def command(driver):
 WAMPY_LACKS = {"exclude_me": "wampy drops exclude_me:false", "unacknowledged": "wampy always asks for PUBLISHED"}
 TEXT_BODIES = "webstomp-client's bodies are strings, and it splits its input at every NUL"
 WEBSTOMP_LACKS = {"bytes": TEXT_BODIES, "NUL": TEXT_BODIES, "escapes": "webstomp-client does not escape headers"}
+STOMPMAN_LACKS = {"ack in transactions": "stompman's ACK takes no transaction", "drop": "stompman reconnects by itself",
+                  "error": "stompman reconnects by itself",
+                  "heart-beat": "stompman connects when it must, and does not tell what was agreed on"}
+STOMPIT_ERROR = "stompit throws, uncaught, on an ERROR that has a text, whoever sends it"
+STOMPIT_LACKS = {"error": STOMPIT_ERROR, "error headers": STOMPIT_ERROR}
 NO_NACK = {"nack": "STOMP 1.0 has no NACK"}
 NO_BEATS = {"heart-beat": "STOMP 1.0 has no heart-beats"}
 NO_ESCAPES = {"escapes": "STOMP 1.0 has no escapes"}
@@ -100,6 +105,13 @@ def everybody(target):
                  {"bytes": "stomp.py's WSTransport sends bytes in text messages unless binary_mode is on"})
     yield Client("stomp.py", "stomp", "stomp_py.py", "WebSocket", "1.2 binary",
                  stomp_ws | {"version": "1.2", "binary": True})
+
+    for version in ("1.0", "1.1", "1.2"):
+        lacks = NO_NACK | NO_BEATS | NO_ESCAPES if version == "1.0" else {}
+        yield Client("stompest", "stomp", "stompest_py.py", "TCP", version, tcp | {"version": version}, lacks)
+        yield Client("stompit", "stomp", "stompit.mjs", "TCP", version, tcp | {"version": version},
+                     lacks | STOMPIT_LACKS)
+    yield Client("stompman", "stomp", "stompman_py.py", "TCP", "1.2", tcp | {"version": "1.2"}, STOMPMAN_LACKS)
 
     for library, driver in (("ws", "ws.mjs"), ("websockets", "websockets_py.py")):
         yield Client(library, "websocket", driver, "WebSocket", "-", {})
