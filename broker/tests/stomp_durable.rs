@@ -266,6 +266,22 @@ fn a_temporary_queue_can_be_subscribed_to_as_in_activemq() {
 }
 
 #[test]
+fn answers_to_calls_come_to_the_subscription_that_reads_their_temporary_queue() {
+    let house = House::new();
+    let mut client = house.connect("1.2");
+    subscribe(&mut client, "own", "/temp-queue/mine", "ack:client\n");
+    for (reply_to, subscription) in [("/temp-queue/mine", "own"), ("/temp-queue/other", "/temp-queue/other")]
+    {
+        let headers = format!("reply-to:{reply_to}\ncorrelation-id:7\n");
+        send(&mut client, "/call/nobody.serves.it", &headers, "");
+        let told = [("subscription", subscription), ("correlation-id", "7")];
+        let answer = client.expect(Command::Message, &told);
+        assert_eq!(header(&answer, "error"), "wamp.error.no_such_procedure");
+        assert_eq!(answer.headers.get("ack").is_some(), subscription == "own");
+    }
+}
+
+#[test]
 fn a_queue_that_is_bound_gets_what_its_topics_bring() {
     let house = House::new();
     let limited =

@@ -55,7 +55,9 @@ class Session:
         if frame.command == StompSpec.MESSAGE:
             handle = next(self.handles)
             self.messages[handle] = frame
-            key = self.keys.get(self.client.message(frame))
+            # What a reply-to brings was not subscribed to, and the library does not know it.
+            answer = headers.get("subscription", "").startswith("/temp-queue/")
+            key = headers["subscription"] if answer else self.keys[self.client.message(frame)]
             self.emit({"event": "message", "key": key, "handle": handle, "headers": headers, "body": frame.body})
         elif frame.command == StompSpec.RECEIPT:
             self.receipts.pop(headers["receipt-id"]).set()

@@ -51,6 +51,9 @@ function open({ host, port, version, heartbeat, login, passcode, vhost }, emit) 
                emit({ event: 'message', key, handle, headers: frame.headers, body: new Uint8Array(Buffer.concat(pieces)) });
             });
          };
+         // A queue for answers, which the broker subscribes to for whoever names it in a reply-to.
+         const replies = '/temp-queue/replies';
+         client.setImplicitSubscription(replies, 'auto', arrived(replies));
          resolve({
             details: client.headers ?? {},
 

@@ -66,10 +66,17 @@ class Session:
     async def unsubscribe(self, key, headers=None):
         await self.subscriptions.pop(key).unsubscribe()
 
+    async def _take_replies(self, destination):
+        """The library drops what no subscription of its own brings: it must subscribe to its answers."""
+        if destination not in self.subscriptions:
+            await self.subscribe(destination, destination, receipt=True)
+
     async def send(self, destination, body, headers=None, receipt=False):
         headers = dict(headers or {})
         body = body.encode() if isinstance(body, str) else body
         kind = headers.pop("content-type", None)
+        if headers.get("reply-to", "").startswith("/temp-queue/"):
+            await self._take_replies(headers["reply-to"])
         if transaction := headers.pop("transaction", None):
             _, begun = self.transactions[transaction]
             return await begun.send(body, destination, content_type=kind, headers=headers)

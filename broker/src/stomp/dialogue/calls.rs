@@ -87,7 +87,14 @@ impl Dialogue {
         refuse_transaction(frame)?;
         let headers = &frame.headers;
         let timeout = headers::timeout(headers)?;
-        let reply_to = ReplyTo::parse(headers.get("reply-to"))?;
+        let reply_to = match ReplyTo::parse(headers.get("reply-to"))? {
+            ReplyTo::Caller(temp) => match self.subscribed_temp_queue(&temp) {
+                // It reads that queue under a name of its own, and acknowledges as it said there.
+                Some(queue) => ReplyTo::Queue(queue),
+                None => ReplyTo::Caller(temp),
+            },
+            elsewhere => elsewhere,
+        };
         let waiting = Waiting { reply_to, correlation_id: headers.get("correlation-id").map(Box::from) };
         let attributes = headers::attributes(headers, &CALL_HEADERS);
         let outgoing = Outgoing { name: procedure, payload: headers::payload(frame)?, attributes };

@@ -12,6 +12,7 @@ use tandem_protocols::stomp::state::AckMode;
 
 use crate::core::access::Refusal;
 use crate::core::message::Publication;
+use crate::core::name::Name;
 use crate::core::parcel::{ConsumerId, Delivery, SubscriptionId};
 use crate::core::queues::{Credit, Settlement};
 use crate::stomp::destination::{self, Place, TEMP_QUEUE};
@@ -269,6 +270,14 @@ impl Dialogue {
             end = end.with("ack", &id);
         }
         voice.say(&end.with("browser", "end"));
+    }
+
+    /// The queue behind a temporary one of this session, if a subscription of its own reads it.
+    pub(in crate::stomp) fn subscribed_temp_queue(&self, temp: &str) -> Option<Name> {
+        let reply = self.rare.as_ref()?.replies.iter().find(|reply| *reply.temp == *temp)?;
+        let reads =
+            |known: &Subscription| matches!(&known.feed, Feed::Queue(own) if own.id == reply.consumer);
+        self.subscriptions.iter().any(reads).then(|| reply.queue.clone())
     }
 
     /// The consumer of a temporary queue of this session, which is made if need be.
