@@ -4,11 +4,11 @@
 //! tandem.queue.send     [queue, args...] {kwargs}   puts a message into a queue   -> [message]
 //! tandem.queue.receive  [queue]                     waits for the next message    -> [tag, redeliveries, args, kwargs]
 //! tandem.queue.ack      [tag]                       it is done                    -> []
-//! tandem.queue.nack     [tag, requeue = true]       it is not: once more, or gone -> []
+//! tandem.queue.nack     [tag, requeue = true]       it is not: once more, or dead -> []
 //! ```
 //!
 //! What `send` gets beyond the queue's name is the message, as it came. `receive` stays pending until there
-//! is a message; it may be canceled. `args` is a list, or binary where the payload is opaque; `kwargs` is a
+//! is a message; it may be canceled. What is dead goes to the queue `dlq.` and its name, if no other was said. `args` is a list, or binary where the payload is opaque; `kwargs` is a
 //! dictionary. The attributes of the message are in the details of the RESULT. What is neither acknowledged
 //! nor refused when the session ends goes back to the queue.
 //!
