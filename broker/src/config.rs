@@ -21,11 +21,12 @@ use tandem_protocols::websocket::origin::OriginPolicy;
 
 use crate::authenticator::{METHODS, ProcedureSettings};
 use crate::config::permissions::Permission;
+use crate::core::access::{HOUSE_PREFIX, WAMP_PREFIX};
 use crate::core::history::HistoryRule;
 use crate::core::mailbox::{Bounds, Overflow};
-use crate::core::name::{Name, Pattern};
+use crate::core::name::{InvalidName, Name, Pattern};
 use crate::core::queues::durable::JournalLimits;
-use crate::core::queues::{Credit, QueueLimits};
+use crate::core::queues::{Credit, Properties, QueueLimits, WhenFull};
 use crate::core::realm::RealmLimits;
 use crate::core::realms::RealmPattern;
 use crate::core::retained::RetainedLimits;
@@ -62,6 +63,10 @@ pub struct Config {
     pub realm_patterns: Vec<RealmPatternConfig>,
     /// Topics of which past events are kept, in each realm, for `wamp.subscription.get_events`.
     pub history: Vec<HistoryConfig>,
+    /// Queues that are there from the start and stay, in each realm.
+    pub queues: Vec<QueueConfig>,
+    /// Topics whose messages queues get, in each realm.
+    pub bindings: Vec<BindingConfig>,
     /// Who is let in.
     pub authentication: Authentication,
     /// Users.
@@ -177,6 +182,61 @@ pub enum Match {
     Prefix,
     /// By components, of which those that are empty may be anything.
     Wildcard,
+}
+
+/// A queue, with the words of STOMP's headers without their `x-`. Times are in milliseconds.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct QueueConfig {
+    /// Its name, as in `/queue/<name>`.
+    pub name: String,
+    /// How long a message may lie in it.
+    pub message_ttl: Option<u64>,
+    /// How many messages it may hold.
+    pub max_length: Option<u64>,
+    /// How many bytes it may hold.
+    pub max_length_bytes: Option<u64>,
+    /// What to do with a message that it has no room for. By default `reject-publish`.
+    #[serde(default)]
+    pub overflow: QueueOverflow,
+    /// Its highest priority.
+    pub max_priority: Option<u8>,
+    /// The queue for what is rejected, comes back too often, is too old or has no room. By default what is
+    /// rejected or comes back too often goes to the queue `dlq.<name>`.
+    pub dead_letter_routing_key: Option<String>,
+    /// How often a message may come back. By default 20.
+    pub delivery_limit: Option<u32>,
+    /// How long a message that comes back rests; twice as long each time. By default not at all.
+    pub redelivery_delay: Option<u64>,
+    /// How long at most. By default a minute.
+    pub redelivery_delay_max: Option<u64>,
+    /// How many of the last messages that it took it keeps for those who ask for them by `from-seq`. By default
+    /// none.
+    pub keep: Option<u64>,
+}
+
+/// What to do with a message that a queue has no room for.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueueOverflow {
+    /// Refuse it.
+    #[default]
+    RejectPublish,
+    /// Drop the oldest that nobody holds.
+    DropHead,
+}
+
+/// Topics whose messages a queue gets.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BindingConfig {
+    /// The topic, or what is matched.
+    pub topic: String,
+    /// How topics are matched.
+    #[serde(default, rename = "match")]
+    pub policy: Match,
+    /// The queue. If it is none of `[[queues]]`, it is made, and stays.
+    pub queue: String,
 }
 
 /// Who is let in without saying who they are.
@@ -470,6 +530,8 @@ impl Config {
         self.origins()?;
         self.history()?;
         self.check_permissions()?;
+        self.queues()?;
+        self.bindings()?;
         self.unix_mode()?;
         self.longpoll()?;
         self.tls()?;
@@ -624,16 +686,52 @@ impl Config {
         Ok(TrustLevels::new(users, roles))
     }
 
+    /// The queues that are there from the start.
+    pub fn queues(&self) -> Result<Vec<(Name, Properties)>, ConfigError> {
+        let queue = |queue: &QueueConfig| {
+            let dead_letters = queue.dead_letter_routing_key.as_deref().map(queue_name).transpose()?;
+            let properties = Properties {
+                message_ttl_ms: queue.message_ttl,
+                messages_max: queue.max_length,
+                bytes_max: queue.max_length_bytes,
+                when_full: Some(match queue.overflow {
+                    QueueOverflow::RejectPublish => WhenFull::Reject,
+                    QueueOverflow::DropHead => WhenFull::DropHead,
+                }),
+                priority_max: queue.max_priority,
+                unused_ms_max: None,
+                dead_letters,
+                delivery_limit: queue.delivery_limit,
+                backoff_ms: queue.redelivery_delay,
+                backoff_ms_max: queue.redelivery_delay_max,
+                kept_max: queue.keep,
+            };
+            Ok((queue_name(&queue.name)?, properties))
+        };
+        let queues = self.queues.iter().map(queue).collect::<Result<Vec<_>, ConfigError>>()?;
+        for (at, (name, _)) in queues.iter().enumerate() {
+            if queues[..at].iter().any(|(known, _)| known == name) {
+                let name = name.as_str();
+                return Err(ConfigError::Refused(format!("queues: {name:?} is there twice")));
+            }
+        }
+        Ok(queues)
+    }
+
+    /// Which topics' messages go into which queues.
+    pub fn bindings(&self) -> Result<Vec<(Pattern, Name)>, ConfigError> {
+        let binding = |BindingConfig { topic, policy, queue }: &BindingConfig| {
+            let refused = |why| ConfigError::Refused(format!("bindings: the topic {topic:?}: {why}"));
+            Ok((pattern(*policy, topic).map_err(refused)?, queue_name(queue)?))
+        };
+        self.bindings.iter().map(binding).collect()
+    }
+
     /// What is kept of the past.
     pub fn history(&self) -> Result<Vec<HistoryRule>, ConfigError> {
         let rule = |HistoryConfig { pattern: text, policy, limit }: &HistoryConfig| {
-            let pattern = match policy {
-                Match::Exact => Name::parse(text).map(Pattern::exact),
-                Match::Prefix => Pattern::prefix(text),
-                Match::Wildcard => Pattern::wildcard(text),
-            };
             let refused = |why| ConfigError::Refused(format!("history: the pattern {text:?}: {why}"));
-            Ok(HistoryRule { pattern: pattern.map_err(refused)?, events_max: *limit })
+            Ok(HistoryRule { pattern: pattern(*policy, text).map_err(refused)?, events_max: *limit })
         };
         self.history.iter().map(rule).collect()
     }
@@ -847,6 +945,23 @@ impl TlsConfig {
     }
 }
 
+fn pattern(policy: Match, text: &str) -> Result<Pattern, InvalidName> {
+    match policy {
+        Match::Exact => Name::parse(text).map(Pattern::exact),
+        Match::Prefix => Pattern::prefix(text),
+        Match::Wildcard => Pattern::wildcard(text),
+    }
+}
+
+/// The name of a queue that is not the house's.
+fn queue_name(text: &str) -> Result<Name, ConfigError> {
+    let name = Name::parse(text).map_err(|why| ConfigError::Refused(format!("the queue {text:?}: {why}")))?;
+    if [WAMP_PREFIX, HOUSE_PREFIX].iter().any(|prefix| text.starts_with(prefix)) {
+        return Err(ConfigError::Refused(format!("the queue {text:?}: the name is reserved")));
+    }
+    Ok(name)
+}
+
 /// For an unknown key, the known one that looks most like it.
 fn suggestion(message: &str) -> Option<String> {
     let mut quoted = message.split('`').skip(1).step_by(2);
@@ -997,6 +1112,28 @@ mod tests {
         assert!(Config::default().store().is_none());
         let error = Config::parse("[store]\nfree_percent_min = 101\n").unwrap().check().unwrap_err();
         assert!(error.to_string().contains("free_percent_min"), "{error}");
+    }
+
+    #[test]
+    fn queues_and_bindings_have_names_and_properties() {
+        let text = "[[queues]]\nname = \"q\"\nmax-length = 5\noverflow = \"drop-head\"\nkeep = 9\n\
+                    [[bindings]]\ntopic = \"a.\"\nmatch = \"prefix\"\nqueue = \"q\"\n";
+        let config = Config::parse(text).unwrap();
+        config.check().unwrap();
+        let (name, properties) = &config.queues().unwrap()[0];
+        assert_eq!((name.as_str(), properties.messages_max, properties.kept_max), ("q", Some(5), Some(9)));
+        assert_eq!(properties.when_full, Some(WhenFull::DropHead));
+        assert_eq!(config.bindings().unwrap()[0].0.as_str(), "a.");
+        for (text, word) in [
+            ("[[queues]]\nname = \"q\"\n[[queues]]\nname = \"q\"\n", "twice"),
+            ("[[queues]]\nname = \"tandem.q\"\n", "reserved"),
+            ("[[queues]]\nname = \"q q\"\n", "q q"),
+            ("[[queues]]\nname = \"q\"\ndead-letter-routing-key = \"wamp.q\"\n", "reserved"),
+            ("[[bindings]]\ntopic = \"a b\"\nqueue = \"q\"\n", "a b"),
+        ] {
+            let error = Config::parse(text).unwrap().check().unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
     }
 
     #[test]

@@ -1,20 +1,25 @@
-//! Members of a realm that live in this process: they take parcels without a wire, and call procedures.
+//! Members of a realm that live in this process: they take parcels without a wire, and call procedures. And what
+//! looks after its queues when no session does.
 //!
 //! [`attend`] is for them what the pump is for a connection. What a member does with a parcel must not wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::core::access::{Principal, Refusal};
 use crate::core::calls::{CallTerms, CancelMode};
 use crate::core::mailbox::{Batch, Bounds, Inbox, Overflow, cost, mailbox};
 use crate::core::parcel::{Answer, Failure, Parcel};
+use crate::core::queues::Queues;
 use crate::core::realm::{Member, Outgoing, Realm};
 
 /// What may wait for a member of this process. Its events are dropped when that is too much, and counted: it
@@ -43,6 +48,49 @@ pub async fn attend(mut inbox: Inbox, mut receive: impl FnMut(Parcel)) {
         }
         inbox.settled(taken);
         // A member that always has something to do is not to hold up the other tasks of its thread.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// How long the queues of a realm are not looked at at most: so long a clock that is set may go unnoticed.
+const QUEUES_UNWATCHED_MAX: Duration = Duration::from_secs(60);
+
+/// Looks after the queues of a realm: what grows old, what was to come later, and who is unused for too long. It
+/// ends when the realm says farewell, and until then holds the realm; it counts as no session.
+pub fn tend(realm: &Arc<Realm>) -> Result<impl Future<Output = ()> + Send + use<>, Refusal> {
+    let (mailbox, inbox) = mailbox(BOUNDS);
+    let member = realm.join(Principal::house(), mailbox)?;
+    let realm = realm.clone();
+    Ok(async move {
+        tokio::select! {
+            () = attend(inbox, |_| {}) => {}
+            () = tend_queues(realm.queues()) => {}
+        }
+        drop(member);
+    })
+}
+
+/// Never ends.
+async fn tend_queues(queues: &Queues) {
+    let mut sleep = pin!(tokio::time::sleep(QUEUES_UNWATCHED_MAX));
+    loop {
+        poll_fn(|cx| {
+            // Asked again whenever it is woken: there is an earlier deadline, or the clock may have come to it.
+            let deadline_ms = queues.deadline_ms(cx.waker());
+            let rest_ms = deadline_ms.map_or(u64::MAX, |at| at.saturating_sub(queues.now_ms()));
+            if rest_ms == 0 {
+                return Poll::Ready(());
+            }
+            let rest = Duration::from_millis(rest_ms).min(QUEUES_UNWATCHED_MAX);
+            sleep.as_mut().reset(Instant::now() + rest);
+            sleep.as_mut().poll(cx)
+        })
+        .await;
+        {
+            let _batch = Batch::begin();
+            queues.tick();
+        }
+        // More may be due already: others have their turn first.
         tokio::task::yield_now().await;
     }
 }
@@ -140,7 +188,7 @@ mod tests {
     use super::*;
     use crate::core::message::Attributes;
     use crate::core::parcel::Farewell;
-    use crate::core::testing::{exact, large_mailbox, name, principal, realm, take};
+    use crate::core::testing::{LIMITS, exact, large_mailbox, name, principal, realm, take};
 
     fn to(text: &str) -> Outgoing {
         let payload = Payload::new(Content::Opaque("x".into()));
@@ -176,5 +224,36 @@ mod tests {
 
         realm.say_farewell(Farewell::Shutdown);
         attending.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn queues_are_looked_after_when_something_is_due_and_not_before() {
+        use crate::core::history::WallClock;
+        use crate::core::message::Handling;
+        use crate::core::queues::Credit;
+        use crate::core::realm::{Memory, SendTerms};
+
+        let start = Instant::now();
+        let clock: WallClock = Arc::new(move || start.elapsed().as_millis() as u64);
+        let memory = Memory { clock: Some(clock), ..Memory::default() };
+        let realm = Realm::with_memory("test", LIMITS, Arc::new(rand::random::<u64>), memory);
+        let tending = tokio::spawn(tend(&realm).unwrap());
+        let (mailbox, mut inbox) = large_mailbox();
+        let mut member = realm.join(principal("joe", "user"), mailbox).unwrap();
+        member.consume(&name("q"), Credit { messages: 9, bytes: 999 }).unwrap();
+        let after = |seconds: u64| {
+            let handling = Handling { delay_ms: Some(1000 * seconds), ..Handling::default() };
+            SendTerms { handling: Some(Arc::new(handling)), ..SendTerms::default() }
+        };
+        // Also later than it sleeps at most, and an earlier one after a later one.
+        for seconds in [200, 10, 20] {
+            member.send_under(to("q"), after(seconds)).unwrap();
+        }
+        for (seconds, count) in [(9_u32, 0), (1, 1), (9, 0), (1, 1), (179, 0), (1, 1)] {
+            tokio::time::sleep(seconds * SECOND).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(take(&mut inbox).len(), count, "after {seconds} more");
+        }
+        tending.abort();
     }
 }

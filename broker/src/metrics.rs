@@ -65,6 +65,9 @@ metrics! {
     gauge STORE_BYTES "tandem_store_bytes" "Bytes of messages on disk.";
     gauge STORE_NEARLY_FULL "tandem_store_nearly_full" "1 while persistent messages are refused for want of space.";
     gauge STORE_FAILED "tandem_store_failed" "1 once the store failed.";
+    counter QUEUE_EXPIRED "tandem_queue_expired_total" "Messages that grew too old in a queue.";
+    counter QUEUE_DROPPED "tandem_queue_dropped_total" "Messages that a full queue dropped to make room.";
+    counter DEAD_LETTERS_LOST "tandem_dead_letters_lost_total" "Messages that a queue gave up and that found no room elsewhere.";
     counter CALLS "tandem_calls_total" "Calls routed to a callee.";
     counter ENCODINGS "tandem_encodings_total" "Times an encoder ran for a publication: once per dialect and subscription.";
     counter UNCONVERTIBLE "tandem_unconvertible_total" "Deliveries dropped because the receiver's encoding cannot express them.";

@@ -17,7 +17,7 @@ use tandem_protocols::stomp::state::HeartBeat;
 use crate::authenticator::ProcedureAuthenticator;
 use crate::config::{Config, ConfigError};
 use crate::core::access::Authenticator;
-use crate::core::history::History;
+use crate::core::history::{History, WallClock};
 use crate::core::parcel::Farewell;
 use crate::core::protocol::Protocol;
 use crate::core::queues::durable::{Journal, Keeping};
@@ -110,8 +110,10 @@ impl Server {
         let keeping = keeping(config, opened.as_ref());
         let chance = entropy.clone();
         let open = move |name: &str| {
-            let history = (!rules.is_empty()).then(|| History::new(&rules, Arc::new(wall_time_ms)));
-            Realm::with_memory(name, limits, chance.clone(), Memory { history, keeping: keeping(name) })
+            let clock: WallClock = Arc::new(wall_time_ms);
+            let history = (!rules.is_empty()).then(|| History::new(&rules, clock.clone()));
+            let memory = Memory { history, keeping: keeping(name), clock: Some(clock) };
+            Realm::with_memory(name, limits, chance.clone(), memory)
         };
         let always = config.realms().iter().map(|name| open(name)).collect();
         let realms = Realms::with_patterns(always, config.realm_patterns()?, Box::new(open));

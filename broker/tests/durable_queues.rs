@@ -1,6 +1,9 @@
 //! Queues over a store that is simulated: a realm with its crashes, in one thread.
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
+#[path = "durable_queues/features.rs"]
+mod features;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,7 +20,7 @@ use tandem_broker::core::name::Name;
 use tandem_broker::core::parcel::{ConsumerId, Parcel};
 use tandem_broker::core::queues::durable::{Journal, JournalLimits, Keeping, Progress};
 use tandem_broker::core::queues::{Credit, QueueLimits, Settlement};
-use tandem_broker::core::realm::{Member, Memory, Operation, Outgoing, Realm, RealmLimits};
+use tandem_broker::core::realm::{Member, Memory, Operation, Outgoing, Realm, RealmLimits, SendTerms};
 use tandem_broker::core::retained::RetainedLimits;
 use tandem_broker::core::store::simulated::SimulatedStore;
 use tandem_broker::core::store::{QueueId, Unstorable};
@@ -81,7 +84,7 @@ impl House {
 fn realm(keeping: Keeping) -> Arc<Realm> {
     let last = AtomicU64::new(0);
     let entropy = Arc::new(move || last.fetch_add(1, Ordering::Relaxed));
-    Realm::with_memory("test", LIMITS, entropy, Memory { history: None, keeping })
+    Realm::with_memory("test", LIMITS, entropy, Memory { keeping, ..Memory::default() })
 }
 
 struct Peer {
@@ -102,7 +105,7 @@ impl Peer {
     }
 
     fn send(&self, queue: &str, id: u64, ticket: u64) -> Progress {
-        self.member.send_for(persistent(queue, id), ticket).unwrap().1
+        self.member.send_for(persistent(queue, id), SendTerms::default(), ticket).unwrap().1
     }
 
     /// Takes what lies in the mailbox.
@@ -241,9 +244,9 @@ fn a_transaction_survives_whole_or_not_at_all() {
         house.store.sync();
         let operations = vec![
             Operation::Settle(consumer, 1, Settlement::Accept),
-            Operation::Send(persistent("out1", 2)),
-            Operation::Send(transient("out1", 3)),
-            Operation::Send(persistent("out2", 4)),
+            Operation::Send(persistent("out1", 2), SendTerms::default()),
+            Operation::Send(transient("out1", 3), SendTerms::default()),
+            Operation::Send(persistent("out2", 4), SendTerms::default()),
         ];
         let mut other = house.join();
         other.member.consume(&name("out1"), ENDLESS).unwrap();
@@ -267,12 +270,15 @@ fn a_transaction_is_confirmed_and_delivered_together() {
     let house = House::new();
     let mut peer = house.join();
     peer.member.consume(&name("q"), ENDLESS).unwrap();
-    let operations = vec![Operation::Send(transient("q", 1)), Operation::Send(persistent("q", 2))];
+    let operations = vec![
+        Operation::Send(transient("q", 1), SendTerms::default()),
+        Operation::Send(persistent("q", 2), SendTerms::default()),
+    ];
     assert_eq!(peer.member.commit_for(operations, 5), Ok(Progress::Storing));
     assert_eq!(peer.ids(), Vec::<u64>::new());
     house.store.sync();
     assert_eq!((peer.ids(), peer.answers()), (vec![1, 2], vec![(5, Ok(()))]));
-    let operations = vec![Operation::Send(transient("q", 3))];
+    let operations = vec![Operation::Send(transient("q", 3), SendTerms::default())];
     assert_eq!(peer.member.commit_for(operations, 6), Ok(Progress::Done));
     assert_eq!(peer.ids(), [3]);
 }
@@ -291,7 +297,10 @@ fn once_the_store_failed_nothing_persistent_is_confirmed_delivered_or_taken_and_
     assert_eq!(peer.answers(), [(7, Err(failed.clone())), (0, Err(failed.clone()))]);
     assert_eq!(peer.ids(), [3]);
     assert_eq!(peer.member.send(persistent("q", 4)), Err(failed.clone()));
-    let operations = vec![Operation::Send(transient("q", 5)), Operation::Send(persistent("q", 6))];
+    let operations = vec![
+        Operation::Send(transient("q", 5), SendTerms::default()),
+        Operation::Send(persistent("q", 6), SendTerms::default()),
+    ];
     assert_eq!(peer.member.commit(operations), Err(failed));
     peer.member.send(transient("q", 7)).unwrap();
     assert_eq!(peer.ids(), [7]);
@@ -516,8 +525,8 @@ impl Simulation {
                 let (one, two, ticket) = (self.next(), self.next(), self.next());
                 let held = self.held.pop();
                 let mut operations = vec![
-                    Operation::Send(persistent(QUEUES[first], one)),
-                    Operation::Send(persistent(QUEUES[second], two)),
+                    Operation::Send(persistent(QUEUES[first], one), SendTerms::default()),
+                    Operation::Send(persistent(QUEUES[second], two), SendTerms::default()),
                 ];
                 if let Some((queue, sequence, _)) = held {
                     operations.push(Operation::Settle(self.consumers[queue], sequence, Settlement::Accept));

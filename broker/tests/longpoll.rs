@@ -208,6 +208,7 @@ impl House {
             disclosed: None,
             trust: None,
             eligibility: None,
+            handling: None,
             encodings: Encodings::default(),
             charge: None,
         });

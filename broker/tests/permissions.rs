@@ -18,7 +18,7 @@ use tandem_broker::core::message::Attributes;
 use tandem_broker::core::name::{Name, Pattern};
 use tandem_broker::core::parcel::{Answer, Parcel};
 use tandem_broker::core::queues::{Credit, QueueLimits};
-use tandem_broker::core::realm::{Member, Outgoing, Realm, RealmLimits};
+use tandem_broker::core::realm::{Member, Outgoing, Realm, RealmLimits, SendTerms};
 use tandem_broker::core::retained::RetainedLimits;
 use tandem_broker::core::testament::Scope;
 use tandem_broker::core::topics::{PublishTerms, Retain};
@@ -406,7 +406,7 @@ fn a_transaction_of_which_one_step_is_forbidden_does_nothing() {
     let realm = realm([rule("*", &[Action::Publish, Action::Subscribe], everything(), YES)]);
     let (mut member, mut inbox) = join(&realm, "user");
     member.subscribe(&exact("t")).unwrap();
-    let steps = vec![Operation::Publish(to("t")), Operation::Send(to("q"))];
+    let steps = vec![Operation::Publish(to("t"), None), Operation::Send(to("q"), SendTerms::default())];
     assert_eq!(member.commit(steps), Err(forbidden(Action::Send, "q")));
     assert_eq!(topics(&mut inbox), [""; 0]);
 }

@@ -219,6 +219,7 @@ fn event(bytes: usize) -> Parcel {
         disclosed: None,
         trust: None,
         eligibility: None,
+        handling: None,
         encodings: Encodings::default(),
         charge: None,
     });

@@ -51,7 +51,7 @@ impl Model {
                     self.queues.insert(queue, (name.to_string(), BTreeMap::new()));
                 }
                 Change::Delete { queue } => drop(self.queues.remove(&queue)),
-                Change::Append { queue, sequence, cost, record } => {
+                Change::Append { queue, sequence, cost, record, .. } => {
                     self.queues.get_mut(&queue).unwrap().1.insert(sequence, (cost, 0, record));
                 }
                 Change::Remove { queue, sequence } | Change::PutAside { queue, sequence } => {

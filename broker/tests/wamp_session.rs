@@ -1066,7 +1066,7 @@ fn receiving_waits_for_the_next_message() {
 }
 
 #[test]
-fn a_message_that_is_refused_comes_again_or_goes() {
+fn a_message_that_is_refused_comes_again_or_goes_to_the_dead_letters() {
     let house = House::new();
     let mut client = house.join(Format::MsgPack);
     client.ask(queue(1, "send", json!(["q"])));
@@ -1076,6 +1076,9 @@ fn a_message_that_is_refused_comes_again_or_goes() {
     let again = client.ask(queue(4, "receive", json!(["q"])));
     assert_eq!(again[3][1], json!(1));
     assert_eq!(client.ask(queue(5, "nack", json!([again[3][0], false]))), json!([50, 5, {}]));
+    let dead = client.ask(queue(6, "receive", json!(["dlq.q"])));
+    assert_eq!(dead[3][1], json!(0));
+    assert_eq!(client.ask(queue(7, "ack", json!([dead[3][0]]))), json!([50, 7, {}]));
     assert_eq!(house.realm.queues().len(), 0);
 }
 

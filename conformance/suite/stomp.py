@@ -203,7 +203,7 @@ async def nack(stage):
     await silent(stage, session, "q", "the acknowledged message came again")
 
 
-@scenario("stomp", "is cut off, and its messages go to another")
+@scenario("stomp", "is cut off, and its messages go to another", needs=["drop"])
 async def cut_off(stage):
     destination = await queue_of(stage, "1", "2")
     ann, bob = await stage.connect(), await stage.connect()
@@ -218,6 +218,54 @@ async def cut_off(stage):
     stage.equal([text(message) for message in left], ["1", "2"], "what the other got")
     for message in left:
         stage.equal(message["headers"].get("redelivered"), "true", "header redelivered")
+
+
+@scenario("stomp", "chooses by a selector")
+async def selector(stage):
+    destination = f"/queue/{stage.name('queue')}"
+    ann, bob = await stage.connect(), await stage.connect()
+    stage.step("SUBSCRIBE with a selector, and SEND")
+    await ann.op("subscribe", key="q", destination=destination, headers={"selector": "colour = 'red'"}, receipt=True)
+    for colour, body in (("red", "1"), ("blue", "2"), ("red", "3")):
+        await bob.op("send", destination=destination, body=body, headers=TEXT | {"colour": colour}, receipt=True)
+    got = [text(message) for message in await drain(stage, ann, "q", 2)]
+    stage.equal(got, ["1", "3"], "what was selected")
+    stage.step("the rest is for others")
+    await bob.op("subscribe", key="q", destination=destination, receipt=True)
+    stage.equal(text(await bob.next("q")), "2", "what was left")
+
+
+@scenario("stomp", "has a durable subscription")
+async def durable(stage):
+    destination = f"/topic/{stage.name('topic')}"
+    name = {"durable-subscription-name": stage.name("durable")}
+    stage.step("SUBSCRIBE, leave")
+    session = await stage.connect()
+    await session.op("subscribe", key="t", destination=destination, headers=name, receipt=True)
+    await session.close()
+    stage.step("SEND meanwhile, and come back")
+    sender = await stage.connect()
+    await sender.op("send", destination=destination, body="meanwhile", headers=TEXT, receipt=True)
+    session = await stage.connect()
+    await session.op("subscribe", key="t", destination=destination, headers=name, receipt=True)
+    got = await session.next("t")
+    stage.equal(text(got), "meanwhile", "the body")
+    stage.equal(got["headers"].get("destination"), destination, "header destination")
+
+
+@scenario("stomp", "looks into a queue without taking")
+async def browser(stage):
+    destination = await queue_of(stage, "1", "2")
+    stage.step("SUBSCRIBE with browser:true")
+    session = await stage.connect()
+    await session.op("subscribe", key="b", destination=destination, headers={"browser": "true"}, receipt=True)
+    got = await drain(stage, session, "b", 3)
+    stage.equal([text(message) for message in got], ["1", "2", ""], "what was seen")
+    stage.equal(got[2]["headers"].get("browser"), "end", "header browser of the last one")
+    stage.step("it is still there")
+    other = await stage.connect()
+    await other.op("subscribe", key="q", destination=destination, receipt=True)
+    stage.equal([text(message) for message in await drain(stage, other, "q", 2)], ["1", "2"], "what was left")
 
 
 @scenario("stomp", "commits and aborts transactions", needs=["transactions"])

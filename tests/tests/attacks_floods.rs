@@ -300,7 +300,9 @@ async fn a_message_that_is_always_given_back_starves_nobody() {
     let broker = Broker::start().await;
     let mut bystanders = Bystanders::enter(broker.address()).await;
     let mut taker = stomp(broker.address(), Version::V12).await;
-    taker.subscribe("/queue/q", "0", AckMode::ClientIndividual, &[]).await.unwrap();
+    // Otherwise it is given up after some times.
+    let for_ever = [("x-delivery-limit", "-1")];
+    taker.subscribe("/queue/q", "0", AckMode::ClientIndividual, &for_ever).await.unwrap();
     taker.send_with_receipt("/queue/q", &[], "poison").await.unwrap();
     for round in 0..300 {
         let message = taker.next_message().await.unwrap();

@@ -88,7 +88,13 @@ impl Directory {
         let mut changes = vec![Change::Make { queue: id, realm, name, properties: Vec::new() }];
         for sequence in 1..=messages {
             let record = filler(sequence);
-            changes.push(Change::Append { queue: id, sequence, cost: record.len() as u32 + 256, record });
+            changes.push(Change::Append {
+                queue: id,
+                sequence,
+                cost: record.len() as u32 + 256,
+                note: Default::default(),
+                record,
+            });
             if changes.len() >= 1000 || sequence == messages {
                 opened.store.submit(Submission { changes: std::mem::take(&mut changes), done: None });
                 while opened.store.admit().is_err() {
@@ -123,6 +129,7 @@ fn filler(number: u64) -> bytes::Bytes {
         disclosed: None,
         trust: None,
         eligibility: None,
+        handling: None,
         encodings: Encodings::default(),
         charge: None,
     })

@@ -293,6 +293,21 @@ pub enum Refusal {
     /// A message is to be kept, or was, and cannot be.
     #[error("{0}")]
     Unstorable(#[from] Unstorable),
+    /// There is no such queue, and it is not to be made.
+    #[error("there is no queue {0:?}")]
+    NoSuchQueue(Name),
+    /// A queue is not like somebody wants it.
+    #[error("queue {0:?} exists with other properties: {1}")]
+    OtherProperties(Name, String),
+    /// A queue does not keep the messages that it took.
+    #[error("queue {0:?} does not keep its messages: nothing of the past can be read from it")]
+    NothingKept(Name),
+    /// Others use it.
+    #[error("{0} is in use by others")]
+    InUse(String),
+    /// There is no such durable subscription.
+    #[error("there is no durable subscription {0:?}")]
+    NoSuchDurable(String),
     /// The queue belongs to another session.
     #[error("queue {0:?} belongs to another session")]
     NotOwner(Name),

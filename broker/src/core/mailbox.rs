@@ -116,6 +116,7 @@ impl Mailbox {
             | Parcel::Delivery(_)
             | Parcel::Invocation(_)
             | Parcel::SubscriptionRevoked { .. }
+            | Parcel::Exhausted { .. }
             | Parcel::Interrupt { .. }
             | Parcel::RegistrationRevoked { .. }
             | Parcel::Outcome(_)
@@ -305,6 +306,7 @@ pub fn cost(parcel: &Parcel) -> usize {
         // The message itself is kept by its topic in any case.
         Parcel::Retained { .. }
         | Parcel::SubscriptionRevoked { .. }
+        | Parcel::Exhausted { .. }
         | Parcel::Interrupt { .. }
         | Parcel::RegistrationRevoked { .. }
         | Parcel::Authenticated(_)
@@ -416,6 +418,7 @@ mod tests {
             disclosed: None,
             trust: None,
             eligibility: None,
+            handling: None,
             encodings: Encodings::default(),
             charge: None,
         })
@@ -427,7 +430,13 @@ mod tests {
 
     fn delivery(sequence: u64) -> Parcel {
         let publication = publication(sequence);
-        Parcel::Delivery(Delivery { publication, consumer: ConsumerId(1), sequence, redeliveries: 0 })
+        Parcel::Delivery(Delivery {
+            publication,
+            consumer: ConsumerId(1),
+            sequence,
+            redeliveries: 0,
+            from_topic: false,
+        })
     }
 
     fn invocation() -> Parcel {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use tandem_protocols::payload::Payload;
 
@@ -264,6 +265,27 @@ impl Encodings {
     }
 }
 
+/// What a sender asks of the queues that its message comes into. Times are in milliseconds; those that are
+/// absolute since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Handling {
+    /// The higher the earlier.
+    pub priority: Option<u8>,
+    /// From when on nobody is to get it.
+    pub expires_at_ms: Option<u64>,
+    /// How long it may wait.
+    pub ttl_ms: Option<u64>,
+    /// Until when nobody is to get it.
+    pub deliver_at_ms: Option<u64>,
+    /// How long nobody is to get it.
+    pub delay_ms: Option<u64>,
+    /// All messages of a group go to one consumer.
+    pub group: Option<Box<str>>,
+    /// After this one the group may go to another consumer.
+    pub ends_group: bool,
+}
+
 /// What was sent, once.
 #[derive(Debug)]
 pub struct Publication {
@@ -283,6 +305,8 @@ pub struct Publication {
     pub trust: Option<u32>,
     /// Who may get it, if not everybody who subscribed.
     pub eligibility: Option<Arc<Eligibility>>,
+    /// What its sender asks of queues that it comes into, if anything.
+    pub handling: Option<Arc<Handling>>,
     /// What the dialects made of it.
     pub encodings: Encodings,
     /// Its share of the memory that the realm allows for messages on their way.
@@ -304,7 +328,10 @@ impl Publication {
     /// What it costs a queue or mailbox that holds it, in bytes.
     pub fn cost(&self) -> usize {
         let eligibility = self.eligibility.as_ref().map_or(0, |eligibility| eligibility.bytes());
-        self.payload.len() + self.attributes.bytes() + eligibility + PUBLICATION_OVERHEAD
+        let handling = self.handling.as_ref().map_or(0, |handling| {
+            size_of::<Handling>() + handling.group.as_ref().map_or(0, |group| group.len())
+        });
+        self.payload.len() + self.attributes.bytes() + eligibility + handling + PUBLICATION_OVERHEAD
     }
 
     /// The same for queues, whose bytes are bounded otherwise: a consumer that does not acknowledge is no
@@ -319,6 +346,7 @@ impl Publication {
             disclosed: self.disclosed.clone(),
             trust: self.trust,
             eligibility: self.eligibility.clone(),
+            handling: self.handling.clone(),
             encodings: Encodings::default(),
             charge: None,
         }

@@ -9,6 +9,7 @@ pub mod access;
 pub mod budget;
 pub mod calls;
 pub mod deadlines;
+pub mod durable;
 pub mod eligibility;
 pub mod guests;
 pub mod history;

@@ -44,6 +44,11 @@ pub enum Parcel {
     },
     /// A message from a queue.
     Delivery(Delivery),
+    /// There is nothing more for this consumer to look at.
+    Exhausted {
+        /// The consumer.
+        consumer: ConsumerId,
+    },
     /// A call to answer.
     Invocation(Box<Invocation>),
     /// The caller of this invocation does not want it any more.
@@ -94,6 +99,8 @@ pub struct Delivery {
     pub sequence: u64,
     /// How often it was delivered before.
     pub redeliveries: u32,
+    /// It came into the queue from a topic, whose name it bears.
+    pub from_topic: bool,
 }
 
 /// A call, as its callee sees it.

@@ -3,88 +3,64 @@
 //!
 //! A consumer has credit, in messages and in bytes; what it holds unsettled never exceeds that. A message
 //! that comes back takes the place that it had. A queue that has neither messages nor consumers does not
-//! exist: nothing is left of a name that nobody uses.
+//! exist: nothing is left of a name that nobody uses, unless somebody said how long it is to stay.
 //!
-//! Locks are taken in this order: the map of queues, queues by their number, mailboxes and the store's list of
-//! what is to be written. What is written of one queue is submitted under its lock, so that it is in order.
+//! What a queue gives up goes to its queue for dead letters: that which its properties name; without one, what
+//! was rejected or came back too often goes to the queue `dlq.` and its name, and what is too old or had no room
+//! is gone.
+//!
+//! Locks are taken in this order: the map of queues, queues by their number, mailboxes, the agenda and the store's
+//! list of what is to be written. What is written of one queue is submitted under its lock, so that it is in order.
+//! A dead letter of the store goes over in one submission under the lock of the queue that takes it; until then its
+//! own queue stays in the store.
 
+mod agenda;
+mod consumer;
 pub mod durable;
+mod groups;
+mod item;
+mod keep;
+mod properties;
+mod queue;
+mod state;
+mod transaction;
+mod window;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::task::Waker;
 
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::RwLock;
 
-use crate::core::access::{REPLY_PREFIX, Refusal};
-use crate::core::mailbox::{Mailbox, Pushed};
-use crate::core::message::{Publication, SessionId};
+use crate::core::access::{HOUSE_PREFIX, REPLY_PREFIX, Refusal};
+use crate::core::history::WallClock;
+use crate::core::mailbox::Mailbox;
+use crate::core::message::{Attributes, Publication, SessionId};
 use crate::core::name::Name;
-use crate::core::parcel::{ConsumerId, Delivery, Parcel};
-use crate::core::queues::durable::{Asker, Durable, Journal, Keeping, Progress, Writing};
+use crate::core::queues::agenda::Agenda;
+pub use crate::core::queues::consumer::{Browse, ConsumeTerms, ConsumerKey, Credit, Filter};
+use crate::core::queues::durable::{Asker, Journal, Keeping, Progress};
+pub use crate::core::queues::groups::GROUPS_MAX;
+use crate::core::queues::item::DeadLetter;
+pub use crate::core::queues::item::Settlement;
+pub use crate::core::queues::properties::{
+    BACKOFF_MS_MAX, DEAD_LETTER_BYTES_MAX, DEAD_LETTER_PREFIX, DEAD_LETTERS_MAX, DELIVERY_LIMIT,
+    PRIORITY_MAX, PRIORITY_USUAL, Properties, QueueLimits, WhenFull, is_for_dead_letters,
+};
+pub use crate::core::queues::queue::Queue;
+use crate::core::queues::queue::{Blueprint, Letters};
+pub use crate::core::queues::state::{SCANNERS_MAX, SCANS_AT_ONCE, SCANS_PER_OPERATION};
+use crate::core::queues::transaction::take_steps;
+pub use crate::core::queues::transaction::{QueueTerms, Step};
 use crate::core::store::{Change, StoredQueue, Submission, Unstorable};
 use crate::metrics;
 
-/// What queues may hold.
-#[derive(Clone, Copy, Debug)]
-pub struct QueueLimits {
-    /// How many queues a realm may have.
-    pub queues_max: usize,
-    /// How many messages one queue may hold.
-    pub messages_max: usize,
-    /// How many bytes one queue may hold.
-    pub bytes_max: usize,
-    /// How many bytes all queues of the realm may hold.
-    pub total_bytes_max: usize,
-}
+/// How often a message may die: so none goes round for ever among queues that give up to each other.
+pub const DEATHS_MAX: u32 = 16;
 
-/// How much a consumer may hold unsettled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Credit {
-    /// In messages.
-    pub messages: usize,
-    /// In bytes. One message is allowed whatever its size.
-    pub bytes: usize,
-}
-
-/// What a consumer decides about a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settlement {
-    /// It is done: the message goes.
-    Accept,
-    /// It is to be delivered again, to whoever is next.
-    Requeue,
-    /// It cannot be done: the message goes.
-    Reject,
-}
-
-/// A consumer, in the whole realm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ConsumerKey {
-    /// Its session.
-    pub session: SessionId,
-    /// Its number there.
-    pub consumer: ConsumerId,
-}
-
-/// One step of a transaction that concerns queues.
-#[derive(Debug)]
-pub enum Step {
-    /// Put a message into the queue that it names.
-    Send(Arc<Publication>),
-    /// Settle a delivery.
-    Settle {
-        /// The queue it came from.
-        queue: Arc<Queue>,
-        /// The consumer that holds it.
-        consumer: ConsumerKey,
-        /// Its place in the queue.
-        sequence: u64,
-        /// The decision.
-        settlement: Settlement,
-    },
-}
+/// What a dead letter says of itself: where it died first and of what, and how often it did.
+pub const DEATH_ATTRIBUTES: [&str; 3] = ["x-first-death-queue", "x-first-death-reason", "x-death-count"];
 
 /// The queues of a realm.
 #[derive(Debug)]
@@ -94,95 +70,43 @@ pub struct Queues {
     queues: RwLock<HashMap<Name, Arc<Queue>>>,
     total_bytes: Arc<AtomicUsize>,
     last_id: AtomicU64,
+    agenda: Arc<Agenda<Queue>>,
 }
 
-/// One queue.
-#[derive(Debug)]
-pub struct Queue {
-    id: u64,
-    name: Name,
-    /// Only this session may consume from it.
+/// What a queue that is to be made is like.
+#[derive(Default)]
+struct Plan<'a> {
     owner: Option<SessionId>,
-    limits: QueueLimits,
-    total_bytes: Arc<AtomicUsize>,
-    /// Where persistent messages are kept. A queue that only its owner consumes from keeps none.
-    journal: Option<Arc<Journal>>,
-    /// For what the store answers.
-    me: Weak<Queue>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    ready: BTreeMap<u64, Item>,
-    consumers: HashMap<ConsumerKey, Consumer>,
-    /// Those of them that have credit, in the order in which it is their turn.
-    turns: BTreeMap<u64, ConsumerKey>,
-    last_turn: u64,
-    last_sequence: u64,
-    /// Messages here, ready or held.
-    messages: usize,
-    bytes: usize,
-    durable: Durable,
-}
-
-#[derive(Debug)]
-struct Item {
-    body: Body,
-    cost: u32,
-    redeliveries: u32,
-    /// It is in the store too, or is about to be.
-    stored: bool,
-}
-
-const _: () = assert!(size_of::<Item>() <= 24, "this is what a message costs that is only in the store");
-
-/// The message itself.
-#[derive(Debug)]
-enum Body {
-    Here(Arc<Publication>),
-    /// It is in the store only.
-    Away,
-}
-
-impl Item {
-    fn cost(&self) -> usize {
-        self.cost as usize
-    }
-}
-
-#[derive(Debug)]
-struct Consumer {
-    mailbox: Mailbox,
-    credit: Credit,
-    /// False when it gets nothing more, but may still settle what it holds.
-    open: bool,
-    held: BTreeMap<u64, Item>,
-    held_bytes: usize,
-    /// Its place among those with credit; none while it has none.
-    turn: Option<u64>,
-}
-
-impl Consumer {
-    fn has_credit(&self) -> bool {
-        let has_bytes = self.held.is_empty() || self.held_bytes < self.credit.bytes;
-        self.open && has_bytes && self.held.len() < self.credit.messages
-    }
+    is_permanent: bool,
+    filter: Option<Arc<dyn Filter>>,
+    terms: Option<&'a QueueTerms>,
 }
 
 impl Queues {
-    /// No queues yet, and none that keeps anything.
+    /// No queues yet, in a house where time stands still.
     pub fn new(limits: QueueLimits) -> Queues {
-        Queues::with_keeping(limits, Keeping::InMemory)
+        Queues::with_clock(limits, Arc::new(|| 0))
     }
 
-    /// No queues yet.
-    pub fn with_keeping(limits: QueueLimits, keeping: Keeping) -> Queues {
-        let (queues, total_bytes, last_id) = (RwLock::default(), Arc::default(), AtomicU64::new(0));
-        Queues { limits, keeping, queues, total_bytes, last_id }
+    /// No queues yet. The clock tells milliseconds since 1970.
+    pub fn with_clock(limits: QueueLimits, clock: WallClock) -> Queues {
+        Queues::with_keeping(limits, clock, Keeping::InMemory)
     }
 
-    /// Makes the queues that the store had, as they were. For the start, before there are sessions.
+    /// The same, with a place for persistent messages.
+    pub fn with_keeping(limits: QueueLimits, clock: WallClock, keeping: Keeping) -> Queues {
+        Queues {
+            limits,
+            keeping,
+            queues: RwLock::default(),
+            total_bytes: Arc::default(),
+            last_id: AtomicU64::new(0),
+            agenda: Arc::new(Agenda::new(clock)),
+        }
+    }
+
+    /// Makes the queues that the store had, as they were. For the start, before there are sessions. One that was made
+    /// already is as it was made.
     pub fn restore(&self, stored: Vec<StoredQueue>) {
         let mut queues = self.queues.write();
         for found in stored {
@@ -191,19 +115,25 @@ impl Queues {
                 metrics::STORE_UNREADABLE.add(found.messages.len() as i64);
                 continue;
             };
-            if queues.contains_key(&name) {
+            let known = queues.get(&name).cloned();
+            if known
+                .as_ref()
+                .is_some_and(|known| known.journal.is_none() || known.state.lock().durable.id.is_some())
+            {
                 tracing::error!(queue = %name, "there are two stored queues of one name; the later is left alone");
                 metrics::STORE_UNREADABLE.add(found.messages.len() as i64);
                 continue;
             }
-            let queue = self.make(&name, None);
+            let terms = QueueTerms { properties: Properties::read(&found.properties), existing: false };
+            let queue =
+                known.unwrap_or_else(|| self.make(&name, Plan { terms: Some(&terms), ..Plan::default() }));
             queue.restore(&found);
             queues.insert(name, queue.clone());
             forget_if_idle(&mut queues, &queue);
         }
     }
 
-    /// The bytes of stored messages that are in memory as well, ready to be delivered.
+    /// The bytes of stored messages that are in memory as well, and that nobody holds.
     pub fn window_bytes(&self) -> usize {
         self.journal().map_or(0, |journal| journal.window_bytes())
     }
@@ -257,37 +187,88 @@ impl Queues {
         self.total_bytes.load(Ordering::Relaxed)
     }
 
+    /// The queue of that name, if there is one.
+    pub fn get(&self, name: &Name) -> Option<Arc<Queue>> {
+        self.queues.read().get(name).cloned()
+    }
+
+    /// Makes a queue that stays, also when it is empty and nobody uses it. It may exist, if it is like that.
+    pub fn declare(
+        &self,
+        name: &Name,
+        properties: Properties,
+        filter: Option<Arc<dyn Filter>>,
+    ) -> Result<Arc<Queue>, Refusal> {
+        let terms = QueueTerms { properties, existing: false };
+        let plan = Plan { is_permanent: true, filter, terms: Some(&terms), owner: None };
+        self.get_or_make(&mut self.queues.write(), name, plan).cloned()
+    }
+
+    /// Takes a queue away. What is in it goes with its last consumer, or at once.
+    pub fn delete(&self, queue: &Arc<Queue>) {
+        let mut queues = self.queues.write();
+        if queues.get(queue.name()).is_some_and(|known| known.id == queue.id) {
+            queues.remove(queue.name());
+            // Another of that name may come at once.
+            queue.leave_store(&mut queue.state.lock());
+        }
+        forget_if_idle(&mut queues, queue);
+    }
+
     /// Puts a message into the queue that it names, which is made if need be.
     pub fn send(&self, publication: Arc<Publication>) -> Result<(), Refusal> {
-        self.send_for(publication, None).map(|_| ())
+        self.send_on(publication, &QueueTerms::default())
+    }
+
+    /// The same, if the queue is as wanted.
+    pub fn send_on(&self, publication: Arc<Publication>, terms: &QueueTerms) -> Result<(), Refusal> {
+        self.send_for(publication, terms, None).map(|_| ())
     }
 
     /// The same. Who asks is told when the store has it, if it is to be kept.
-    pub fn send_for(&self, publication: Arc<Publication>, asker: Option<Asker>) -> Result<Progress, Refusal> {
+    pub fn send_for(
+        &self,
+        publication: Arc<Publication>,
+        terms: &QueueTerms,
+        asker: Option<Asker>,
+    ) -> Result<Progress, Refusal> {
+        let (letters, progress) = self.push(publication, terms, asker)?;
+        self.bury(letters);
+        Ok(progress)
+    }
+
+    fn push(
+        &self,
+        publication: Arc<Publication>,
+        terms: &QueueTerms,
+        asker: Option<Asker>,
+    ) -> Result<(Letters, Progress), Refusal> {
         let kept = self.is_kept(&publication)?;
         {
             let queues = self.queues.read();
             if let Some(queue) = queues.get(&publication.name) {
+                check_fits(queue, terms)?;
                 return queue.push(publication, kept, asker);
             }
         }
         let mut queues = self.queues.write();
         let name = publication.name.clone();
-        let queue = self.get_or_make(&mut queues, &name, None)?.clone();
+        let plan = Plan { terms: Some(terms), ..Plan::default() };
+        let queue = self.get_or_make(&mut queues, &name, plan)?.clone();
         let outcome = queue.push(publication, kept, asker);
-        if outcome.is_err() {
-            // It may have been made for nothing.
-            forget_if_idle(&mut queues, &queue);
-        }
+        // It may have been made for nothing.
+        forget_if_idle(&mut queues, &queue);
         outcome
     }
 
     /// Puts a message into a queue if it exists. True when it did.
     pub fn send_existing(&self, publication: Arc<Publication>) -> Result<bool, Refusal> {
-        match self.queues.read().get(&publication.name) {
-            Some(queue) => queue.push(publication, false, None).map(|_| true),
-            None => Ok(false),
-        }
+        let (letters, _) = match self.queues.read().get(&publication.name) {
+            Some(queue) => queue.push(publication, false, None)?,
+            None => return Ok(false),
+        };
+        self.bury(letters);
+        Ok(true)
     }
 
     /// Adds a consumer to a queue, which is made if need be, unless it could only be a reply queue: those
@@ -299,15 +280,32 @@ impl Queues {
         mailbox: Mailbox,
         credit: Credit,
     ) -> Result<Arc<Queue>, Refusal> {
+        self.consume_on(name, key, mailbox, credit, ConsumeTerms::default(), &QueueTerms::default())
+    }
+
+    /// The same, on terms.
+    pub fn consume_on(
+        &self,
+        name: &Name,
+        key: ConsumerKey,
+        mailbox: Mailbox,
+        credit: Credit,
+        terms: ConsumeTerms,
+        wanted: &QueueTerms,
+    ) -> Result<Arc<Queue>, Refusal> {
         let mut queues = self.queues.write();
         if name.as_str().starts_with(REPLY_PREFIX)
             && queues.get(name).is_none_or(|queue| queue.owner != Some(key.session))
         {
             return Err(Refusal::NotOwner(name.clone()));
         }
-        let queue = self.get_or_make(&mut queues, name, None)?.clone();
-        queue.add_consumer(key, mailbox, credit);
-        Ok(queue)
+        let plan = Plan { terms: Some(wanted), ..Plan::default() };
+        let queue = self.get_or_make(&mut queues, name, plan)?.clone();
+        let added = queue.add_consumer(key, mailbox, credit, terms);
+        if added.is_err() {
+            forget_if_idle(&mut queues, &queue);
+        }
+        added.map(|()| queue)
     }
 
     /// Makes a queue that only `key` consumes from, and that others can send to by its name.
@@ -319,22 +317,32 @@ impl Queues {
         credit: Credit,
     ) -> Result<Arc<Queue>, Refusal> {
         let mut queues = self.queues.write();
-        let queue = self.get_or_make(&mut queues, name, Some(key.session))?.clone();
-        queue.add_consumer(key, mailbox, credit);
+        let plan = Plan { owner: Some(key.session), ..Plan::default() };
+        let queue = self.get_or_make(&mut queues, name, plan)?.clone();
+        queue.add_consumer(key, mailbox, credit, ConsumeTerms::default())?;
         Ok(queue)
     }
 
-    /// Makes a queue that no name leads to: for a subscription to topics that acknowledges.
-    pub fn unnamed(&self, name: &Name, key: ConsumerKey, mailbox: Mailbox, credit: Credit) -> Arc<Queue> {
-        let queue = self.make(name, Some(key.session));
-        queue.add_consumer(key, mailbox, credit);
-        queue
+    /// Makes a queue that no name leads to: for a subscription to topics that acknowledges. It takes only what
+    /// passes the filter, if there is one.
+    pub fn unnamed(
+        &self,
+        name: &Name,
+        key: ConsumerKey,
+        mailbox: Mailbox,
+        credit: Credit,
+        filter: Option<Arc<dyn Filter>>,
+    ) -> Result<Arc<Queue>, Refusal> {
+        let queue = self.make(name, Plan { owner: Some(key.session), filter, ..Plan::default() });
+        queue.add_consumer(key, mailbox, credit, ConsumeTerms::default())?;
+        Ok(queue)
     }
 
     /// Takes a consumer away, whose unsettled messages become ready again, and the queue with it if
     /// nothing is left in it or its owner goes.
     pub fn leave(&self, queue: &Arc<Queue>, key: ConsumerKey) {
-        queue.remove_consumer(key);
+        let letters = queue.remove_consumer(key);
+        self.bury(letters);
         self.forget_if_idle(queue);
     }
 
@@ -358,20 +366,12 @@ impl Queues {
         settlement: Settlement,
         asker: Option<Asker>,
     ) -> Result<Progress, Refusal> {
-        let mut state = queue.state.lock();
-        if state.held(key, sequence).is_none() {
-            return Err(Refusal::NoSuchDelivery);
-        }
-        let mut writing = Writing::default();
-        queue.apply_settlement(&mut state, key, sequence, settlement, &mut writing);
-        let progress = self.journal().map_or(Progress::Done, |journal| writing.submit(journal, asker));
-        queue.dispatch(&mut state);
-        let idle = state.is_idle();
-        drop(state);
-        if idle {
+        let (letters, progress, asker) = queue.settle(key, sequence, settlement, asker)?;
+        self.bury(letters);
+        if queue.is_idle(&queue.state.lock()) {
             self.forget_if_idle(queue);
         }
-        Ok(progress)
+        Ok(asker.map_or(progress, |asker| self.flush(asker)))
     }
 
     /// Takes all of these steps, or none of them.
@@ -386,7 +386,7 @@ impl Queues {
         let kept = self.is_any_kept(&steps)?;
         let mut queues = self.queues.write();
         steps.retain(|step| match step {
-            Step::Send(publication) => {
+            Step::Send(publication, _) => {
                 let name = publication.name.as_str();
                 !name.starts_with(REPLY_PREFIX) || queues.contains_key(name)
             }
@@ -396,23 +396,41 @@ impl Queues {
         let mut outcome = Ok(());
         for step in &steps {
             involved.push(match step {
-                Step::Send(publication) => match self.get_or_make(&mut queues, &publication.name, None) {
-                    Ok(queue) => queue.clone(),
-                    Err(refusal) => {
-                        outcome = Err(refusal);
-                        break;
+                Step::Send(publication, terms) => {
+                    let plan = Plan { terms: Some(terms), ..Plan::default() };
+                    match self.get_or_make(&mut queues, &publication.name, plan) {
+                        Ok(queue) => queue.clone(),
+                        Err(refusal) => {
+                            outcome = Err(refusal);
+                            break;
+                        }
                     }
-                },
+                }
                 Step::Settle { queue, .. } => queue.clone(),
             });
         }
         let journal = self.journal().filter(|_| kept);
-        let outcome = outcome.and_then(|()| take_steps(steps, &involved, journal, asker));
+        // What is given up on the way is part of it, if the store has it.
+        let mut graves = Vec::new();
+        if outcome.is_ok() && journal.is_some() {
+            for (step, queue) in steps.iter().zip(&involved) {
+                if matches!(step, Step::Settle { settlement, .. } if *settlement != Settlement::Accept)
+                    && let Some(name) = queue.state.lock().dead_letters()
+                    && let Ok(grave) = self.get_or_make(&mut queues, &name, Plan::default())
+                {
+                    graves.push(grave.clone());
+                }
+            }
+        }
+        let outcome = outcome.and_then(|()| take_steps(steps, &involved, &graves, dead, journal, asker));
         // Those that were made for nothing, and those that are empty now.
-        for queue in &involved {
+        for queue in involved.iter().chain(&graves) {
             forget_if_idle(&mut queues, queue);
         }
-        outcome
+        drop(queues);
+        let (letters, progress, asker) = outcome?;
+        self.bury(letters);
+        Ok(asker.map_or(progress, |asker| self.flush(asker)))
     }
 
     /// Whether the store has a part in these steps: then all of them wait for it, so that they happen together.
@@ -420,7 +438,7 @@ impl Queues {
         let mut kept = false;
         for step in steps {
             kept |= match step {
-                Step::Send(publication) => self.is_kept(publication)?,
+                Step::Send(publication, _) => self.is_kept(publication)?,
                 Step::Settle { queue, consumer, sequence, .. } => {
                     queue.state.lock().held(*consumer, *sequence).is_some_and(|item| item.stored)
                 }
@@ -429,29 +447,97 @@ impl Queues {
         Ok(kept)
     }
 
+    /// When something is to be done though nobody comes, in milliseconds of the clock; `waker` is woken when
+    /// that changes to something earlier.
+    pub fn deadline_ms(&self, waker: &Waker) -> Option<u64> {
+        self.agenda.earliest(waker)
+    }
+
+    /// What the clock says.
+    pub fn now_ms(&self) -> u64 {
+        self.agenda.now_ms()
+    }
+
+    /// Does what is due, or the beginning of it: what is left is due at once.
+    pub fn tick(&self) {
+        for queue in self.agenda.due() {
+            let letters = queue.tick();
+            self.bury(letters);
+            if queue.is_idle(&queue.state.lock()) {
+                self.forget_if_idle(&queue);
+            }
+        }
+    }
+
+    /// Brings what queues gave up to the queues for such.
+    fn bury(&self, letters: Letters) {
+        for (source, letter) in letters {
+            let (from, death, origin) = (letter.from.clone(), letter.death, letter.origin);
+            let removal = || origin.map(|(queue, sequence)| Change::Remove { queue, sequence });
+            let buried = match dead(letter) {
+                Some(publication) => self.push_dead(Arc::new(publication), removal()),
+                None => false,
+            };
+            if !buried {
+                metrics::DEAD_LETTERS_LOST.add(1);
+                tracing::debug!(queue = %from.as_str(), reason = death.as_str(), "a dead letter is lost");
+                if let Some((journal, removal)) = self.journal().zip(removal()) {
+                    journal.store.submit(Submission { changes: vec![removal], done: None });
+                }
+            }
+            if let Some(queue) = origin.and_then(|_| source.upgrade()) {
+                queue.has_left();
+                self.forget_if_idle(&queue);
+            }
+        }
+    }
+
+    /// Puts a dead letter into its queue. What that gives up in turn is dealt with when it is next looked at.
+    fn push_dead(&self, publication: Arc<Publication>, removal: Option<Change>) -> bool {
+        let mut queues = self.queues.write();
+        let name = publication.name.clone();
+        let Ok(queue) = self.get_or_make(&mut queues, &name, Plan::default()).cloned() else { return false };
+        let is_pushed = queue.push_dead(publication, removal);
+        forget_if_idle(&mut queues, &queue);
+        is_pushed
+    }
+
     fn get_or_make<'a>(
         &self,
         queues: &'a mut HashMap<Name, Arc<Queue>>,
         name: &Name,
-        owner: Option<SessionId>,
+        plan: Plan<'_>,
     ) -> Result<&'a Arc<Queue>, Refusal> {
-        if queues.len() >= self.limits.queues_max && !queues.contains_key(name) {
+        let known = queues.contains_key(name);
+        if !known && plan.terms.is_some_and(|terms| terms.existing) {
+            return Err(Refusal::NoSuchQueue(name.clone()));
+        }
+        if queues.len() >= self.limits.queues_max && !known {
             return Err(Refusal::TooMany("queues", self.limits.queues_max));
         }
-        Ok(queues.entry(name.clone()).or_insert_with(|| self.make(name, owner)))
+        if let Some((queue, terms)) = queues.get(name).zip(plan.terms) {
+            check_fits(queue, terms)?;
+        }
+        Ok(queues.entry(name.clone()).or_insert_with(|| self.make(name, plan)))
     }
 
-    fn make(&self, name: &Name, owner: Option<SessionId>) -> Arc<Queue> {
-        Arc::new_cyclic(|me| Queue {
+    fn make(&self, name: &Name, plan: Plan<'_>) -> Arc<Queue> {
+        let properties = plan.terms.map(|terms| terms.properties.clone()).unwrap_or_default();
+        // What belongs to a session has none: it goes with that.
+        let may_die_usually =
+            plan.owner.is_none() && !name.as_str().starts_with(HOUSE_PREFIX) && !is_for_dead_letters(name);
+        let dead_letters = || Name::parse(&format!("{DEAD_LETTER_PREFIX}{}", name.as_str())).ok();
+        let blueprint = Blueprint {
             id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
             name: name.clone(),
-            owner,
-            limits: self.limits,
-            total_bytes: self.total_bytes.clone(),
-            journal: self.journal().filter(|_| owner.is_none()).cloned(),
-            me: me.clone(),
-            state: Mutex::default(),
-        })
+            owner: plan.owner,
+            is_permanent: plan.is_permanent,
+            filter: plan.filter,
+            properties: properties.completed(name),
+            usual_dead_letters: may_die_usually.then(dead_letters).flatten(),
+            journal: self.journal().filter(|_| plan.owner.is_none()).cloned(),
+        };
+        Queue::new(blueprint, self.limits, self.total_bytes.clone(), self.agenda.clone())
     }
 
     fn forget_if_idle(&self, queue: &Arc<Queue>) {
@@ -459,351 +545,58 @@ impl Queues {
     }
 }
 
+fn check_fits(queue: &Queue, terms: &QueueTerms) -> Result<(), Refusal> {
+    if terms.properties.is_empty() {
+        return Ok(());
+    }
+    match &queue.misfits(&terms.properties)[..] {
+        [] => Ok(()),
+        misfits => Err(Refusal::OtherProperties(queue.name().clone(), misfits.join(", "))),
+    }
+}
+
 fn forget_if_idle(queues: &mut HashMap<Name, Arc<Queue>>, queue: &Arc<Queue>) {
-    let known = queues.get(&queue.name).is_some_and(|known| known.id == queue.id);
+    let known = queues.get(queue.name()).is_some_and(|known| known.id == queue.id);
     let mut state = queue.state.lock();
     let unreachable = (!known || queue.owner.is_some()) && state.consumers.is_empty();
     if unreachable {
         queue.clear(&mut state);
     }
-    if known && state.is_idle() {
-        queues.remove(&queue.name);
-        if let Some((journal, queue)) = queue.journal.as_ref().zip(state.durable.id.take()) {
-            journal.store.submit(Submission { changes: vec![Change::Delete { queue }], done: None });
-        }
+    if known && queue.is_idle(&state) {
+        queue.clear(&mut state);
+        queues.remove(queue.name());
     }
 }
 
-/// Takes each step in its queue, all of which are locked meanwhile, or none of them. With a journal, what is
-/// sent waits for the store.
-fn take_steps(
-    steps: Vec<Step>,
-    involved: &[Arc<Queue>],
-    journal: Option<&Arc<Journal>>,
-    asker: Option<Asker>,
-) -> Result<Progress, Refusal> {
-    let mut by_id: Vec<&Arc<Queue>> = involved.iter().collect();
-    by_id.sort_by_key(|queue| queue.id);
-    by_id.dedup_by_key(|queue| queue.id);
-    let mut locked: BTreeMap<u64, MutexGuard<'_, State>> = BTreeMap::new();
-    for queue in &by_id {
-        locked.insert(queue.id, queue.state.lock());
+/// What becomes of a message that died, if it did not die too often.
+fn dead(letter: DeadLetter) -> Option<Publication> {
+    let DeadLetter { publication, to, from, death, .. } = letter;
+    let [queue, reason, count] = DEATH_ATTRIBUTES;
+    let attributes = &publication.attributes;
+    let deaths = attributes.get(count).and_then(|count| count.parse().ok()).unwrap_or(0_u32) + 1;
+    if deaths > DEATHS_MAX {
+        return None;
     }
-    check_steps(&steps, involved, &locked)?;
-    let mut writing = Writing::default();
-    for (step, queue) in steps.into_iter().zip(involved) {
-        let Some(state) = locked.get_mut(&queue.id) else { continue };
-        match (step, journal) {
-            (Step::Send(publication), Some(journal)) => {
-                queue.append_pending(state, publication, journal, &mut writing);
-            }
-            (Step::Send(publication), None) => queue.append(state, publication),
-            (Step::Settle { consumer, sequence, settlement, .. }, _) => {
-                queue.apply_settlement(state, consumer, sequence, settlement, &mut writing);
-            }
-        }
-    }
-    let progress = journal.map_or(Progress::Done, |journal| writing.submit(journal, asker));
-    for queue in by_id {
-        if let Some(state) = locked.get_mut(&queue.id) {
-            queue.dispatch(state);
-        }
-    }
-    Ok(progress)
-}
-
-/// What the steps before one would change: in a queue, or in all of them.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sum {
-    messages: isize,
-    bytes: isize,
-}
-
-impl Sum {
-    fn add(&mut self, messages: isize, cost: usize) {
-        self.messages += messages;
-        self.bytes += messages * cost as isize;
-    }
-}
-
-/// Whether all steps can be taken, with what the earlier ones among them would change.
-fn check_steps(
-    steps: &[Step],
-    involved: &[Arc<Queue>],
-    locked: &BTreeMap<u64, MutexGuard<'_, State>>,
-) -> Result<(), Refusal> {
-    let mut changes: HashMap<u64, Sum> = HashMap::new();
-    let mut total = Sum::default();
-    let mut settled = HashSet::new();
-    for (step, queue) in steps.iter().zip(involved) {
-        let state = &locked[&queue.id];
-        let change = changes.entry(queue.id).or_default();
-        match step {
-            Step::Send(publication) => {
-                let cost = publication.cost();
-                queue.check_room(state, *change, total, cost)?;
-                change.add(1, cost);
-                total.add(1, cost);
-            }
-            Step::Settle { consumer, sequence, settlement, .. } => {
-                let item = state.held(*consumer, *sequence).ok_or(Refusal::NoSuchDelivery)?;
-                if !settled.insert((queue.id, *sequence)) {
-                    return Err(Refusal::NoSuchDelivery);
-                }
-                if *settlement != Settlement::Requeue {
-                    let cost = item.cost();
-                    change.add(-1, cost);
-                    total.add(-1, cost);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-impl Queue {
-    /// Its name. A queue that is bound to a topic bears the topic's, or one for its pattern.
-    pub fn name(&self) -> &Name {
-        &self.name
-    }
-
-    /// How many messages it holds, ready or unsettled.
-    pub fn len(&self) -> usize {
-        self.state.lock().messages
-    }
-
-    /// True when it holds none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Takes what a topic that this queue is bound to brings. A queue that is full ends its consumers'
-    /// sessions: they are slow consumers of the topic.
-    pub fn push_bound(&self, publication: Arc<Publication>) -> Pushed {
-        let mut state = self.state.lock();
-        let none = Sum::default();
-        if self.check_room(&state, none, none, publication.cost()).is_err() {
-            metrics::EVENTS_DROPPED.add(1);
-            state.consumers.values().for_each(|consumer| consumer.mailbox.overflow());
-            return Pushed::Full;
-        }
-        self.append(&mut state, publication);
-        self.dispatch(&mut state);
-        Pushed::Queued
-    }
-
-    /// Stops deliveries to a consumer, which may still settle what it holds.
-    pub fn close(&self, key: ConsumerKey) {
-        let mut state = self.state.lock();
-        if let Some(consumer) = state.consumers.get_mut(&key) {
-            consumer.open = false;
-            state.give_turn(key);
-        }
-    }
-
-    /// True when the consumer holds nothing any more.
-    pub fn is_settled(&self, key: ConsumerKey) -> bool {
-        self.state.lock().consumers.get(&key).is_none_or(|consumer| consumer.held.is_empty())
-    }
-
-    fn push(
-        self: &Arc<Queue>,
-        publication: Arc<Publication>,
-        kept: bool,
-        asker: Option<Asker>,
-    ) -> Result<Progress, Refusal> {
-        let mut state = self.state.lock();
-        self.check_room(&state, Sum::default(), Sum::default(), publication.cost())?;
-        if let Some(journal) = self.journal.as_ref().filter(|_| kept) {
-            let mut writing = Writing::default();
-            self.append_pending(&mut state, publication, journal, &mut writing);
-            // Nobody gets it before the store has it: there is nothing to hand out.
-            return Ok(writing.submit(journal, asker));
-        }
-        self.append(&mut state, publication);
-        self.dispatch(&mut state);
-        Ok(Progress::Done)
-    }
-
-    /// Whether one more message of this cost has room, after these changes in this queue and in all of them.
-    fn check_room(&self, state: &State, here: Sum, total: Sum, cost: usize) -> Result<(), Refusal> {
-        let messages = state.messages.saturating_add_signed(here.messages);
-        let bytes = state.bytes.saturating_add_signed(here.bytes);
-        let all_bytes = self.total_bytes.load(Ordering::Relaxed).saturating_add_signed(total.bytes);
-        let full = messages >= self.limits.messages_max
-            || bytes >= self.limits.bytes_max
-            || all_bytes + cost > self.limits.total_bytes_max;
-        if full { Err(Refusal::QueueFull(self.name.clone())) } else { Ok(()) }
-    }
-
-    fn append(&self, state: &mut State, publication: Arc<Publication>) {
-        let (sequence, item) = self.admit(state, publication, false);
-        state.put_ready(sequence, item, None);
-    }
-
-    /// Counts a message in, and gives it its place.
-    fn admit(&self, state: &mut State, publication: Arc<Publication>, stored: bool) -> (u64, Item) {
-        metrics::ENQUEUED.add(1);
-        let cost = u32::try_from(publication.cost()).unwrap_or(u32::MAX);
-        let item = Item { body: Body::Here(publication), cost, redeliveries: 0, stored };
-        self.count_in(state, &item);
-        state.last_sequence += 1;
-        (state.last_sequence, item)
-    }
-
-    fn count_in(&self, state: &mut State, item: &Item) {
-        self.total_bytes.fetch_add(item.cost(), Ordering::Relaxed);
-        state.bytes += item.cost();
-        state.messages += 1;
-    }
-
-    /// Counts a message out.
-    fn release(&self, state: &mut State, item: &Item) {
-        self.total_bytes.fetch_sub(item.cost(), Ordering::Relaxed);
-        state.bytes -= item.cost();
-        state.messages -= 1;
-    }
-
-    fn restore(&self, found: &StoredQueue) {
-        let mut state = self.state.lock();
-        state.durable.id = Some(found.queue);
-        state.last_sequence = found.last_sequence;
-        for message in &found.messages {
-            let item =
-                Item { body: Body::Away, cost: message.cost, redeliveries: message.deliveries, stored: true };
-            self.count_in(&mut state, &item);
-            state.put_ready(message.sequence, item, self.journal.as_deref());
-        }
-    }
-
-    fn apply_settlement(
-        &self,
-        state: &mut State,
-        key: ConsumerKey,
-        sequence: u64,
-        settlement: Settlement,
-        writing: &mut Writing,
-    ) {
-        let Some(consumer) = state.consumers.get_mut(&key) else { return };
-        let Some(mut item) = consumer.held.remove(&sequence) else { return };
-        consumer.held_bytes -= item.cost();
-        match settlement {
-            Settlement::Requeue => {
-                item.redeliveries += 1;
-                state.put_ready(sequence, item, self.journal.as_deref());
-            }
-            Settlement::Accept | Settlement::Reject => {
-                self.unstore(state, sequence, &item, writing);
-                self.release(state, &item);
-            }
-        }
-        state.give_turn(key);
-    }
-
-    fn dispatch(&self, state: &mut State) {
-        state.dispatch(self.journal.as_deref());
-        self.follow_up(state);
-    }
-
-    fn add_consumer(&self, key: ConsumerKey, mailbox: Mailbox, credit: Credit) {
-        let mut state = self.state.lock();
-        let (held, held_bytes, turn) = (BTreeMap::new(), 0, None);
-        state.consumers.insert(key, Consumer { mailbox, credit, open: true, held, held_bytes, turn });
-        state.give_turn(key);
-        self.dispatch(&mut state);
-    }
-
-    fn remove_consumer(&self, key: ConsumerKey) {
-        let mut state = self.state.lock();
-        let Some(consumer) = state.consumers.remove(&key) else { return };
-        if let Some(turn) = consumer.turn {
-            state.turns.remove(&turn);
-        }
-        for (sequence, mut item) in consumer.held {
-            item.redeliveries += 1;
-            state.put_ready(sequence, item, self.journal.as_deref());
-        }
-        self.dispatch(&mut state);
-    }
-
-    fn clear(&self, state: &mut State) {
-        self.total_bytes.fetch_sub(state.bytes, Ordering::Relaxed);
-        *state = State { last_sequence: state.last_sequence, ..State::default() };
-    }
-}
-
-impl State {
-    fn held(&self, key: ConsumerKey, sequence: u64) -> Option<&Item> {
-        self.consumers.get(&key)?.held.get(&sequence)
-    }
-
-    fn is_idle(&self) -> bool {
-        self.messages == 0 && self.consumers.is_empty()
-    }
-
-    /// Puts a consumer last among those with credit, unless it is among them, or takes it out.
-    fn give_turn(&mut self, key: ConsumerKey) {
-        let Some(consumer) = self.consumers.get_mut(&key) else { return };
-        match (consumer.has_credit(), consumer.turn) {
-            (true, None) => {
-                self.last_turn += 1;
-                consumer.turn = Some(self.last_turn);
-                self.turns.insert(self.last_turn, key);
-            }
-            (false, Some(turn)) => {
-                consumer.turn = None;
-                self.turns.remove(&turn);
-            }
-            (true, Some(_)) | (false, None) => {}
-        }
-    }
-
-    /// Gives ready messages to consumers with credit, in turn, until one of both runs out. What it costs
-    /// depends on neither of their numbers.
-    fn dispatch(&mut self, journal: Option<&Journal>) {
-        while let Some((sequence, item)) = self.ready.first_key_value()
-            && self.durable.allows(*sequence)
-            && let Body::Here(publication) = &item.body
-            && let Some((_, key)) = self.turns.pop_first()
-        {
-            let Some(consumer) = self.consumers.get_mut(&key) else { continue };
-            consumer.turn = None;
-            let sequence = *sequence;
-            let pushed = consumer.mailbox.push(Parcel::Delivery(Delivery {
-                publication: publication.clone(),
-                consumer: key.consumer,
-                sequence,
-                redeliveries: item.redeliveries,
-            }));
-            if pushed == Pushed::Queued {
-                self.hand_over(sequence, key, journal);
-            } else {
-                consumer.open = false;
-            }
-            self.give_turn(key);
-        }
-    }
-
-    /// A ready message is a consumer's now.
-    fn hand_over(&mut self, sequence: u64, key: ConsumerKey, journal: Option<&Journal>) {
-        let Some(item) = self.take_ready(sequence, journal) else { return };
-        self.note_delivery(sequence, &item);
-        if let Some(consumer) = self.consumers.get_mut(&key) {
-            consumer.held_bytes += item.cost();
-            consumer.held.insert(sequence, item);
-        }
-    }
+    let first_queue = attributes.get(queue).unwrap_or(from.as_str()).to_owned();
+    let first_reason = attributes.get(reason).unwrap_or(death.as_str()).to_owned();
+    let own = [(queue, first_queue), (reason, first_reason), (count, deaths.to_string())];
+    let own = own.iter().map(|(name, value)| (*name, value.as_str().into()));
+    let others = attributes.all().filter(|(name, _)| !DEATH_ATTRIBUTES.contains(name));
+    let attributes: Attributes = own.chain(others.map(|(name, value)| (name, value.clone()))).collect();
+    // Its time and its turn were those of the other queue.
+    Some(Publication { name: to, attributes, handling: None, ..publication.uncharged() })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::core::mailbox::Inbox;
+    use crate::core::mailbox::{Inbox, Pushed};
+    use crate::core::parcel::{ConsumerId, Parcel};
     use crate::core::testing::{UNIT, large_mailbox, name, publication, take};
 
     const ROOMY: QueueLimits = QueueLimits {
@@ -1000,7 +793,7 @@ mod tests {
     fn an_unnamed_queue_cannot_be_sent_to_and_goes_with_its_consumer() {
         let queues = Queues::new(ROOMY);
         let (mailbox, mut inbox) = large_mailbox();
-        let queue = queues.unnamed(&name("tandem.bound.1"), key(1), mailbox, messages(1));
+        let queue = queues.unnamed(&name("tandem.bound.1"), key(1), mailbox, messages(1), None).unwrap();
         assert!(queues.is_empty());
         assert_eq!(queues.send_existing(publication("tandem.bound.1", 1)), Ok(false));
         assert_eq!(queue.push_bound(publication("a.topic", 2)), Pushed::Queued);
@@ -1016,7 +809,8 @@ mod tests {
     fn a_bound_queue_that_is_full_ends_its_consumers_session() {
         let queues = Queues::new(QueueLimits { messages_max: 2, ..ROOMY });
         let (mailbox, mut inbox) = large_mailbox();
-        let queue = queues.unnamed(&name("tandem.bound.1"), key(1), mailbox.clone(), messages(1));
+        let queue =
+            queues.unnamed(&name("tandem.bound.1"), key(1), mailbox.clone(), messages(1), None).unwrap();
         assert_eq!(queue.push_bound(publication("a.topic", 1)), Pushed::Queued);
         assert_eq!(queue.push_bound(publication("a.topic", 2)), Pushed::Queued);
         assert_eq!(queue.push_bound(publication("a.topic", 3)), Pushed::Full);
@@ -1057,10 +851,10 @@ mod tests {
         send(&queues, "q2", 1);
         assert!(queues.send(publication("q3", 1)).is_err());
         assert_eq!(queues.len(), 2);
-        let steps = ["q3", "q4"].map(|queue| Step::Send(publication(queue, 1)));
+        let steps = ["q3", "q4"].map(|queue| Step::Send(publication(queue, 1), QueueTerms::default()));
         assert_eq!(queues.commit(steps.into()), Err(Refusal::TooMany("queues", 3)));
         assert_eq!(queues.len(), 2);
-        assert!(queues.commit(vec![Step::Send(publication("q3", 1))]).is_err());
+        assert!(queues.commit(vec![Step::Send(publication("q3", 1), QueueTerms::default())]).is_err());
         assert_eq!(queues.len(), 2);
     }
 
@@ -1071,7 +865,7 @@ mod tests {
         send(&queues, "in", 2);
         let mut worker = Worker::consume(&queues, "in", 1, ENDLESS);
         assert_eq!(worker.ids(), [1, 2]);
-        let out = |id| Step::Send(publication("out", id));
+        let out = |id| Step::Send(publication("out", id), QueueTerms::default());
 
         let too_many = vec![worker.step(1, Settlement::Accept), out(1), out(2), out(3)];
         assert_eq!(queues.commit(too_many), Err(Refusal::QueueFull(name("out"))));
@@ -1086,7 +880,7 @@ mod tests {
             out(1),
             worker.step(2, Settlement::Requeue),
             out(2),
-            Step::Send(publication("in", 3)),
+            Step::Send(publication("in", 3), QueueTerms::default()),
         ];
         assert_eq!(queues.commit(right), Ok(()));
         assert_eq!(worker.got(), [(2, 2, 1), (3, 3, 0)]);
@@ -1099,11 +893,20 @@ mod tests {
         let queues = Queues::new(QueueLimits { messages_max: 1, total_bytes_max: UNIT, ..ROOMY });
         send(&queues, "in", 1);
         let worker = Worker::consume(&queues, "in", 1, ENDLESS);
-        let send_first = vec![Step::Send(publication("out", 2)), worker.step(1, Settlement::Accept)];
+        let send_first = vec![
+            Step::Send(publication("out", 2), QueueTerms::default()),
+            worker.step(1, Settlement::Accept),
+        ];
         assert_eq!(queues.commit(send_first), Err(Refusal::QueueFull(name("out"))));
-        let requeue = vec![worker.step(1, Settlement::Requeue), Step::Send(publication("out", 2))];
+        let requeue = vec![
+            worker.step(1, Settlement::Requeue),
+            Step::Send(publication("out", 2), QueueTerms::default()),
+        ];
         assert_eq!(queues.commit(requeue), Err(Refusal::QueueFull(name("out"))));
-        let moved = vec![worker.step(1, Settlement::Accept), Step::Send(publication("out", 2))];
+        let moved = vec![
+            worker.step(1, Settlement::Accept),
+            Step::Send(publication("out", 2), QueueTerms::default()),
+        ];
         assert_eq!(queues.commit(moved), Ok(()));
         assert_eq!(queues.bytes(), UNIT);
     }
@@ -1111,7 +914,10 @@ mod tests {
     #[test]
     fn an_answer_in_a_transaction_to_somebody_who_is_gone_is_dropped() {
         let queues = Queues::new(ROOMY);
-        let steps = vec![Step::Send(publication("tandem.reply.1", 1)), Step::Send(publication("q", 2))];
+        let steps = vec![
+            Step::Send(publication("tandem.reply.1", 1), QueueTerms::default()),
+            Step::Send(publication("q", 2), QueueTerms::default()),
+        ];
         assert_eq!(queues.commit(steps), Ok(()));
         assert_eq!((queues.len(), queues.bytes()), (1, UNIT));
     }
@@ -1120,7 +926,9 @@ mod tests {
     fn a_transaction_delivers_before_a_later_send() {
         let queues = Queues::new(ROOMY);
         let mut worker = Worker::consume(&queues, "q", 1, ENDLESS);
-        queues.commit((1..=3).map(|id| Step::Send(publication("q", id))).collect()).unwrap();
+        queues
+            .commit((1..=3).map(|id| Step::Send(publication("q", id), QueueTerms::default())).collect())
+            .unwrap();
         send(&queues, "q", 4);
         assert_eq!(worker.ids(), [1, 2, 3, 4]);
         assert_eq!(queues.commit(Vec::new()), Ok(()));
@@ -1191,6 +999,154 @@ mod tests {
         assert_nothing_is_left(&queues);
     }
 
+    /// Admits every hundredth message, and counts how many it was shown.
+    #[derive(Debug, Default)]
+    struct Hundredth(AtomicUsize);
+
+    impl Filter for Hundredth {
+        fn admits(&self, publication: &Publication) -> bool {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            publication.id.is_multiple_of(100)
+        }
+
+        fn text(&self) -> &str {
+            "hundredth"
+        }
+    }
+
+    fn tick_until_nothing_is_due(queues: &Queues) -> usize {
+        let mut ticks = 0;
+        while queues.deadline_ms(Waker::noop()).is_some_and(|at| at <= queues.now_ms()) {
+            queues.tick();
+            ticks += 1;
+        }
+        ticks
+    }
+
+    #[test]
+    fn a_filter_is_shown_each_message_once_and_a_deep_queue_in_steps() {
+        let queues = Queues::new(ROOMY);
+        let deep = 10 * SCANS_AT_ONCE as u64;
+        (1..=deep).for_each(|id| send(&queues, "q", id));
+        let (mailbox, inbox) = large_mailbox();
+        let hundredth = Arc::new(Hundredth::default());
+        let terms = ConsumeTerms { filter: Some(hundredth.clone()), ..ConsumeTerms::default() };
+        let wanted = QueueTerms::default();
+        let queue = queues.consume_on(&name("q"), key(1), mailbox, ENDLESS, terms, &wanted).unwrap();
+        let mut worker = Worker { key: key(1), queue, inbox };
+        let shown = || hundredth.0.load(Ordering::Relaxed);
+        assert_eq!((worker.ids().len(), shown()), (0, SCANS_PER_OPERATION));
+        // Others are served at once meanwhile.
+        let mut other = Worker::consume(&queues, "q", 2, messages(1));
+        assert_eq!(other.ids(), [1]);
+        assert_eq!(tick_until_nothing_is_due(&queues), 10);
+        assert_eq!(worker.ids().len() as u64, deep / 100);
+        let before = shown();
+        assert!(before as u64 <= deep);
+        for (id, more) in [(deep + 1, 1), (deep + 100, 1)] {
+            send(&queues, "q", id);
+            assert_eq!(shown() - before, usize::from(id > deep + 1) + more, "only the new one");
+        }
+        assert_eq!(worker.ids(), [deep + 100]);
+    }
+
+    #[test]
+    fn deadlines_wake_who_waits_for_them_and_only_when_they_are_earlier() {
+        use std::sync::atomic::AtomicU64;
+        use std::task::Wake;
+
+        #[derive(Default)]
+        struct Count(AtomicUsize);
+        impl Wake for Count {
+            fn wake(self: Arc<Count>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let now = Arc::new(AtomicU64::new(100));
+        let clock = now.clone();
+        let queues = Queues::with_clock(ROOMY, Arc::new(move || clock.load(Ordering::Relaxed)));
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let expiring = |ttl| {
+            let handling = crate::core::message::Handling { ttl_ms: Some(ttl), ..Default::default() };
+            let publication =
+                Publication { handling: Some(Arc::new(handling)), ..publication("q", ttl).uncharged() };
+            queues.send(Arc::new(publication)).unwrap();
+        };
+        assert_eq!(queues.deadline_ms(&waker), None);
+        expiring(50);
+        assert_eq!((queues.deadline_ms(&waker), count.0.load(Ordering::Relaxed)), (Some(150), 1));
+        expiring(60);
+        assert_eq!((queues.deadline_ms(&waker), count.0.load(Ordering::Relaxed)), (Some(150), 1));
+        expiring(10);
+        assert_eq!((queues.deadline_ms(&waker), count.0.load(Ordering::Relaxed)), (Some(110), 2));
+        now.store(155, Ordering::Relaxed);
+        assert_eq!(tick_until_nothing_is_due(&queues), 1);
+        assert_eq!((queues.len(), queues.deadline_ms(&waker)), (1, Some(160)));
+        now.store(160, Ordering::Relaxed);
+        queues.tick();
+        assert_nothing_is_left(&queues);
+        assert_eq!(queues.deadline_ms(&waker), None);
+    }
+
+    #[test]
+    fn groups_filters_and_exclusive_consumers_that_come_and_go_lose_nothing() {
+        let queues = Queues::new(ROOMY);
+        let grouped = |id: u64| {
+            let group = format!("g{}", id % 5).into();
+            let handling = crate::core::message::Handling { group: Some(group), ..Default::default() };
+            let publication =
+                Publication { handling: Some(Arc::new(handling)), ..publication("q", id).uncharged() };
+            queues.send(Arc::new(publication)).unwrap();
+        };
+        let mut seen = BTreeMap::new();
+        let mut workers: Vec<Worker> = Vec::new();
+        for round in 1..=400_u64 {
+            grouped(round);
+            if round % 3 == 0 {
+                let (mailbox, inbox) = large_mailbox();
+                let filter: Option<Arc<dyn Filter>> =
+                    (round % 2 == 0).then(|| Arc::new(Hundredth::default()) as Arc<dyn Filter>);
+                let terms = ConsumeTerms {
+                    filter,
+                    exclusive: round % 7 == 0,
+                    priority: (round % 4) as i32,
+                    ..ConsumeTerms::default()
+                };
+                let wanted = QueueTerms::default();
+                let queue =
+                    queues.consume_on(&name("q"), key(round), mailbox, messages(2), terms, &wanted).unwrap();
+                workers.push(Worker { key: key(round), queue, inbox });
+            }
+            for worker in &mut workers {
+                for (id, sequence, _) in worker.got() {
+                    if id % 3 == 0 && !seen.contains_key(&id) {
+                        seen.insert(id, false);
+                        queues.settle(&worker.queue, worker.key, sequence, Settlement::Requeue).unwrap();
+                    } else {
+                        assert_ne!(seen.insert(id, true), Some(true), "{id} came twice");
+                        queues.settle(&worker.queue, worker.key, sequence, Settlement::Accept).unwrap();
+                    }
+                }
+            }
+            if round % 5 == 0 && !workers.is_empty() {
+                let gone = workers.remove(round as usize % workers.len());
+                queues.leave(&gone.queue, gone.key);
+            }
+        }
+        for worker in workers {
+            queues.leave(&worker.queue, worker.key);
+        }
+        let mut last = Worker::consume(&queues, "q", 9999, ENDLESS);
+        for (id, sequence, _) in last.got() {
+            assert_ne!(seen.insert(id, true), Some(true));
+            last.settle(&queues, sequence, Settlement::Accept).unwrap();
+        }
+        assert_eq!(seen.len(), 400);
+        queues.leave(&last.queue, last.key);
+        assert_nothing_is_left(&queues);
+    }
+
     #[derive(Clone, Debug)]
     enum Action {
         Send { queue: usize },
@@ -1216,7 +1172,8 @@ mod tests {
         ]
     }
 
-    const NAMES: [&str; 3] = ["q0", "q1", "q2"];
+    /// Of the house, so that what is rejected is gone.
+    const NAMES: [&str; 3] = ["tandem.q0", "tandem.q1", "tandem.q2"];
     const MESSAGES_MAX: usize = 12;
 
     struct Modelled {
@@ -1309,7 +1266,7 @@ mod tests {
             for queue in &sends {
                 self.last_id += 1;
                 sizes[*queue] += 1;
-                steps.push(Step::Send(publication(NAMES[*queue], self.last_id)));
+                steps.push(Step::Send(publication(NAMES[*queue], self.last_id), QueueTerms::default()));
             }
             let grows = |queue: usize| sends.contains(&queue) && sizes[queue] > MESSAGES_MAX;
             let right = !twice && !(0..3).any(grows);

@@ -11,7 +11,7 @@ use std::task::Waker;
 use std::time::Instant;
 use std::{fmt, iter};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use tandem_protocols::payload::Payload;
 
@@ -20,16 +20,20 @@ use crate::core::access::rules::{Effect, Judgement, Rules, SharedRules, Why};
 use crate::core::access::{self, Action, Principal, REPLY_PREFIX, Refusal};
 use crate::core::budget::Budget;
 use crate::core::calls::{Answered, CallTerms, Caller, Calls, CancelMode, Canceled, Offer};
+use crate::core::durable::{DURABLE_NAME_BYTES_MAX, Durable, DurableTerms, Durables};
 use crate::core::guests::Guests;
 use crate::core::history::{History, Past, Query, WallClock};
 use crate::core::mailbox::Mailbox;
 pub use crate::core::message::Outgoing;
-use crate::core::message::{Attributes, Encodings, Publication, SessionId};
+use crate::core::message::{Attributes, Encodings, Handling, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::notice::Origin;
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
 use crate::core::queues::durable::{Asker, Keeping, Progress};
-use crate::core::queues::{ConsumerKey, Credit, Queue, QueueLimits, Queues, Settlement, Step};
+use crate::core::queues::{
+    ConsumeTerms, ConsumerKey, Credit, Filter, Properties, Queue, QueueLimits, QueueTerms, Queues,
+    Settlement, Step,
+};
 use crate::core::retained::RetainedLimits;
 use crate::core::shard::ShardKey;
 use crate::core::testament::{Scope, Testaments};
@@ -62,13 +66,15 @@ pub struct RealmLimits {
     pub queues: QueueLimits,
 }
 
-/// What a realm remembers.
-#[derive(Debug, Default)]
+/// What a realm remembers, and by which clock.
+#[derive(Default)]
 pub struct Memory {
     /// Of what is published.
     pub history: Option<History>,
     /// What it does with persistent messages.
     pub keeping: Keeping,
+    /// Tells milliseconds since 1970. Without it time stands still for queues.
+    pub clock: Option<WallClock>,
 }
 
 /// A realm.
@@ -80,6 +86,7 @@ pub struct Realm {
     topics: Topics,
     calls: Calls,
     queues: Queues,
+    durables: Mutex<Durables>,
     budget: Arc<Budget>,
     watch: Arc<Watch>,
     rules: SharedRules,
@@ -112,13 +119,15 @@ impl Realm {
             None => topics,
         };
         let (watch, rules) = (Arc::default(), SharedRules::default());
+        let clock = memory.clock.unwrap_or_else(|| Arc::new(|| 0));
         Arc::new(Realm {
             name: name.into(),
             guests: Guests::new(limits.sessions_max, Arc::clone(&watch)),
             topics: topics.watched(Arc::clone(&watch)).under(rules.clone()),
             calls: Calls::seeded(entropy()).watched(Arc::clone(&watch)).under(rules.clone()),
             watch,
-            queues: Queues::with_keeping(limits.queues, memory.keeping),
+            queues: Queues::with_keeping(limits.queues, clock, memory.keeping),
+            durables: Mutex::default(),
             budget: Budget::new(limits.in_flight_bytes_max),
             rules,
             authorizer: RwLock::default(),
@@ -148,6 +157,40 @@ impl Realm {
     pub fn set_authorizer(&self, authorizer: Option<Arc<dyn Authorizer>>) {
         // The one before may be the last that holds a member of this realm: it goes after the lock.
         let _before = std::mem::replace(&mut *self.authorizer.write(), authorizer);
+    }
+
+    /// Makes a queue that stays, whoever uses it.
+    pub fn declare_queue(&self, name: &Name, properties: Properties) -> Result<(), Refusal> {
+        self.queues.declare(name, properties, None).map(drop)
+    }
+
+    /// Lets a queue, which is made if need be and stays, have all messages of these topics, whoever may get
+    /// them.
+    pub fn bind_queue(&self, pattern: &Pattern, queue: &Name) -> Result<(), Refusal> {
+        let queue = match self.queues.get(queue) {
+            Some(queue) => queue,
+            None => self.queues.declare(queue, Properties::default(), None)?,
+        };
+        self.feed(pattern, &queue, Arc::new(Principal::house())).map(drop)
+    }
+
+    /// Subscribes a queue that belongs to no session.
+    fn feed(
+        &self,
+        pattern: &Pattern,
+        queue: &Arc<Queue>,
+        principal: Arc<Principal>,
+    ) -> Result<(SubscriptionId, Subscriber), Refusal> {
+        let receiver = Receiver { principal, sink: Sink::Queue(queue.clone()) };
+        // No session has that number.
+        let subscriber = Subscriber { session: SessionId(0), binding: queue.id() };
+        let binding = self.topics.subscribe(pattern, subscriber, receiver)?;
+        Ok((binding, subscriber))
+    }
+
+    /// How many durable subscriptions there are.
+    pub fn durable_subscriptions(&self) -> usize {
+        self.durables.lock().len()
     }
 
     /// Its name.
@@ -247,7 +290,7 @@ impl Realm {
     }
 
     fn holds_nothing(&self) -> bool {
-        self.queues.bytes() == 0 && !self.topics.retains_any()
+        self.queues.bytes() == 0 && !self.topics.retains_any() && self.durables.lock().is_empty()
     }
 
     /// Asks all sessions to end.
@@ -280,11 +323,29 @@ impl Realm {
 #[derive(Clone, Debug)]
 pub enum Operation {
     /// Publish to a topic.
-    Publish(Outgoing),
+    Publish(Outgoing, Option<Arc<Handling>>),
     /// Put into a queue.
-    Send(Outgoing),
+    Send(Outgoing, SendTerms),
     /// Settle a delivery.
     Settle(ConsumerId, u64, Settlement),
+}
+
+/// How something is to be put into a queue, beyond what it is.
+#[derive(Clone, Debug, Default)]
+pub struct SendTerms {
+    /// What the queue is to do with it.
+    pub handling: Option<Arc<Handling>>,
+    /// What the queue must be like.
+    pub queue: QueueTerms,
+}
+
+/// How a session takes messages: of a queue, or of topics with acknowledgement.
+#[derive(Clone, Debug, Default)]
+pub struct TakeTerms {
+    /// As a consumer.
+    pub consumer: ConsumeTerms,
+    /// What the queue must be like.
+    pub queue: QueueTerms,
 }
 
 /// A session's place in a realm.
@@ -402,14 +463,97 @@ impl Member {
 
     /// Subscribes to topics with acknowledgement: through a queue of its own that is bound to them.
     pub fn bind(&mut self, pattern: &Pattern, credit: Credit) -> Result<ConsumerId, Refusal> {
+        self.bind_filtered(pattern, credit, None)
+    }
+
+    /// The same, for what passes a filter.
+    pub fn bind_filtered(
+        &mut self,
+        pattern: &Pattern,
+        credit: Credit,
+        filter: Option<Arc<dyn Filter>>,
+    ) -> Result<ConsumerId, Refusal> {
         self.permit_pattern(Action::Subscribe, pattern)?;
         let key = self.next_consumer()?;
         let name = self.private_name("bound");
-        let queue = self.realm.queues.unnamed(&name, key, self.mailbox.clone(), credit);
+        let queue = self.realm.queues.unnamed(&name, key, self.mailbox.clone(), credit, filter)?;
         let receiver = self.receiver(Sink::Queue(queue.clone()));
         let binding = self.realm.topics.subscribe(pattern, self.subscriber(key.consumer.0), receiver)?;
         self.consumers.insert(key.consumer, Consumption { queue, binding: Some(binding) });
         Ok(key.consumer)
+    }
+
+    /// Subscribes to topics by a queue that outlives the session: by that name, whoever subscribes. The queue is
+    /// made if need be.
+    pub fn subscribe_durably(
+        &mut self,
+        name: &str,
+        durable: DurableTerms,
+        credit: Credit,
+        terms: ConsumeTerms,
+    ) -> Result<ConsumerId, Refusal> {
+        self.permit_pattern(Action::Subscribe, &durable.pattern)?;
+        self.permit_dead_letters(&durable.properties)?;
+        if name.len() > DURABLE_NAME_BYTES_MAX {
+            return Err(Refusal::TooMany(
+                "bytes in the name of a durable subscription",
+                DURABLE_NAME_BYTES_MAX,
+            ));
+        }
+        let key = self.next_consumer()?;
+        let mut durables = self.realm.durables.lock();
+        let (queue, is_new) = match durables.fitting(name, &durable)? {
+            Some(queue) => (queue, false),
+            None => {
+                let queue_name = self.private_name("durable");
+                (self.realm.queues.declare(&queue_name, durable.properties, durable.filter)?, true)
+            }
+        };
+        let added = queue.add_consumer(key, self.mailbox.clone(), credit, terms);
+        if is_new {
+            let fed = added.and_then(|()| self.realm.feed(&durable.pattern, &queue, self.principal.clone()));
+            let (binding, subscriber) = fed.inspect_err(|_| {
+                self.realm.queues.delete(&queue);
+                self.realm.queues.leave(&queue, key);
+            })?;
+            let pattern = durable.pattern;
+            durables.insert(name, Durable { queue: queue.clone(), pattern, binding, subscriber });
+        } else {
+            added?;
+        }
+        drop(durables);
+        self.consumers.insert(key.consumer, Consumption { queue, binding: None });
+        Ok(key.consumer)
+    }
+
+    /// Takes messages of a durable subscription that exists.
+    pub fn consume_durable(
+        &mut self,
+        name: &str,
+        credit: Credit,
+        terms: ConsumeTerms,
+    ) -> Result<ConsumerId, Refusal> {
+        let Durable { queue, pattern, .. } = self.realm.durables.lock().get(name)?.clone();
+        self.permit_pattern(Action::Subscribe, &pattern)?;
+        let key = self.next_consumer()?;
+        queue.add_consumer(key, self.mailbox.clone(), credit, terms)?;
+        self.consumers.insert(key.consumer, Consumption { queue, binding: None });
+        Ok(key.consumer)
+    }
+
+    /// Ends a durable subscription, with all that waits in it, unless others consume from it.
+    pub fn end_durable(&mut self, name: &str) -> Result<(), Refusal> {
+        let pattern = self.realm.durables.lock().get(name)?.pattern.clone();
+        self.permit_pattern(Action::Subscribe, &pattern)?;
+        let durable = {
+            let mut durables = self.realm.durables.lock();
+            let queue = &durables.get(name)?.queue;
+            let own = self.consumers.values().filter(|own| Arc::ptr_eq(&own.queue, queue)).count();
+            durables.remove(name, own)?
+        };
+        self.realm.topics.unsubscribe(durable.binding, durable.subscriber);
+        self.realm.queues.delete(&durable.queue);
+        Ok(())
     }
 
     /// Publishes to a topic, and gives the number of the publication.
@@ -443,6 +587,7 @@ impl Member {
         let mut publication = self.publication(outgoing);
         publication.disclosed = terms.disclose_me.then(|| self.principal.clone());
         publication.eligibility = terms.eligibility.clone();
+        publication.handling = terms.handling.clone();
         // Until nobody holds it any more.
         publication.charge = Some(self.realm.budget.charge(publication.cost()));
         Arc::new(publication)
@@ -497,23 +642,39 @@ impl Member {
     /// Puts a message into a queue, and gives its number. A persistent one may yet fail, which comes into the
     /// mailbox under the ticket 0.
     pub fn send(&self, outgoing: Outgoing) -> Result<u64, Refusal> {
-        self.send_for(outgoing, 0).map(|(id, _)| id)
+        self.send_for(outgoing, SendTerms::default(), 0).map(|(id, _)| id)
+    }
+
+    /// The same, on terms.
+    pub fn send_under(&self, outgoing: Outgoing, terms: SendTerms) -> Result<u64, Refusal> {
+        self.send_for(outgoing, terms, 0).map(|(id, _)| id)
     }
 
     /// The same. Whether the store has it comes into the mailbox under the ticket, if it must.
-    pub fn send_for(&self, outgoing: Outgoing, ticket: u64) -> Result<(u64, Progress), Refusal> {
+    pub fn send_for(
+        &self,
+        outgoing: Outgoing,
+        terms: SendTerms,
+        ticket: u64,
+    ) -> Result<(u64, Progress), Refusal> {
         self.permit(Action::Send, &outgoing.name)?;
-        self.send_permitted(outgoing, ticket)
+        self.permit_dead_letters(&terms.queue.properties)?;
+        self.send_permitted(outgoing, terms, ticket)
     }
 
     /// The same where it was asked for before; see [`publish_later`](Member::publish_later).
     pub fn send_later(&self, outgoing: Outgoing, ticket: u64) -> Result<(u64, Progress), Refusal> {
         self.permit_later(Action::Send, &outgoing.name)?;
-        self.send_permitted(outgoing, ticket)
+        self.send_permitted(outgoing, SendTerms::default(), ticket)
     }
 
-    fn send_permitted(&self, outgoing: Outgoing, ticket: u64) -> Result<(u64, Progress), Refusal> {
-        let publication = Arc::new(self.publication(outgoing));
+    fn send_permitted(
+        &self,
+        outgoing: Outgoing,
+        terms: SendTerms,
+        ticket: u64,
+    ) -> Result<(u64, Progress), Refusal> {
+        let publication = Arc::new(Publication { handling: terms.handling, ..self.publication(outgoing) });
         let id = publication.id;
         if publication.name.as_str().starts_with(REPLY_PREFIX) {
             // Whoever waited for it may be gone; that is nobody's fault here.
@@ -521,7 +682,7 @@ impl Member {
             return Ok((id, Progress::Done));
         }
         let asker = self.asker(&publication, ticket);
-        Ok((id, self.realm.queues.send_for(publication, asker)?))
+        Ok((id, self.realm.queues.send_for(publication, &terms.queue, asker)?))
     }
 
     /// Tells under the ticket when all that this session sent and settled is safe, as far as it is kept.
@@ -535,9 +696,22 @@ impl Member {
 
     /// Takes messages from a queue.
     pub fn consume(&mut self, queue: &Name, credit: Credit) -> Result<ConsumerId, Refusal> {
+        self.consume_under(queue, credit, TakeTerms::default())
+    }
+
+    /// The same, on terms.
+    pub fn consume_under(
+        &mut self,
+        queue: &Name,
+        credit: Credit,
+        terms: TakeTerms,
+    ) -> Result<ConsumerId, Refusal> {
         self.permit(Action::Consume, queue)?;
+        let TakeTerms { consumer, queue: wanted } = terms;
+        self.permit_dead_letters(&wanted.properties)?;
         let key = self.next_consumer()?;
-        let queue = self.realm.queues.consume(queue, key, self.mailbox.clone(), credit)?;
+        let mailbox = self.mailbox.clone();
+        let queue = self.realm.queues.consume_on(queue, key, mailbox, credit, consumer, &wanted)?;
         self.consumers.insert(key.consumer, Consumption { queue, binding: None });
         Ok(key.consumer)
     }
@@ -608,13 +782,17 @@ impl Member {
         let mut publications = Vec::new();
         for operation in operations {
             match operation {
-                Operation::Publish(outgoing) => {
+                Operation::Publish(outgoing, handling) => {
                     let said = self.permit_later(Action::Publish, &outgoing.name)?;
-                    publications.push((outgoing, said));
+                    publications.push((outgoing, handling, said));
                 }
-                Operation::Send(outgoing) => {
+                Operation::Send(outgoing, SendTerms { handling, queue }) => {
                     self.permit_later(Action::Send, &outgoing.name)?;
-                    steps.push(Step::Send(Arc::new(self.publication(outgoing))));
+                    if let Some(queue) = &queue.properties.dead_letters {
+                        self.permit_later(Action::Send, queue)?;
+                    }
+                    let publication = Publication { handling, ..self.publication(outgoing) };
+                    steps.push(Step::Send(Arc::new(publication), queue));
                 }
                 Operation::Settle(consumer, sequence, settlement) => {
                     let queue = self.consumption(consumer)?.queue.clone();
@@ -624,8 +802,8 @@ impl Member {
         }
         let asker = Asker { mailbox: self.mailbox.clone(), ticket };
         let progress = self.realm.queues.commit_for(steps, Some(asker))?;
-        for (outgoing, said) in publications {
-            self.publish_permitted(outgoing, PublishTerms::default(), said)?;
+        for (outgoing, handling, said) in publications {
+            self.publish_permitted(outgoing, PublishTerms { handling, ..PublishTerms::default() }, said)?;
         }
         Ok(progress)
     }
@@ -835,6 +1013,14 @@ impl Member {
         ended.collect()
     }
 
+    /// Who says where dead letters go must be allowed to send there: rejecting a message is a way to do it.
+    pub fn permit_dead_letters(&self, properties: &Properties) -> Result<(), Refusal> {
+        match &properties.dead_letters {
+            Some(queue) => self.permit(Action::Send, queue).map(drop),
+            None => Ok(()),
+        }
+    }
+
     fn publication(&self, outgoing: Outgoing) -> Publication {
         Publication {
             id: self.realm.random_id(),
@@ -845,6 +1031,7 @@ impl Member {
             disclosed: None,
             trust: self.principal.trust,
             eligibility: None,
+            handling: None,
             encodings: Encodings::default(),
             charge: None,
         }
@@ -1071,9 +1258,11 @@ mod tests {
         let (mut member, mut inbox) = join(&realm);
         member.subscribe(&exact("t")).unwrap();
         let unknown = Operation::Settle(ConsumerId(9), 1, Settlement::Accept);
-        let operations = vec![Operation::Publish(to("t")), Operation::Send(to("q")), unknown];
+        let operations =
+            vec![Operation::Publish(to("t"), None), Operation::Send(to("q"), SendTerms::default()), unknown];
         assert_eq!(member.commit(operations.clone()), Err(Refusal::NoSuchDelivery));
-        let reserved = vec![Operation::Send(to("q")), Operation::Publish(to("wamp.x"))];
+        let reserved =
+            vec![Operation::Send(to("q"), SendTerms::default()), Operation::Publish(to("wamp.x"), None)];
         assert_eq!(member.commit(reserved), Err(Refusal::Reserved("wamp.x".to_owned())));
         assert_eq!((take(&mut inbox).len(), realm.queues().len()), (0, 0));
         assert_eq!(member.commit(operations[..2].to_vec()), Ok(()));

@@ -47,6 +47,8 @@ pub enum Change {
         sequence: u64,
         /// What it costs its queue, in bytes.
         cost: u32,
+        /// What is to be known of it without reading it; mostly nothing.
+        note: Bytes,
         /// The message.
         record: Bytes,
     },
@@ -156,7 +158,7 @@ pub struct StoredQueue {
 }
 
 /// A message as it was found; the message itself is to be fetched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredMessage {
     /// Its place.
     pub sequence: u64,
@@ -164,6 +166,8 @@ pub struct StoredMessage {
     pub cost: u32,
     /// How often it was handed to a consumer.
     pub deliveries: u32,
+    /// What was to be known of it without reading it.
+    pub note: Box<[u8]>,
 }
 
 /// Keeps what is in queues. None of these waits for the disk.

@@ -63,6 +63,7 @@ pub fn publication(to: &str, id: u64) -> Arc<Publication> {
         disclosed: None,
         trust: None,
         eligibility: None,
+        handling: None,
         encodings: Encodings::default(),
         charge: None,
     })

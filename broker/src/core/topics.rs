@@ -15,7 +15,7 @@ use crate::core::eligibility::Eligibility;
 use crate::core::history::History;
 use crate::core::index::Index;
 use crate::core::mailbox::{Mailbox, Pushed};
-use crate::core::message::{Publication, SessionId};
+use crate::core::message::{Handling, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::notice::{Notice, SubscriptionFacts};
 use crate::core::parcel::{Parcel, SubscriptionId};
@@ -110,6 +110,8 @@ pub struct PublishTerms {
     pub retain: Retain,
     /// Who may get it, if not everybody who subscribed.
     pub eligibility: Option<Arc<Eligibility>>,
+    /// What the queues that are bound to the topic are to do with it.
+    pub handling: Option<Arc<Handling>>,
 }
 
 #[derive(Debug)]
@@ -594,7 +596,7 @@ mod tests {
         let (mailbox, mut plain) = large_mailbox();
         let key = ConsumerKey { session: SessionId(1), consumer: ConsumerId(1) };
         let credit = Credit { messages: 10, bytes: 1 << 20 };
-        let queue = queues.unnamed(&name("tandem.bound.1"), key, mailbox.clone(), credit);
+        let queue = queues.unnamed(&name("tandem.bound.1"), key, mailbox.clone(), credit, None).unwrap();
         let bound = Subscriber { session: SessionId(1), binding: 1 };
         topics.subscribe(&exact("a.b"), session(1), receiver(Sink::Mailbox(mailbox))).unwrap();
         topics.subscribe(&exact("a.b"), bound, receiver(Sink::Queue(queue))).unwrap();
@@ -695,7 +697,7 @@ mod tests {
         let (mailbox, mut inbox) = large_mailbox();
         let key = ConsumerKey { session: SessionId(1), consumer: ConsumerId(1) };
         let credit = Credit { messages: 1, bytes: 1 << 20 };
-        let queue = queues.unnamed(&name("tandem.bound.1"), key, mailbox, credit);
+        let queue = queues.unnamed(&name("tandem.bound.1"), key, mailbox, credit, None).unwrap();
         let subscriber = Subscriber { session: SessionId(1), binding: 1 };
         let id = topics.subscribe(&exact("a.b"), subscriber, receiver(Sink::Queue(queue.clone()))).unwrap();
         let (_, mut plain) = subscribe(&topics, &exact("a.b"), 2);

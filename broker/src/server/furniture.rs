@@ -1,5 +1,5 @@
-//! What a realm is given before anybody enters it: rules, somebody to ask where they do not decide, and WAMP's meta
-//! API.
+//! What a realm is given before anybody enters it: rules, somebody to ask where they do not decide, the queues of
+//! the configuration and who looks after them, and WAMP's meta API.
 
 use std::sync::Arc;
 
@@ -36,6 +36,9 @@ impl Furniture {
         let config = self.config.lock().clone();
         let rules = config.rules(realm.name());
         self.rule(realm, rules.expect("all rules together were found right, and these are some of them"));
+        arrange_queues(realm, &config);
+        let tending = local::tend(realm).expect("members of the house are not counted, and always let in");
+        self.tasks.spawn(tending);
         let meta = serve_meta(realm).expect("a realm that nobody is in takes a member of the house");
         self.tasks.spawn(meta);
     }
@@ -67,6 +70,23 @@ impl Furniture {
             });
         }
         realm.set_rules(rules);
+    }
+}
+
+/// Makes the queues that are there from the start, and binds them. What the limits of a realm do not allow is left
+/// out, and said.
+fn arrange_queues(realm: &Realm, config: &Config) {
+    let queues = config.queues().expect("the configuration was found right");
+    for (name, properties) in queues {
+        if let Err(why) = realm.declare_queue(&name, properties) {
+            tracing::error!(realm = &**realm.name(), queue = %name, %why, "a queue of the configuration is not made");
+        }
+    }
+    let bindings = config.bindings().expect("the configuration was found right");
+    for (pattern, queue) in bindings {
+        if let Err(why) = realm.bind_queue(&pattern, &queue) {
+            tracing::error!(realm = &**realm.name(), %queue, %why, "a binding of the configuration is not made");
+        }
     }
 }
 

@@ -8,8 +8,16 @@
 //! /procedure/<name>                            SUBSCRIBE: register; patterns as for topics
 //! /invocation/<number>  SEND: answer a call
 //! /reply-queue/<opaque> SEND: answer a message that had it in "reply-to"
-//! /temp-queue/<word>    in "reply-to" alone: a queue of this session's own
+//! /temp-queue/<word>    SEND: enqueue          SUBSCRIBE: consume. A queue of this session's own, which is also
+//!                                              made and subscribed to by a "reply-to" that names it
+//! /dsub/<name>                                 SUBSCRIBE: consume from a durable subscription that exists
+//! /amq/queue/<name>     SEND: enqueue          SUBSCRIBE: consume; the queue must exist
+//! /exchange/amq.topic/<name>                   as /topic/<name>
+//! /exchange/amq.direct/<name>                  as /topic/amq.direct.<name>, without wildcards
+//! /exchange/amq.fanout                         as /topic/amq.fanout, whatever follows
 //! ```
+//!
+//! The exchanges are those that every RabbitMQ has; there are no others.
 //!
 //! Names are percent-encoded: a `/` in one is `%2F`, and a component that is `*` itself is `%2A`.
 
@@ -24,11 +32,21 @@ pub(super) const TEMP_QUEUE: &str = "/temp-queue/";
 
 const REPLY_QUEUE: &str = "/reply-queue/";
 
+/// What the topics begin with that are RabbitMQ's direct exchange.
+const DIRECT: &str = "amq.direct.";
+
+/// The topic that is RabbitMQ's fanout exchange.
+const FANOUT: &str = "amq.fanout";
+
 /// Where a SEND goes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Topic(Name),
     Queue(Name),
+    /// A queue that must exist.
+    ExistingQueue(Name),
+    /// A queue of this session's own.
+    Temp,
     /// A queue for answers, of whatever session.
     Reply(Name),
     Call(Name),
@@ -40,6 +58,12 @@ pub(super) enum Target {
 pub(super) enum Source {
     Topic(Pattern),
     Queue(Name),
+    /// A queue that must exist.
+    ExistingQueue(Name),
+    /// A queue of this session's own.
+    Temp,
+    /// A durable subscription that must exist, by its name.
+    Durable(String),
     Procedure(Pattern),
 }
 
@@ -58,13 +82,19 @@ pub(super) fn target(text: &str) -> Result<Target, Fault> {
     match kind {
         "topic" => Ok(Target::Topic(concrete(text, rest)?)),
         "queue" => queue(text, rest).map(Target::Queue),
+        "amq" => queue(text, rest).map(Target::ExistingQueue),
+        "exchange" => Ok(Target::Topic(match exchange(text, rest)? {
+            Exchange::Topic(key) => concrete(text, key)?,
+            Exchange::Literal(key) => name(text, &decode(text, &key)?)?,
+        })),
         "reply-queue" => name(text, &format!("{REPLY_PREFIX}{rest}")).map(Target::Reply),
         "call" => Ok(Target::Call(concrete(text, rest)?)),
         "invocation" => match rest.parse() {
             Ok(number) if rest.bytes().all(|octet| octet.is_ascii_digit()) => Ok(Target::Invocation(number)),
             _ => Err(invalid(text, "names no invocation")),
         },
-        "temp-queue" => Err(invalid(text, "can only stand in a reply-to header")),
+        "temp-queue" => temp(text, rest).map(|()| Target::Temp),
+        "dsub" => Err(invalid(text, "can only be subscribed to")),
         "procedure" => Err(invalid(text, "is called by a message to /call/")),
         _ => Err(unknown(text)),
     }
@@ -76,8 +106,15 @@ pub(super) fn source(text: &str) -> Result<Source, Fault> {
     match kind {
         "topic" => Ok(Source::Topic(pattern(text, rest)?)),
         "queue" => queue(text, rest).map(Source::Queue),
+        "amq" => queue(text, rest).map(Source::ExistingQueue),
+        "exchange" => Ok(Source::Topic(match exchange(text, rest)? {
+            Exchange::Topic(key) => pattern(text, key)?,
+            Exchange::Literal(key) => Pattern::exact(name(text, &decode(text, &key)?)?),
+        })),
+        "temp-queue" => temp(text, rest).map(|()| Source::Temp),
+        "dsub" => Ok(Source::Durable(decode(text, rest)?)),
         "procedure" => Ok(Source::Procedure(pattern(text, rest)?)),
-        "temp-queue" | "reply-queue" => Err(invalid(text, "cannot be subscribed to")),
+        "reply-queue" => Err(invalid(text, "cannot be subscribed to")),
         "call" | "invocation" => Err(invalid(text, "can only be sent to")),
         _ => Err(unknown(text)),
     }
@@ -86,7 +123,11 @@ pub(super) fn source(text: &str) -> Result<Source, Fault> {
 /// Writes a name as the destination that leads to it.
 pub(super) fn write(place: Place, name: &Name) -> String {
     let (prefix, name) = match place {
-        Place::Topic => ("/topic/", name.as_str()),
+        Place::Topic => match name.as_str().strip_prefix(DIRECT) {
+            Some(key) => ("/exchange/amq.direct/", key),
+            None if name.as_str() == FANOUT => ("/exchange/", FANOUT),
+            None => ("/topic/", name.as_str()),
+        },
         Place::Queue => ("/queue/", name.as_str()),
         Place::Procedure => ("/procedure/", name.as_str()),
         Place::Reply => (REPLY_QUEUE, name.as_str().strip_prefix(REPLY_PREFIX).unwrap_or(name.as_str())),
@@ -110,10 +151,43 @@ pub(super) fn write(place: Place, name: &Name) -> String {
 fn split(text: &str) -> Result<(&str, &str), Fault> {
     let parts = text.strip_prefix('/').and_then(|text| text.split_once('/'));
     let (kind, rest) = parts.ok_or_else(|| unknown(text))?;
+    let rest = match kind {
+        "exchange" => return Ok((kind, rest)),
+        "amq" => rest.strip_prefix("queue/").ok_or_else(|| unknown(text))?,
+        _ => rest,
+    };
     if rest.contains('/') {
         return Err(invalid(text, "goes too deep: a / in a name is written %2F"));
     }
     Ok((kind, rest))
+}
+
+/// What an exchange of RabbitMQ's is here.
+enum Exchange<'a> {
+    /// Topics, with wildcards where one subscribes.
+    Topic(&'a str),
+    /// One topic, encoded.
+    Literal(String),
+}
+
+fn exchange<'a>(text: &str, rest: &'a str) -> Result<Exchange<'a>, Fault> {
+    let (exchange, key) = rest.split_once('/').unwrap_or((rest, ""));
+    match exchange {
+        FANOUT => Ok(Exchange::Literal(FANOUT.to_owned())),
+        "amq.topic" | "amq.direct" if key.contains('/') => {
+            Err(invalid(text, "goes too deep: a / in a name is written %2F"))
+        }
+        "amq.topic" => Ok(Exchange::Topic(key)),
+        "amq.direct" => Ok(Exchange::Literal(format!("{DIRECT}{key}"))),
+        _ => Err(Fault::new(
+            Reason::NotFound,
+            format!("there is no exchange for '{text}': there are amq.topic, amq.direct and amq.fanout"),
+        )),
+    }
+}
+
+fn temp(text: &str, word: &str) -> Result<(), Fault> {
+    if word.is_empty() { Err(invalid(text, "names no queue")) } else { Ok(()) }
 }
 
 /// A name of the peer's, for a queue. Those of the house are reached in other ways.
@@ -184,7 +258,10 @@ fn invalid(text: &str, why: &str) -> Fault {
 }
 
 fn unknown(text: &str) -> Fault {
-    invalid(text, "is no destination: they begin with /topic/, /queue/, /call/ or /procedure/")
+    invalid(
+        text,
+        "is no destination: they begin with /topic/, /queue/, /temp-queue/, /dsub/, /exchange/, /amq/queue/, /call/ or /procedure/",
+    )
 }
 
 #[cfg(test)]
@@ -204,6 +281,12 @@ mod tests {
             ("/topic/a.%2A", Target::Topic(named("a.*"))),
             ("/queue/q", Target::Queue(named("q"))),
             ("/call/p.q", Target::Call(named("p.q"))),
+            ("/exchange/amq.topic/a.b", Target::Topic(named("a.b"))),
+            ("/exchange/amq.direct/a.*", Target::Topic(named("amq.direct.a.*"))),
+            ("/exchange/amq.fanout", Target::Topic(named("amq.fanout"))),
+            ("/exchange/amq.fanout/any/thing", Target::Topic(named("amq.fanout"))),
+            ("/amq/queue/q", Target::ExistingQueue(named("q"))),
+            ("/temp-queue/t", Target::Temp),
             ("/invocation/12", Target::Invocation(12)),
             ("/reply-queue/ab", Target::Reply(named("tandem.reply.ab"))),
         ] {
@@ -230,7 +313,14 @@ mod tests {
             "/topic/a.#",
             "/topic/>",
             "/exchange/a",
-            "/temp-queue/a",
+            "/exchange/amq.headers/a",
+            "/exchange/amq.topic/a/b",
+            "/exchange/amq.topic/a.*",
+            "/exchange/amq.topic",
+            "/exchange/amq.direct",
+            "/temp-queue/",
+            "/amq/q",
+            "/dsub/d",
             "/queue/",
             "/queue/tandem.reply.a",
             "/invocation/",
@@ -242,7 +332,9 @@ mod tests {
             assert!(target(text).is_err(), "{text}");
         }
         for text in [
-            "/temp-queue/a",
+            "/temp-queue/",
+            "/amq/q",
+            "/dsub/d/e",
             "/reply-queue/a",
             "/call/p",
             "/topic/a/b",

@@ -4,6 +4,8 @@ mod acknowledgement;
 mod calls;
 mod consumer;
 pub(super) mod receipts;
+mod sources;
+mod subscription;
 mod subscriptions;
 mod transactions;
 
@@ -18,17 +20,18 @@ use crate::core::access::Refusal;
 use crate::core::name::Name;
 use crate::core::parcel::Parcel;
 use crate::core::queues::durable::Progress;
-use crate::core::realm::{Member, Operation, Outgoing};
+use crate::core::realm::{Member, Operation, Outgoing, SendTerms};
 use crate::core::topics::{PublishTerms, Retain};
 use crate::stomp::destination::{self, Place, TEMP_QUEUE, Target};
 use crate::stomp::dialogue::calls::Calls;
 use crate::stomp::dialogue::consumer::Closed;
 use crate::stomp::dialogue::receipts::Receipts;
-use crate::stomp::dialogue::subscriptions::{Reply, Subscription};
+use crate::stomp::dialogue::subscription::{Reply, Subscription};
 use crate::stomp::dialogue::transactions::Transaction;
 use crate::stomp::fault::Fault;
 use crate::stomp::headers;
 use crate::stomp::settings::Settings;
+use crate::stomp::terms;
 use crate::stomp::voice::Voice;
 
 /// Whether a frame that was processed is still owed the receipt that it may have asked for.
@@ -123,6 +126,7 @@ impl Dialogue {
             }
             Parcel::Retained { publication, tag, .. } => self.tell_retained(&publication, tag, voice),
             Parcel::Delivery(delivery) => self.hand_over(&delivery, voice),
+            Parcel::Exhausted { consumer } => self.tell_end(consumer, voice),
             Parcel::Invocation(invocation) => self.invoke(&invocation, voice),
             Parcel::Outcome(outcome) => self.conclude(*outcome, voice),
             // There is no word for it in STOMP. An answer that comes all the same is ignored.
@@ -158,10 +162,19 @@ impl Dialogue {
         now: Instant,
     ) -> Result<Receipt, Fault> {
         headers::check_send(&frame.headers)?;
-        let operation = match destination::target(frame.headers.require("destination")?)? {
-            Target::Topic(name) => Operation::Publish(self.outgoing(name, frame, settings)?),
-            Target::Queue(name) | Target::Reply(name) => {
-                Operation::Send(self.outgoing(name, frame, settings)?)
+        let destination = frame.headers.require("destination")?;
+        let operation = match destination::target(destination)? {
+            Target::Topic(name) => {
+                terms::refuse_queue_arguments(&frame.headers)?;
+                terms::refuse_delays(&frame.headers)?;
+                let handling = terms::handling(&frame.headers)?;
+                Operation::Publish(self.outgoing(name, frame, settings)?, handling)
+            }
+            Target::Queue(name) | Target::Reply(name) => self.enqueue(name, false, frame, settings)?,
+            Target::ExistingQueue(name) => self.enqueue(name, true, frame, settings)?,
+            Target::Temp => {
+                let name = self.reply_queue(destination, settings)?;
+                self.enqueue(name, false, frame, settings)?
             }
             Target::Call(procedure) => return self.call(procedure, frame, voice, settings, now),
             Target::Invocation(number) => return self.answer(number, frame),
@@ -176,16 +189,28 @@ impl Dialogue {
         }
     }
 
+    fn enqueue(
+        &mut self,
+        name: Name,
+        existing: bool,
+        frame: &Frame,
+        settings: &Settings,
+    ) -> Result<Operation, Fault> {
+        let handling = terms::handling(&frame.headers)?;
+        let queue = terms::queue_terms(&frame.headers, existing)?;
+        Ok(Operation::Send(self.outgoing(name, frame, settings)?, SendTerms { handling, queue }))
+    }
+
     fn perform(&mut self, operation: Operation, frame: &Frame) -> Result<Receipt, Fault> {
         let ticket = self.ticket(frame);
         let progress = match operation {
-            Operation::Publish(outgoing) => {
-                self.member.publish(outgoing, false)?;
+            Operation::Publish(outgoing, handling) => {
+                self.member.publish_under(outgoing, PublishTerms { handling, ..PublishTerms::default() })?;
                 self.published.set(true);
                 Progress::Done
             }
-            Operation::Send(outgoing) => {
-                let (_, progress) = self.member.send_for(outgoing, ticket)?;
+            Operation::Send(outgoing, terms) => {
+                let (_, progress) = self.member.send_for(outgoing, terms, ticket)?;
                 // What waits for the store slows those who send, as what is on its way does.
                 self.published.set(self.published.get() || progress == Progress::Storing);
                 progress
@@ -207,8 +232,9 @@ impl Dialogue {
     ) -> Result<Receipt, Fault> {
         let in_transaction = frame.headers.get("transaction").is_some();
         match operation {
-            Operation::Publish(outgoing) if !in_transaction => {
-                self.member.publish_under(outgoing, PublishTerms { retain, ..PublishTerms::default() })?;
+            Operation::Publish(outgoing, handling) if !in_transaction => {
+                let terms = PublishTerms { retain, handling, ..PublishTerms::default() };
+                self.member.publish_under(outgoing, terms)?;
                 self.published.set(true);
                 Ok(Receipt::Due)
             }

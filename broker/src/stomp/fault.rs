@@ -17,6 +17,7 @@ use crate::core::protocol::{self, Close};
 const LIMIT_REACHED: &str = "Limit reached";
 const QUEUE_FULL: &str = "Queue full";
 const NOT_STORED: &str = "Not stored";
+const OTHER_PROPERTIES: &str = "Other properties";
 const NOT_SUPPORTED: &str = "Not supported";
 const SHUTTING_DOWN: &str = "broker is shutting down";
 const KILLED: &str = "Session killed";
@@ -126,6 +127,7 @@ impl From<Refusal> for Fault {
             | Refusal::AuthorizationFailed
             | Refusal::DisclosureForbidden
             | Refusal::NotOwner(_)
+            | Refusal::InUse(_)
             | Refusal::ProcedureExists(_)
             | Refusal::OtherPolicy(_) => Reason::AccessRefused.as_str(),
             Refusal::NoSuchRealm(_)
@@ -137,10 +139,14 @@ impl From<Refusal> for Fault {
             | Refusal::HistoryUnavailable
             | Refusal::Revoked
             | Refusal::NoSuchRegistration
+            | Refusal::NoSuchQueue(_)
+            | Refusal::NoSuchDurable(_)
             | Refusal::NoSuchDelivery => Reason::NotFound.as_str(),
             Refusal::TooMany(..) | Refusal::TooManyPatterns(_) | Refusal::RequestInUse(_) => LIMIT_REACHED,
             Refusal::QueueFull(_) => QUEUE_FULL,
             Refusal::Unstorable(_) => NOT_STORED,
+            Refusal::OtherProperties(..) => OTHER_PROPERTIES,
+            Refusal::NothingKept(_) => NOT_SUPPORTED,
         };
         let mut fault = Fault::plain(message, refusal.to_string(), protocol::Reason::Refused);
         if let Refusal::Undecided(question) = refusal {

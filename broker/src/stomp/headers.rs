@@ -11,11 +11,12 @@ use tandem_protocols::stomp::frame::{Frame, Headers};
 
 use crate::core::calls::Policy;
 use crate::core::message::Attributes;
+use crate::core::queues::DEATH_ATTRIBUTES;
 use crate::core::topics::Retain;
 use crate::stomp::fault::Fault;
 
 /// Headers that no peer can put into another's MESSAGE: the broker writes them, or acts on them.
-const OURS: [&str; 18] = [
+const OURS: [&str; 19] = [
     "ack",
     "content-length",
     "content-type",
@@ -33,6 +34,7 @@ const OURS: [&str; 18] = [
     "transaction",
     "user-name",
     TRUST_LEVEL,
+    "x-delivery-count",
     Shape::HEADER,
 ];
 
@@ -62,55 +64,53 @@ pub(super) const CALLER_AUTHID: &str = "x-caller-authid";
 /// How far the operator trusts the sender.
 pub(super) const TRUST_LEVEL: &str = "x-trust-level";
 
-/// Arguments of a queue that is to be made, in SEND and in SUBSCRIBE.
-const QUEUE_ARGUMENTS: [&str; 11] = [
+/// What a queue is to be like, in SEND and in SUBSCRIBE.
+pub(super) const QUEUE_ARGUMENTS: [&str; 11] = [
     "x-dead-letter-exchange",
     "x-dead-letter-routing-key",
+    "x-delivery-limit",
     "x-expires",
-    "x-max-age",
     "x-max-length",
     "x-max-length-bytes",
     "x-max-priority",
     "x-message-ttl",
     "x-overflow",
-    "x-queue-name",
-    "x-queue-type",
+    "x-redelivery-delay",
+    "x-redelivery-delay-max",
+];
+
+/// What nobody can ask for, in SEND and in SUBSCRIBE: these are for streams, and for queues that are named apart
+/// from their destination.
+const UNBUILT_ARGUMENTS: [(&str, &str); 4] = [
+    ("x-max-age", ""),
+    ("x-queue-name", ""),
+    ("x-queue-type", "classic"),
+    ("x-single-active-consumer", "false"),
 ];
 
 /// What a SEND may ask of other brokers, and the value that asks for nothing.
-const SEND_PROPERTIES: [(&str, &str); 6] = [
-    ("AMQ_SCHEDULED_CRON", ""),
-    ("AMQ_SCHEDULED_DELAY", "0"),
-    ("AMQ_SCHEDULED_PERIOD", "0"),
-    ("AMQ_SCHEDULED_REPEAT", "0"),
-    ("expiration", "0"),
-    ("expires", "0"),
-];
+const UNBUILT_SEND_PROPERTIES: [(&str, &str); 3] =
+    [("AMQ_SCHEDULED_CRON", ""), ("AMQ_SCHEDULED_PERIOD", "0"), ("AMQ_SCHEDULED_REPEAT", "0")];
 
 /// What a SUBSCRIBE may ask of other brokers, and the value that asks for nothing.
-const SUBSCRIBE_PROPERTIES: [(&str, &str); 17] = [
-    ("activemq.exclusive", "false"),
+const UNBUILT_SUBSCRIBE_PROPERTIES: [(&str, &str); 4] = [
     ("activemq.retroactive", "false"),
-    ("activemq.subscriptionName", ""),
-    ("auto-delete", "true"),
-    ("browser", "false"),
-    ("credit", ""),
-    ("durable", "false"),
-    ("durable-subscription-name", ""),
-    ("durable-subscriber-name", ""),
-    ("exclusive", "false"),
-    ("from-seq", ""),
-    ("include-seq", ""),
-    ("persistent", "false"),
-    ("selector", ""),
     ("x-stream-filter", ""),
+    ("x-stream-match-unfiltered", "false"),
     ("x-stream-offset", ""),
-    ("x-priority", "0"),
 ];
+
+/// The longest name of a header that a consumer wants the place of a message in.
+const INCLUDED_BYTES_MAX: usize = 128;
 
 /// Whether a header of that name in a MESSAGE is the broker's.
 pub(super) fn is_ours(name: &str) -> bool {
     OURS.contains(&name) || name.starts_with(PUBLISHER_PREFIX) || name.starts_with(CALLER_PREFIX)
+}
+
+/// Whether a header of that name in a SEND is the peer's own, for whoever gets the message.
+fn is_theirs(name: &str) -> bool {
+    !is_ours(name) && !QUEUE_ARGUMENTS.contains(&name) && !DEATH_ATTRIBUTES.contains(&name)
 }
 
 /// Refuses a SEND that asks for what is not there, rather than doing something else.
@@ -118,22 +118,35 @@ pub(super) fn check_send(headers: &Headers) -> Result<(), Fault> {
     if let Some(id) = headers.get("message-id") {
         return Err(Violation::invalid_header("message-id", id).into());
     }
-    check_properties(headers, &SEND_PROPERTIES)
+    refuse(headers, &UNBUILT_ARGUMENTS)?;
+    refuse(headers, &UNBUILT_SEND_PROPERTIES)
 }
 
 /// Refuses a SUBSCRIBE that asks for what is not there, rather than doing something else.
 pub(super) fn check_subscribe(headers: &Headers) -> Result<(), Fault> {
-    check_properties(headers, &SUBSCRIBE_PROPERTIES)
+    refuse(headers, &UNBUILT_ARGUMENTS)?;
+    refuse(headers, &UNBUILT_SUBSCRIBE_PROPERTIES)
 }
 
-fn check_properties(headers: &Headers, properties: &[(&str, &str)]) -> Result<(), Fault> {
-    for (name, value) in headers.iter() {
-        let asks = properties.iter().any(|(known, nothing)| *known == name && *nothing != value);
-        if asks || QUEUE_ARGUMENTS.contains(&name) {
-            return Err(Fault::unsupported(name, value));
-        }
+/// Refuses each of these headers that has another value than the one that asks for nothing.
+pub(super) fn refuse(headers: &Headers, properties: &[(&str, &str)]) -> Result<(), Fault> {
+    let asks = |(name, value): &(&str, &str)| {
+        properties.iter().any(|(known, nothing)| known == name && nothing != value)
+    };
+    match headers.iter().find(asks) {
+        Some((name, value)) => Err(Fault::unsupported(name, value)),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// The header that is to tell the place of each message in its queue.
+pub(super) fn include_sequence(headers: &Headers) -> Result<Option<Box<str>>, Fault> {
+    match headers.get("include-seq").filter(|name| !name.is_empty()) {
+        Some(name) if is_ours(name) || name.len() > INCLUDED_BYTES_MAX => {
+            Err(Violation::invalid_header("include-seq", name).into())
+        }
+        name => Ok(name.map(Box::from)),
+    }
 }
 
 /// Whether a header is set: `true` or `false`, and `false` if it is not there.
@@ -178,13 +191,13 @@ pub(super) fn retain(headers: &Headers) -> Result<Retain, Fault> {
 
 /// The peer's own headers, without those in `without`.
 pub(super) fn attributes(headers: &Headers, without: &[&str]) -> Attributes {
-    let own = |(name, _): &(&str, &str)| !is_ours(name) && !without.contains(name);
+    let own = |(name, _): &(&str, &str)| is_theirs(name) && !without.contains(name);
     headers.unique().filter(own).collect()
 }
 
 /// The peer's own headers, of which `reply-to` gets another value.
 pub(super) fn attributes_answered_at(headers: &Headers, reply_to: &str) -> Attributes {
-    let own = headers.unique().filter(|(name, _)| !is_ours(name));
+    let own = headers.unique().filter(|(name, _)| is_theirs(name));
     own.map(|(name, value)| (name, if name == "reply-to" { reply_to } else { value })).collect()
 }
 

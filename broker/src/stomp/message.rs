@@ -86,25 +86,32 @@ pub(super) fn retained(
     Ok(Frame::Own(Message { kind: voice.kind(is_text), head, body: tail }))
 }
 
+/// What of a subscription is in the messages from its queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told<'a> {
+    pub(super) place: Place,
+    pub(super) subscription: Option<&'a str>,
+    pub(super) mode: AckMode,
+    /// The header that tells the place in the queue.
+    pub(super) include_sequence: Option<&'a str>,
+}
+
 /// A message from a queue.
-pub(super) fn delivery(
-    voice: &Voice,
-    delivery: &Delivery,
-    place: Place,
-    subscription: Option<&str>,
-    mode: AckMode,
-) -> Result<Frame, Unconvertible> {
+pub(super) fn delivery(voice: &Voice, delivery: &Delivery, told: Told<'_>) -> Result<Frame, Unconvertible> {
+    let place = if delivery.from_topic { Place::Topic } else { told.place };
     let (is_text, tail) = tail(voice.version, &delivery.publication, place)?;
     let id = DeliveryId::of(delivery).to_string();
     let head = head(voice.version, |encoder| {
-        subscription.map(|id| encoder.header("subscription", id));
+        told.subscription.map(|id| encoder.header("subscription", id));
         encoder.header("message-id", &id);
-        if voice.version == Version::V12 && mode != AckMode::Auto {
+        if voice.version == Version::V12 && told.mode != AckMode::Auto {
             encoder.header("ack", &id);
         }
         if delivery.redeliveries > 0 {
             encoder.header("redelivered", "true");
+            encoder.header("x-delivery-count", &delivery.redeliveries.to_string());
         }
+        told.include_sequence.map(|name| encoder.header(name, &delivery.sequence.to_string()));
     });
     Ok(Frame::Own(Message { kind: voice.kind(is_text), head, body: tail }))
 }

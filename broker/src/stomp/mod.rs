@@ -3,7 +3,8 @@
 //! Follow a frame: `session` reads it off the wire and lets its sender in; the `dialogue` with a peer
 //! that was let in does what the frame asks, each command in the file of its noun: `subscriptions`,
 //! `acknowledgement`, `transactions`, `calls`. What is said to the peer goes through its `voice`,
-//! and a `message` is what a publication becomes. What goes wrong is a `fault` until it is an ERROR.
+//! and a `message` is what a publication becomes. What headers ask
+//! of queues is read in `terms` and `selector`. What goes wrong is a `fault` until it is an ERROR.
 //!
 //! Bytes and the rules that hold for both ends are in `tandem_protocols::stomp`.
 
@@ -13,8 +14,10 @@ mod fault;
 mod headers;
 mod message;
 mod protocol;
+mod selector;
 mod session;
 mod settings;
+mod terms;
 mod voice;
 
 pub use self::protocol::{STREAM, Stomp};

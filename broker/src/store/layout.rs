@@ -6,6 +6,7 @@
 //! totals      queue               the last place given, how many messages, and their bytes
 //! blocks      queue, place / 256  of each message in it: place, cost, deliveries
 //! records     queue, place        cost and message
+//! notes       queue, place        what is to be known of a message at the start, beside that; of most nothing
 //! aside       queue, place        what was left of a message that could not be read
 //! ```
 //!
@@ -38,6 +39,7 @@ pub(super) const QUEUES_COPY: ByQueue = TableDefinition::new("queues_copy");
 pub(super) const TOTALS: ByQueue = TableDefinition::new("totals");
 pub(super) const BLOCKS: ByPlace = TableDefinition::new("blocks");
 pub(super) const RECORDS: ByPlace = TableDefinition::new("records");
+pub(super) const NOTES: ByPlace = TableDefinition::new("notes");
 pub(super) const ASIDE: ByPlace = TableDefinition::new("aside");
 
 /// Places in a block.
@@ -53,6 +55,7 @@ pub(super) enum Table {
     Totals = 2,
     Blocks = 3,
     Records = 4,
+    Notes = 5,
 }
 
 fn checksum(table: Table, key: Key, bytes: &[u8]) -> [u8; SEAL_BYTES] {

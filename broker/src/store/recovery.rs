@@ -9,8 +9,8 @@ use redb::{Database, ReadableDatabase, TableError};
 
 use crate::core::store::{QueueId, StoredMessage, StoredQueue};
 use crate::store::layout::{
-    ASIDE, BLOCKS, Block, Entry, FORMAT, FORMAT_KEY, META, QUEUES, QUEUES_COPY, QueueRow, RECORDS, TOTALS,
-    Totals, decode_record,
+    ASIDE, BLOCKS, Block, Entry, FORMAT, FORMAT_KEY, META, NOTES, QUEUES, QUEUES_COPY, QueueRow, RECORDS,
+    TOTALS, Table, Totals, decode_record, unseal,
 };
 
 /// What was found.
@@ -44,7 +44,7 @@ pub(super) fn prepare(database: &Database) -> Result<(), redb::Error> {
     for table in [QUEUES, QUEUES_COPY, TOTALS] {
         writing.open_table(table)?;
     }
-    for table in [BLOCKS, RECORDS, ASIDE] {
+    for table in [BLOCKS, RECORDS, NOTES, ASIDE] {
         writing.open_table(table)?;
     }
     writing.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
@@ -80,6 +80,7 @@ pub(super) fn recover(database: &Database) -> Result<Found, redb::Error> {
             None => of_queue.damaged += 1,
         }
     }
+    let mut notes = notes(&reading, &mut found)?;
     let totals = reading.open_table(TOTALS)?;
     let mut mended = Vec::new();
     for (queue, row) in rows {
@@ -103,7 +104,7 @@ pub(super) fn recover(database: &Database) -> Result<Found, redb::Error> {
             }
         };
         found.bytes += sum(&entries).bytes;
-        found.queues.push(stored(queue, row, entries, last_sequence));
+        found.queues.push(stored(queue, row, entries, last_sequence, &mut notes));
     }
     for (queue, orphans) in blocks {
         // Numbers are not given twice while something is left of a queue.
@@ -183,8 +184,37 @@ fn rebuild(
     Ok((entries.into_iter().collect(), lost))
 }
 
-fn stored(queue: u64, row: QueueRow, entries: Entries, last_sequence: u64) -> StoredQueue {
-    let message = |(sequence, Entry { cost, deliveries })| StoredMessage { sequence, cost, deliveries };
+type Notes = BTreeMap<(u64, u64), Box<[u8]>>;
+
+/// What is to be known of messages beside their blocks. A file of an earlier version has none.
+fn notes(reading: &redb::ReadTransaction, found: &mut Found) -> Result<Notes, redb::Error> {
+    let table = match reading.open_table(NOTES) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Notes::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let (mut notes, mut damaged) = (Notes::new(), 0);
+    for row in table.range::<(u64, u64)>(..)? {
+        let (key, row) = row?;
+        match unseal(Table::Notes, key.value(), row.value()) {
+            Some(note) => drop(notes.insert(key.value(), note.into())),
+            None => damaged += 1,
+        }
+    }
+    if damaged > 0 {
+        let complaint = format!("the priority, the time or the group of {damaged} messages was damaged");
+        found.complaints.push((complaint, 0));
+    }
+    Ok(notes)
+}
+
+fn stored(queue: u64, row: QueueRow, entries: Entries, last_sequence: u64, notes: &mut Notes) -> StoredQueue {
+    let message = |(sequence, Entry { cost, deliveries })| StoredMessage {
+        sequence,
+        cost,
+        deliveries,
+        note: notes.remove(&(queue, sequence)).unwrap_or_default(),
+    };
     StoredQueue {
         queue: QueueId(queue),
         realm: row.realm.into(),

@@ -19,7 +19,8 @@ use crate::core::mailbox::Batch;
 use crate::core::store::{Change, Done, Submission, Unstorable};
 use crate::metrics;
 use crate::store::layout::{
-    ASIDE, BLOCKS, Block, Entry, Key, QUEUES, QUEUES_COPY, QueueRow, RECORDS, TOTALS, Totals, encode_record,
+    self, ASIDE, BLOCKS, Block, Entry, Key, NOTES, QUEUES, QUEUES_COPY, QueueRow, RECORDS, TOTALS, Totals,
+    encode_record, seal,
 };
 use crate::store::space::{Gauge, SpaceLimits};
 
@@ -83,7 +84,7 @@ impl Inbox {
 
 fn bytes(submission: &Submission) -> usize {
     let record = |change: &Change| match change {
-        Change::Append { record, .. } => record.len(),
+        Change::Append { note, record, .. } => note.len() + record.len(),
         _ => 0,
     };
     submission.changes.iter().map(record).sum()
@@ -284,6 +285,7 @@ struct Work<'t> {
     totals: Table<'t, u64, &'static [u8]>,
     blocks: Table<'t, Key, &'static [u8]>,
     records: Table<'t, Key, &'static [u8]>,
+    notes: Table<'t, Key, &'static [u8]>,
     aside: Table<'t, Key, &'static [u8]>,
     changed_totals: BTreeMap<u64, Totals>,
     changed_blocks: BTreeMap<Key, Block>,
@@ -298,6 +300,7 @@ impl<'t> Work<'t> {
             totals: transaction.open_table(TOTALS)?,
             blocks: transaction.open_table(BLOCKS)?,
             records: transaction.open_table(RECORDS)?,
+            notes: transaction.open_table(NOTES)?,
             aside: transaction.open_table(ASIDE)?,
             changed_totals: BTreeMap::new(),
             changed_blocks: BTreeMap::new(),
@@ -315,8 +318,11 @@ impl<'t> Work<'t> {
                 self.changed_totals.insert(queue.0, Totals::default());
             }
             Change::Delete { queue } => self.delete(queue.0)?,
-            Change::Append { queue, sequence, cost, record } => {
+            Change::Append { queue, sequence, cost, note, record } => {
                 let key = (queue.0, *sequence);
+                if !note.is_empty() {
+                    self.notes.insert(key, &*seal(layout::Table::Notes, key, note.to_vec()))?;
+                }
                 self.records.insert(key, &*encode_record(key, *cost, record))?;
                 let (block, place) = self.block(queue.0, *sequence)?;
                 block.0.insert(place, Entry { cost: *cost, deliveries: 0 });
@@ -349,7 +355,9 @@ impl<'t> Work<'t> {
     /// Takes a message out of the index.
     fn forget(&mut self, queue: u64, sequence: u64) -> Result<(), WriteError> {
         let (block, place) = self.block(queue, sequence)?;
-        if let Some(entry) = block.0.remove(&place) {
+        let entry = block.0.remove(&place);
+        self.notes.remove((queue, sequence))?;
+        if let Some(entry) = entry {
             self.totals_of(queue)?.subtract(entry.cost);
             self.sums.live_bytes = self.sums.live_bytes.saturating_sub(u64::from(entry.cost));
         }
@@ -366,6 +374,7 @@ impl<'t> Work<'t> {
         self.totals.remove(queue)?;
         self.blocks.retain_in((queue, 0)..=(queue, u64::MAX), |_, _| false)?;
         self.records.retain_in((queue, 0)..=(queue, u64::MAX), |_, _| false)?;
+        self.notes.retain_in((queue, 0)..=(queue, u64::MAX), |_, _| false)?;
         Ok(())
     }
 

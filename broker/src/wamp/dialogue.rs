@@ -220,6 +220,8 @@ impl Dialogue {
                 self.bring_subscription_revocation(subscription, reason.as_deref(), voice)
             }
             Parcel::Delivery(delivery) => self.bring_delivery(&delivery, voice),
+            // Nobody looks into a queue without taking, here.
+            Parcel::Exhausted { .. } => {}
             Parcel::Invocation(invocation) => self.bring_invocation(&invocation, voice),
             Parcel::Interrupt { invocation, is_awaited } => {
                 self.bring_interrupt(invocation, is_awaited, voice);

@@ -17,6 +17,10 @@ pub(super) const TOO_MANY_FAILURES: &str = "tandem.error.too_many_failures";
 pub(super) const QUEUE_FULL: &str = "tandem.error.queue_full";
 /// A message is to be kept, and cannot be.
 pub(super) const NOT_STORED: &str = "tandem.error.not_stored";
+/// There is no such queue, or not what is wanted of it.
+pub(super) const NO_SUCH_QUEUE: &str = "tandem.error.no_such_queue";
+/// A queue is not like somebody wants it.
+pub(super) const OTHER_PROPERTIES: &str = "tandem.error.other_properties";
 /// The session holds no such delivery.
 pub(super) const NO_SUCH_DELIVERY: &str = "tandem.error.no_such_delivery";
 /// The peer does not read what it asked for.
@@ -91,7 +95,9 @@ pub(super) fn uri(refusal: &Refusal) -> &'static str {
         Refusal::TooMany(..) | Refusal::TooManyPatterns(_) => LIMIT_REACHED,
         Refusal::QueueFull(_) => QUEUE_FULL,
         Refusal::Unstorable(_) => NOT_STORED,
-        Refusal::NotOwner(_) => error::NOT_AUTHORIZED,
+        Refusal::NoSuchQueue(_) | Refusal::NoSuchDurable(_) | Refusal::NothingKept(_) => NO_SUCH_QUEUE,
+        Refusal::OtherProperties(..) => OTHER_PROPERTIES,
+        Refusal::InUse(_) | Refusal::NotOwner(_) => error::NOT_AUTHORIZED,
         Refusal::NoSuchProcedure(_) => error::NO_SUCH_PROCEDURE,
         Refusal::ProcedureExists(_) => error::PROCEDURE_ALREADY_EXISTS,
         Refusal::OtherPolicy(_) => OTHER_POLICY,

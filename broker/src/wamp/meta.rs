@@ -121,6 +121,7 @@ impl MetaApi {
             | Parcel::Retained { .. }
             | Parcel::SubscriptionRevoked { .. }
             | Parcel::Delivery(_)
+            | Parcel::Exhausted { .. }
             | Parcel::Interrupt { .. }
             | Parcel::RegistrationRevoked { .. }
             | Parcel::Outcome(_)

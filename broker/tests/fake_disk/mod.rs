@@ -238,7 +238,13 @@ pub fn make(queue: QueueId, name: &str) -> Change {
 }
 
 pub fn append(queue: QueueId, sequence: u64, bytes: usize) -> Change {
-    Change::Append { queue, sequence, cost: bytes as u32 + 7, record: record(queue, sequence, bytes) }
+    Change::Append {
+        queue,
+        sequence,
+        cost: bytes as u32 + 7,
+        note: Default::default(),
+        record: record(queue, sequence, bytes),
+    }
 }
 
 /// Bytes that no other message has.

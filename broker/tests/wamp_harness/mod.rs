@@ -163,7 +163,7 @@ impl House {
         let journal =
             JournalLimits { backlog_bytes_max: limit, window_bytes_max: limit, windows_bytes_max: limit };
         let keeping = Keeping::Stored(Journal::new(store, "realm1", journal));
-        let memory = Memory { history: None, keeping };
+        let memory = Memory { keeping, ..Memory::default() };
         House::of(Realm::with_memory("realm1", limits(), entropy, memory), true)
     }
 

@@ -5,4 +5,5 @@
 pub mod codec;
 pub mod error;
 pub mod frame;
+pub mod selector;
 pub mod state;

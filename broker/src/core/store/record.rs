@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tandem_protocols::payload::{Arguments, Body, Content, Encoding, Format, Payload, Shape};
 
 use crate::core::access::Principal;
-use crate::core::message::{Attribute, Encodings, Publication, SessionId};
+use crate::core::message::{Attribute, Encodings, Handling, Publication, SessionId};
 use crate::core::name::Name;
 
 /// How a principal is known that was read from a record.
@@ -30,6 +30,44 @@ struct Record {
     disclosed: Option<(Box<str>, Box<str>)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trust: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    handling: Option<Handling>,
+}
+
+/// What a queue must know of a message to order it, also while only the store has it. What is not said is as usual.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Note {
+    /// Its priority, as the queue took it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// When it is too old.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at_ms: Option<u64>,
+    /// Until when nobody gets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deliver_at_ms: Option<u64>,
+    /// Its group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<Box<str>>,
+    /// Whether it is the last of its group.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ends_group: bool,
+}
+
+impl Note {
+    /// The note as bytes: none if it says nothing.
+    pub fn encode(&self) -> Bytes {
+        if *self == Note::default() {
+            return Bytes::new();
+        }
+        rmp_serde::to_vec_named(self).expect("memory takes what is written, and all parts have a form").into()
+    }
+
+    /// The note that these bytes were made of. `None` if they are none.
+    pub fn decode(bytes: &[u8]) -> Option<Note> {
+        if bytes.is_empty() { Some(Note::default()) } else { rmp_serde::from_slice(bytes).ok() }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -86,6 +124,7 @@ pub fn encode(publication: &Publication) -> Bytes {
         attributes: publication.attributes.all().map(attribute).collect(),
         disclosed: publication.disclosed.as_ref().map(|who| ((&*who.id).into(), (&*who.role).into())),
         trust: publication.trust,
+        handling: publication.handling.as_deref().cloned(),
     };
     let mut bytes = Vec::with_capacity(publication.cost());
     let written = record.serialize(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map());
@@ -95,7 +134,7 @@ pub fn encode(publication: &Publication) -> Bytes {
 
 /// The publication that these bytes were made of, in the queue of this name. `None` if they are none.
 pub fn decode(name: &Name, bytes: &[u8]) -> Option<Publication> {
-    let Record { id, publisher, content, attributes, disclosed, trust } =
+    let Record { id, publisher, content, attributes, disclosed, trust, handling } =
         rmp_serde::from_slice(bytes).ok()?;
     let content = match content {
         StoredContent::A(format, args, kwargs) => {
@@ -123,6 +162,7 @@ pub fn decode(name: &Name, bytes: &[u8]) -> Option<Publication> {
         disclosed: disclosed.map(principal),
         trust,
         eligibility: None,
+        handling: handling.map(Arc::new),
         encodings: Encodings::default(),
         charge: None,
     })
@@ -158,6 +198,11 @@ mod tests {
             disclosed: Some(Arc::new(who)),
             trust: Some(3),
             eligibility: None,
+            handling: Some(Arc::new(Handling {
+                priority: Some(7),
+                ttl_ms: Some(1000),
+                ..Handling::default()
+            })),
             encodings: Encodings::default(),
             charge: None,
         }
@@ -189,10 +234,27 @@ mod tests {
             assert_eq!((after.id, after.publisher, after.trust), (before.id, before.publisher, before.trust));
             assert_eq!(after.payload.content(), before.payload.content());
             assert_eq!(after.attributes, before.attributes);
+            assert_eq!(after.handling, before.handling);
             let (was, is) = (before.disclosed.clone().unwrap(), after.disclosed.clone().unwrap());
             assert_eq!((&was.id, &was.role), (&is.id, &is.role));
             assert_eq!(after.cost(), before.cost());
         }
+    }
+
+    #[test]
+    fn a_note_comes_back_as_it_was_and_one_that_says_nothing_has_no_bytes() {
+        let group = Some("g".into());
+        let note = Note {
+            priority: Some(9),
+            expires_at_ms: Some(1),
+            deliver_at_ms: Some(2),
+            group,
+            ends_group: true,
+        };
+        assert_eq!(Note::decode(&note.encode()), Some(note));
+        assert!(Note::default().encode().is_empty());
+        assert_eq!(Note::decode(&[]), Some(Note::default()));
+        assert_eq!(Note::decode(&[0xc1]), None);
     }
 
     #[test]

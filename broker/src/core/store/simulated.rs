@@ -45,6 +45,7 @@ struct Kept {
 struct Message {
     cost: u32,
     deliveries: u32,
+    note: Bytes,
     record: Bytes,
 }
 
@@ -61,6 +62,7 @@ impl SimulatedStore {
                 sequence: *sequence,
                 cost: message.cost,
                 deliveries: message.deliveries,
+                note: message.note.as_ref().into(),
             };
             StoredQueue {
                 queue: *queue,
@@ -140,15 +142,16 @@ fn apply(disk: &mut Disk, change: Change) {
             disk.insert(queue, Kept { realm, name, properties, last_sequence: 0, messages: BTreeMap::new() });
         }
         Change::Delete { queue } => drop(disk.remove(&queue)),
-        Change::Append { queue, sequence, cost, record } => {
+        Change::Append { queue, sequence, cost, note, record } => {
             let kept = disk.get_mut(&queue).expect("a queue is made before it is appended to");
             assert!(sequence > kept.last_sequence, "places only go up");
             kept.last_sequence = sequence;
-            kept.messages.insert(sequence, Message { cost, deliveries: 0, record });
+            kept.messages.insert(sequence, Message { cost, deliveries: 0, note, record });
         }
         Change::Remove { queue, sequence } => {
-            let removed = disk.get_mut(&queue).and_then(|kept| kept.messages.remove(&sequence));
-            assert!(removed.is_some(), "what is removed was there");
+            // A queue may be gone before all that was given up in it has found its place elsewhere.
+            let Some(kept) = disk.get_mut(&queue) else { return };
+            assert!(kept.messages.remove(&sequence).is_some(), "what is removed was there");
         }
         Change::PutAside { queue, sequence } => {
             disk.get_mut(&queue).and_then(|kept| kept.messages.remove(&sequence));

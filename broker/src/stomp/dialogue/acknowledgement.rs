@@ -13,7 +13,7 @@ use crate::core::queues::Settlement;
 use crate::core::queues::durable::Progress;
 use crate::core::realm::Operation;
 use crate::stomp::dialogue::consumer::Consumer;
-use crate::stomp::dialogue::subscriptions::Feed;
+use crate::stomp::dialogue::subscription::Feed;
 use crate::stomp::dialogue::{Dialogue, Receipt};
 use crate::stomp::fault::Fault;
 use crate::stomp::message::DeliveryId;

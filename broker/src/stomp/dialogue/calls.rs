@@ -18,7 +18,7 @@ use crate::core::parcel::{Answer, Failure, Invocation, Outcome};
 use crate::core::realm::Outgoing;
 use crate::core::topics::PublishTerms;
 use crate::stomp::destination::{self, Place, TEMP_QUEUE, Target};
-use crate::stomp::dialogue::subscriptions::Feed;
+use crate::stomp::dialogue::subscription::Feed;
 use crate::stomp::dialogue::{Dialogue, Receipt, check_temp_queue};
 use crate::stomp::fault::Fault;
 use crate::stomp::headers::{self, CALL_HEADERS, CALLER, CALLER_AUTHID};
@@ -69,7 +69,7 @@ impl ReplyTo {
         match destination::target(text)? {
             Target::Topic(name) => Ok(ReplyTo::Topic(name)),
             Target::Queue(name) | Target::Reply(name) => Ok(ReplyTo::Queue(name)),
-            Target::Call(_) | Target::Invocation(_) => {
+            Target::ExistingQueue(_) | Target::Temp | Target::Call(_) | Target::Invocation(_) => {
                 Err(Violation::invalid_header("reply-to", text).into())
             }
         }
@@ -89,12 +89,22 @@ impl Dialogue {
         refuse_transaction(frame)?;
         let headers = &frame.headers;
         let timeout = headers::timeout(headers)?;
-        let reply_to = ReplyTo::parse(headers.get("reply-to"))?;
-        match &reply_to {
-            ReplyTo::Nobody | ReplyTo::Caller(_) => {}
-            ReplyTo::Topic(name) => drop(self.member.permit(Action::Publish, name)?),
-            ReplyTo::Queue(name) => drop(self.member.permit(Action::Send, name)?),
-        }
+        let reply_to = match ReplyTo::parse(headers.get("reply-to"))? {
+            ReplyTo::Caller(temp) => match self.subscribed_temp_queue(&temp) {
+                // It reads that queue under a name of its own, and acknowledges as it said there.
+                Some(queue) => ReplyTo::Queue(queue),
+                None => ReplyTo::Caller(temp),
+            },
+            ReplyTo::Nobody => ReplyTo::Nobody,
+            ReplyTo::Topic(name) => {
+                self.member.permit(Action::Publish, &name)?;
+                ReplyTo::Topic(name)
+            }
+            ReplyTo::Queue(name) => {
+                self.member.permit(Action::Send, &name)?;
+                ReplyTo::Queue(name)
+            }
+        };
         let waiting = Waiting { reply_to, correlation_id: headers.get("correlation-id").map(Box::from) };
         let attributes = headers::attributes(headers, &CALL_HEADERS);
         let outgoing = Outgoing { name: procedure, payload: headers::payload(frame)?, attributes };

@@ -7,63 +7,34 @@
 use std::sync::Arc;
 
 use tandem_protocols::stomp::error::{Reason, Violation};
-use tandem_protocols::stomp::frame::{Frame, Headers, Version};
+use tandem_protocols::stomp::frame::{Command, Frame, Headers, Version};
 use tandem_protocols::stomp::state::AckMode;
 
 use crate::core::access::Refusal;
-use crate::core::calls::Offer;
 use crate::core::message::Publication;
 use crate::core::name::Name;
-use crate::core::parcel::{ConsumerId, Delivery, RegistrationId, SubscriptionId};
+use crate::core::parcel::{ConsumerId, Delivery, SubscriptionId};
 use crate::core::queues::{Credit, Settlement};
 use crate::stomp::destination::{self, Place, TEMP_QUEUE};
-use crate::stomp::dialogue::consumer::{Closed, Consumer, Unsettled};
+use crate::stomp::dialogue::consumer::{Closed, Unsettled};
+use crate::stomp::dialogue::sources::Request;
+use crate::stomp::dialogue::subscription::{Extras, Feed, Reply, Subscription};
 use crate::stomp::dialogue::{Dialogue, Receipt};
 use crate::stomp::fault::Fault;
 use crate::stomp::headers;
-use crate::stomp::message;
+use crate::stomp::message::{self, Told};
 use crate::stomp::settings::Settings;
+use crate::stomp::terms;
 use crate::stomp::voice::Voice;
 
-/// A subscription, as its peer sees it.
-#[derive(Debug)]
-pub(in crate::stomp) struct Subscription {
-    /// The peer's name for it, which is in its messages.
-    pub(in crate::stomp) id: Option<Box<str>>,
-    /// Kept in 1.0 only, where it can end the subscription.
-    destination: Option<Box<str>>,
-    /// Without what the session itself published.
-    no_local: bool,
-    /// Under which tag it wanted what its topics had kept; 0 if it did not.
-    replay: u64,
-    pub(in crate::stomp) feed: Feed,
-}
-
-/// Where its messages come from.
-#[derive(Debug)]
-pub(in crate::stomp) enum Feed {
-    Topics(SubscriptionId),
-    Queue(Consumer),
-    Procedure(RegistrationId),
-}
-
-/// A queue for answers, which its owner calls `/temp-queue/...`.
-#[derive(Debug)]
-pub(in crate::stomp) struct Reply {
-    pub(in crate::stomp) temp: Box<str>,
-    pub(in crate::stomp) queue: Name,
-    pub(in crate::stomp) consumer: ConsumerId,
-}
-
-impl Subscription {
-    /// Whether it gets no acknowledgements.
-    pub(in crate::stomp) fn is_auto(&self) -> bool {
-        match &self.feed {
-            Feed::Topics(_) | Feed::Procedure(_) => true,
-            Feed::Queue(consumer) => consumer.mode == AckMode::Auto,
-        }
-    }
-}
+/// What says in an UNSUBSCRIBE that a durable subscription is to end, and not only this consumer of it.
+const ENDS_DURABLE: [&str; 5] = [
+    "durable",
+    "persistent",
+    "durable-subscription-name",
+    "durable-subscriber-name",
+    "activemq.subscriptionName",
+];
 
 impl Dialogue {
     /// SUBSCRIBE.
@@ -83,41 +54,17 @@ impl Dialogue {
         }
         let mode = AckMode::parse(headers.get("ack"))?;
         let no_local = headers::flag(headers, "no-local")?;
-        let credit = credit(headers, settings)?;
         let replay = self.replay(headers)?;
         let tag = Some(replay).filter(|tag| *tag > 0);
-        let invoke = headers::invoke(headers)?;
-        if invoke.is_some() && !matches!(source, destination::Source::Procedure(_)) {
-            return Err(Violation::invalid_header("x-invoke", destination).into());
-        }
-        let feed = match source {
-            destination::Source::Topic(pattern) if mode == AckMode::Auto => {
-                Feed::Topics(self.member.subscribe_and_replay(&pattern, tag)?)
-            }
-            _ if tag.is_some() => return Err(Fault::unsupported("x-get-retained", "true")),
-            destination::Source::Topic(pattern) => {
-                Feed::Queue(Consumer::new(self.member.bind(&pattern, credit)?, Place::Topic, mode))
-            }
-            destination::Source::Queue(_) | destination::Source::Procedure(_) if no_local => {
-                return Err(Fault::unsupported("no-local", "true"));
-            }
-            destination::Source::Queue(name) => {
-                Feed::Queue(Consumer::new(self.member.consume(&name, credit)?, Place::Queue, mode))
-            }
-            destination::Source::Procedure(_) if mode != AckMode::Auto => {
-                return Err(Violation::invalid_header("ack", mode.as_str()).into());
-            }
-            destination::Source::Procedure(pattern) => {
-                let offer = Offer { policy: invoke.unwrap_or_default(), ..Offer::default() };
-                Feed::Procedure(self.member.offer(&pattern, offer)?)
-            }
-        };
+        let mut request = Request { headers, destination, mode, tag, extras: Extras::default() };
+        let feed = self.feed(source, &mut request, settings)?;
+        let extras = request.extras.boxed();
         let destination = (version == Version::V10).then(|| destination.into());
         if self.subscriptions.len() < 4 {
             // Most sessions have one or two, and room for four is 350 bytes.
             self.subscriptions.reserve_exact(1);
         }
-        self.subscriptions.push(Subscription { id, destination, no_local, replay, feed });
+        self.subscriptions.push(Subscription { id, destination, no_local, replay, feed, extras });
         Ok(Receipt::Due)
     }
 
@@ -164,6 +111,8 @@ impl Dialogue {
         version: Version,
     ) -> Result<Receipt, Fault> {
         let headers = &frame.headers;
+        let asks = |name: &&str| headers.get(name).is_some_and(|value| !matches!(value, "" | "false"));
+        let ends_durable = ENDS_DURABLE.iter().any(asks);
         let place = match (headers.get("id"), headers.get("destination")) {
             (Some(id), _) => self.subscriptions.iter().position(|known| known.id.as_deref() == Some(id)),
             // One without a name first; a name need not be said if the destination tells enough.
@@ -173,10 +122,32 @@ impl Dialogue {
                     self.subscriptions.iter().position(is)
                 })
             }
+            (None, _) if ends_durable => None,
             (None, _) => return Err(Violation::missing_header("id").into()),
         };
-        let place = place.ok_or_else(|| Fault::new(Reason::NotFound, "there is no such subscription"))?;
-        let Subscription { id, feed, .. } = self.subscriptions.swap_remove(place);
+        let Some(place) = place else {
+            if !ends_durable {
+                return Err(Fault::new(Reason::NotFound, "there is no such subscription"));
+            }
+            // Nobody consumes from it in this session.
+            self.member.end_durable(&terms::durable_name(headers)?.unwrap_or_default())?;
+            return Ok(Receipt::Due);
+        };
+        let subscription = self.subscriptions.swap_remove(place);
+        let durable = subscription.extras.as_ref().and_then(|extras| extras.durable.clone());
+        self.end_feed(subscription)?;
+        if ends_durable {
+            let name = match durable {
+                Some(name) => name.into_string(),
+                None => terms::durable_name(headers)?.unwrap_or_default(),
+            };
+            self.member.end_durable(&name)?;
+        }
+        Ok(Receipt::Due)
+    }
+
+    fn end_feed(&mut self, subscription: Subscription) -> Result<(), Fault> {
+        let Subscription { id, feed, .. } = subscription;
         match feed {
             Feed::Topics(house) => {
                 let shares = |other: &Subscription| matches!(&other.feed, Feed::Topics(id) if *id == house);
@@ -185,6 +156,10 @@ impl Dialogue {
                 }
             }
             Feed::Queue(consumer) => {
+                // A queue for answers is gone with its consumer.
+                if let Some(rare) = self.rare_if_any() {
+                    rare.replies.retain(|reply| reply.consumer != consumer.id);
+                }
                 self.member.close_consumer(consumer.id)?;
                 if !consumer.unsettled.is_empty() {
                     self.rare().closed.push(Closed { id, consumer });
@@ -202,7 +177,7 @@ impl Dialogue {
                 }
             }
         }
-        Ok(Receipt::Due)
+        Ok(())
     }
 
     /// A message on a topic, for each of the session's subscriptions that share the house's.
@@ -218,6 +193,9 @@ impl Dialogue {
                 Feed::Topics(id) if *id == house && !(own && subscription.no_local) => {}
                 _ => continue,
             }
+            if !subscription.wants(publication) {
+                continue;
+            }
             match message::event(voice, publication, subscription.id.as_deref()) {
                 Ok(frame) => voice.send(frame),
                 Err(why) => message::note_unconvertible(why),
@@ -228,6 +206,9 @@ impl Dialogue {
     /// What a topic had kept, for the one subscription that wanted it.
     pub(in crate::stomp) fn tell_retained(&self, publication: &Publication, tag: u64, voice: &mut Voice) {
         let Some(subscription) = self.subscriptions.iter().find(|known| known.replay == tag) else { return };
+        if !subscription.wants(publication) {
+            return;
+        }
         match message::retained(voice, publication, subscription.id.as_deref()) {
             Ok(frame) => voice.send(frame),
             Err(why) => message::note_unconvertible(why),
@@ -245,8 +226,15 @@ impl Dialogue {
             if own && subscription.no_local {
                 return self.settle_delivery(delivery, Settlement::Accept);
             }
-            let (id, mode) = (subscription.id.as_deref(), consumer.mode);
-            let settlement = match message::delivery(voice, delivery, consumer.place, id, mode) {
+            let mode = consumer.mode;
+            let extras = subscription.extras.as_ref();
+            let told = Told {
+                place: consumer.place,
+                subscription: subscription.id.as_deref(),
+                mode,
+                include_sequence: extras.and_then(|extras| extras.include_sequence.as_deref()),
+            };
+            let settlement = match message::delivery(voice, delivery, told) {
                 Ok(frame) => {
                     voice.send(frame);
                     Settlement::Accept
@@ -266,6 +254,52 @@ impl Dialogue {
         self.hand_over_reply(delivery, voice);
     }
 
+    /// A consumer that only looks has seen everything, and wanted to know.
+    pub(in crate::stomp) fn tell_end(&self, consumer: ConsumerId, voice: &mut Voice) {
+        let is = |known: &&Subscription| matches!(&known.feed, Feed::Queue(own) if own.id == consumer);
+        let Some(subscription) = self.subscriptions.iter().find(is) else { return };
+        let destination = subscription.extras.as_ref().and_then(|extras| extras.destination.as_deref());
+        let mut end = Frame::new(Command::Message);
+        if let Some(id) = &subscription.id {
+            end = end.with("subscription", id);
+        }
+        let id = format!("end-{}", consumer.0);
+        end = end.with("message-id", &id).with("destination", destination.unwrap_or_default());
+        if voice.version == Version::V12 && !subscription.is_auto() {
+            // Nobody waits for it to be acknowledged, but each MESSAGE has one there.
+            end = end.with("ack", &id);
+        }
+        voice.say(&end.with("browser", "end"));
+    }
+
+    /// The queue behind a temporary one of this session, if a subscription of its own reads it.
+    pub(in crate::stomp) fn subscribed_temp_queue(&self, temp: &str) -> Option<Name> {
+        let reply = self.rare.as_ref()?.replies.iter().find(|reply| *reply.temp == *temp)?;
+        let reads =
+            |known: &Subscription| matches!(&known.feed, Feed::Queue(own) if own.id == reply.consumer);
+        self.subscriptions.iter().any(reads).then(|| reply.queue.clone())
+    }
+
+    /// The consumer of a temporary queue of this session, which is made if need be.
+    pub(in crate::stomp) fn temp_consumer(
+        &mut self,
+        temp: &str,
+        credit: Credit,
+    ) -> Result<ConsumerId, Fault> {
+        let known = self.rare().replies.iter().find(|reply| *reply.temp == *temp).map(|reply| reply.consumer);
+        if let Some(consumer) = known {
+            let is_taken =
+                |other: &Subscription| matches!(&other.feed, Feed::Queue(own) if own.id == consumer);
+            if self.subscriptions.iter().any(is_taken) {
+                return Err(Fault::new(Reason::InvalidHeader, format!("'{temp}' is subscribed already")));
+            }
+            return Ok(consumer);
+        }
+        let (queue, consumer) = self.member.reply_queue(credit)?;
+        self.rare().replies.push(Reply { temp: temp.into(), queue, consumer });
+        Ok(consumer)
+    }
+
     /// A message from a queue that was not subscribed to: for answers, or not any more.
     fn hand_over_reply(&mut self, delivery: &Delivery, voice: &mut Voice) {
         let replies = self.rare_if_any().map(|rare| &rare.replies[..]).unwrap_or_default();
@@ -273,7 +307,13 @@ impl Dialogue {
             self.settle_delivery(delivery, Settlement::Requeue);
             return self.member.release_if_settled(delivery.consumer);
         };
-        match message::delivery(voice, delivery, Place::Reply, Some(&reply.temp), AckMode::Auto) {
+        let told = Told {
+            place: Place::Reply,
+            subscription: Some(&reply.temp),
+            mode: AckMode::Auto,
+            include_sequence: None,
+        };
+        match message::delivery(voice, delivery, told) {
             Ok(frame) => voice.send(frame),
             Err(why) => message::note_unconvertible(why),
         }
@@ -286,19 +326,4 @@ impl Dialogue {
             tracing::debug!(%refusal, "a delivery could not be settled");
         }
     }
-}
-
-/// What a consumer may hold unsettled: in messages, what it asks for, within limits. 0 asks for nothing.
-fn credit(headers: &Headers, settings: &Settings) -> Result<Credit, Fault> {
-    let messages = match headers.get("prefetch-count") {
-        None => settings.credit.messages,
-        Some(text) => {
-            let number = text.parse::<u32>().ok().filter(|_| text.bytes().all(|o| o.is_ascii_digit()));
-            match number.ok_or_else(|| Violation::invalid_header("prefetch-count", text))? {
-                0 => settings.credit.messages,
-                number => (number as usize).min(settings.prefetch_max),
-            }
-        }
-    };
-    Ok(Credit { messages, ..settings.credit })
 }

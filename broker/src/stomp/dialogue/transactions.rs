@@ -59,8 +59,11 @@ impl Dialogue {
         for operation in &operations {
             match operation {
                 // Whoever is to be asked is asked now; what is decided at once is decided again by COMMIT.
-                Operation::Publish(outgoing) => drop(self.member.permit(Action::Publish, &outgoing.name)?),
-                Operation::Send(outgoing) => drop(self.member.permit(Action::Send, &outgoing.name)?),
+                Operation::Publish(outgoing, _) => drop(self.member.permit(Action::Publish, &outgoing.name)?),
+                Operation::Send(outgoing, terms) => {
+                    self.member.permit(Action::Send, &outgoing.name)?;
+                    self.member.permit_dead_letters(&terms.queue.properties)?;
+                }
                 Operation::Settle(..) => {}
             }
         }
@@ -84,7 +87,7 @@ impl Dialogue {
     pub(in crate::stomp) fn commit(&mut self, frame: &Frame, voice: &mut Voice) -> Result<Receipt, Fault> {
         let transaction = self.end_transaction(frame)?;
         let settled = settlements(&transaction.operations);
-        let publishes = transaction.operations.iter().any(|o| matches!(o, Operation::Publish(_)));
+        let publishes = transaction.operations.iter().any(|o| matches!(o, Operation::Publish(..)));
         let ticket = if transaction.receipts.is_empty() { self.ticket(frame) } else { self.next_ticket() };
         let progress = self.member.commit_for(transaction.operations, ticket)?;
         for (consumer, sequence) in settled {
@@ -120,15 +123,15 @@ impl Dialogue {
 fn settlements(operations: &[Operation]) -> Vec<(ConsumerId, u64)> {
     let settlement = |operation: &Operation| match operation {
         Operation::Settle(consumer, sequence, _) => Some((*consumer, *sequence)),
-        Operation::Publish(_) | Operation::Send(_) => None,
+        Operation::Publish(..) | Operation::Send(..) => None,
     };
     operations.iter().filter_map(settlement).collect()
 }
 
 fn cost(operation: &Operation) -> usize {
     match operation {
-        Operation::Publish(outgoing) | Operation::Send(outgoing) => {
-            outgoing.payload.len() + outgoing.attributes.bytes() + PUBLICATION_OVERHEAD
+        Operation::Publish(outgoing, _) | Operation::Send(outgoing, _) => {
+            outgoing.payload.len() + outgoing.attributes.bytes() + PUBLICATION_OVERHEAD + SMALL_BYTES
         }
         Operation::Settle(..) => SMALL_BYTES,
     }

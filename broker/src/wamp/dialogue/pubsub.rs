@@ -264,6 +264,7 @@ pub(in crate::wamp) fn terms(options: &PublishOptions<'_>) -> PublishTerms {
         disclose_me: options.disclose_me.unwrap_or(false),
         retain: if options.retain { Retain::Set } else { Retain::No },
         eligibility: eligibility(options),
+        handling: None,
     }
 }
 

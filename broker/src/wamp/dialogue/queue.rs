@@ -4,13 +4,14 @@
 //! tandem.queue.send     [queue, args...] {kwargs}   puts a message into a queue   -> [message]
 //! tandem.queue.receive  [queue]                     waits for the next message    -> [tag, redeliveries, args, kwargs]
 //! tandem.queue.ack      [tag]                       it is done                    -> []
-//! tandem.queue.nack     [tag, requeue = true]       it is not: once more, or gone -> []
+//! tandem.queue.nack     [tag, requeue = true]       it is not: once more, or dead -> []
 //! ```
 //!
 //! What `send` gets beyond the queue's name is the message, as it came. With the option `persistent: true`, or the
 //! entry `persistent: "true"` of `x_headers`, it outlives the broker, and the answer comes when it is safe; so
 //! does that to the `ack` of such a message. `receive` stays pending until there
-//! is a message; it may be canceled. `args` is a list, or binary where the payload is opaque; `kwargs` is a
+//! is a message; it may be canceled. What is dead goes to the queue `dlq.` and its name, if no other was said.
+//! `args` is a list, or binary where the payload is opaque; `kwargs` is a
 //! dictionary. The attributes of the message are in the details of the RESULT. What is neither acknowledged
 //! nor refused when the session ends goes back to the queue.
 //!
@@ -37,7 +38,7 @@ use crate::core::name::Name;
 use crate::core::parcel::{ConsumerId, Delivery};
 use crate::core::queues::durable::Progress;
 use crate::core::queues::{Credit, Settlement};
-use crate::core::realm::Outgoing;
+use crate::core::realm::{Outgoing, SendTerms};
 use crate::wamp::arguments::split;
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::dialogue::procedure::{arguments, first_arguments, say_list, say_nothing};
@@ -166,7 +167,7 @@ impl Dialogue {
             payload: Payload::new(Content::Arguments(message)),
             attributes: outgoing.attributes.clone(),
         };
-        let (number, progress) = self.member.send_for(outgoing, request.get())?;
+        let (number, progress) = self.member.send_for(outgoing, SendTerms::default(), request.get())?;
         self.has_published.set(true);
         match progress {
             Progress::Done => say_number(request, number, voice),

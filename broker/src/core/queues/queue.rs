@@ -1,0 +1,305 @@
+//! One queue: its lock, and what is done under it.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::core::access::Refusal;
+use crate::core::mailbox::{Mailbox, Pushed};
+use crate::core::message::{Publication, SessionId};
+use crate::core::name::Name;
+use crate::core::queues::agenda::Agenda;
+use crate::core::queues::consumer::{ConsumeTerms, ConsumerKey, Credit, Filter};
+use crate::core::queues::durable::{Asker, Journal, Progress, Writing};
+use crate::core::queues::item::{DeadLetter, Settlement};
+use crate::core::queues::properties::{Properties, QueueLimits};
+use crate::core::queues::state::{SCANS_AT_ONCE, State, Sum};
+use crate::core::store::{Change, Submission};
+use crate::metrics;
+
+/// One queue.
+#[derive(Debug)]
+pub struct Queue {
+    pub(super) id: u64,
+    name: Name,
+    /// Only this session may consume from it.
+    pub(super) owner: Option<SessionId>,
+    /// It stays when it is empty and nobody consumes from it, until it is taken away.
+    pub(super) is_permanent: bool,
+    /// What it takes of the topics that it is bound to.
+    filter: Option<Arc<dyn Filter>>,
+    agenda: Arc<Agenda<Queue>>,
+    /// Where persistent messages are kept. A queue that only its owner consumes from keeps none.
+    pub(super) journal: Option<Arc<Journal>>,
+    /// For what the store answers, too.
+    pub(super) me: Weak<Queue>,
+    pub(super) state: Mutex<State>,
+}
+
+/// What queues gave up, on its way to others.
+pub(super) type Letters = Vec<(Weak<Queue>, DeadLetter)>;
+
+/// What a queue is made of.
+pub(super) struct Blueprint {
+    pub(super) id: u64,
+    pub(super) name: Name,
+    pub(super) owner: Option<SessionId>,
+    pub(super) is_permanent: bool,
+    pub(super) filter: Option<Arc<dyn Filter>>,
+    pub(super) properties: Properties,
+    pub(super) usual_dead_letters: Option<Name>,
+    pub(super) journal: Option<Arc<Journal>>,
+}
+
+impl Queue {
+    pub(super) fn new(
+        blueprint: Blueprint,
+        limits: QueueLimits,
+        total_bytes: Arc<AtomicUsize>,
+        agenda: Arc<Agenda<Queue>>,
+    ) -> Arc<Queue> {
+        let Blueprint { id, name, owner, is_permanent, filter, properties, usual_dead_letters, journal } =
+            blueprint;
+        let now_ms = agenda.now_ms();
+        let kept = journal.clone();
+        let state =
+            State::new(name.clone(), properties, limits, usual_dead_letters, total_bytes, kept, now_ms);
+        Arc::new_cyclic(|me| Queue {
+            id,
+            name,
+            owner,
+            is_permanent,
+            filter,
+            agenda,
+            journal,
+            me: me.clone(),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// Tells it apart from all other queues of its realm.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Its name. A queue that is bound to a topic bears the topic's, or one for its pattern.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// How many messages it holds, ready or unsettled.
+    pub fn len(&self) -> usize {
+        self.state.lock().messages
+    }
+
+    /// True when it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many consume from it.
+    pub fn consumers(&self) -> usize {
+        self.state.lock().consumers.len()
+    }
+
+    /// What it takes of the topics that it is bound to, as that was written.
+    pub fn filter_text(&self) -> Option<&str> {
+        self.filter.as_deref().map(Filter::text)
+    }
+
+    /// Which of these properties are not true of it.
+    pub fn misfits(&self, wanted: &Properties) -> Vec<&'static str> {
+        wanted.misfits(&self.state.lock().properties)
+    }
+
+    /// Takes what a topic that this queue is bound to brings. One that belongs to a session and is full ends
+    /// that: it is a slow consumer of the topic. Another does what its properties say.
+    pub fn push_bound(&self, publication: Arc<Publication>) -> Pushed {
+        if self.filter.as_ref().is_some_and(|filter| !filter.admits(&publication)) {
+            return Pushed::Full;
+        }
+        let mut state = self.state.lock();
+        let none = Sum::default();
+        if state.check_room(none, none, publication.cost()).is_err() {
+            metrics::EVENTS_DROPPED.add(1);
+            if self.owner.is_some() {
+                state.consumers.values().for_each(|consumer| consumer.mailbox.overflow());
+            }
+            return Pushed::Full;
+        }
+        let now_ms = self.agenda.now_ms();
+        state.append(publication, true, now_ms);
+        state.dispatch(now_ms);
+        self.leave_alone(state);
+        Pushed::Queued
+    }
+
+    /// Stops deliveries to a consumer, which may still settle what it holds.
+    pub fn close(&self, key: ConsumerKey) {
+        let mut state = self.state.lock();
+        state.close(key);
+        state.dispatch(self.agenda.now_ms());
+        self.leave_alone(state);
+    }
+
+    /// True when the consumer holds nothing any more.
+    pub fn is_settled(&self, key: ConsumerKey) -> bool {
+        self.state.lock().consumers.get(&key).is_none_or(|consumer| consumer.held.is_empty())
+    }
+
+    pub(super) fn push(
+        self: &Arc<Queue>,
+        publication: Arc<Publication>,
+        kept: bool,
+        asker: Option<Asker>,
+    ) -> Result<(Letters, Progress), Refusal> {
+        let mut state = self.state.lock();
+        state.check_room(Sum::default(), Sum::default(), publication.cost())?;
+        if let Some(journal) = self.journal.as_ref().filter(|_| kept) {
+            let mut writing = Writing::default();
+            self.append_pending(&mut state, publication, journal, &mut writing);
+            state.take_changes(&mut writing.changes);
+            // Nobody gets it before the store has it: there is nothing to hand out.
+            let progress = writing.submit(journal, asker);
+            return Ok((self.finish(state), progress));
+        }
+        let now_ms = self.agenda.now_ms();
+        state.append(publication, false, now_ms);
+        state.dispatch(now_ms);
+        Ok((self.finish(state), Progress::Done))
+    }
+
+    /// Takes what another queue gave up, if it has room. What the store has of that goes over at once, or not at all.
+    pub(super) fn push_dead(
+        self: &Arc<Queue>,
+        publication: Arc<Publication>,
+        removal: Option<Change>,
+    ) -> bool {
+        let mut state = self.state.lock();
+        if state.check_room(Sum::default(), Sum::default(), publication.cost()).is_err() {
+            return false;
+        }
+        if let Some(journal) =
+            self.journal.as_ref().filter(|_| removal.is_some() && publication.is_persistent())
+        {
+            let mut writing = Writing::default();
+            writing.changes.extend(removal);
+            self.append_pending(&mut state, publication, journal, &mut writing);
+            state.take_changes(&mut writing.changes);
+            let _nobody_asks = writing.submit(journal, None);
+            self.leave_alone(state);
+            return true;
+        }
+        if let (Some(journal), Some(removal)) = (&self.journal, removal) {
+            journal.store.submit(Submission { changes: vec![removal], done: None });
+        }
+        let now_ms = self.agenda.now_ms();
+        state.append(publication, false, now_ms);
+        state.dispatch(now_ms);
+        self.leave_alone(state);
+        true
+    }
+
+    /// Who asks comes back if what it waits for is done only when the dead letters are elsewhere.
+    pub(super) fn settle(
+        &self,
+        key: ConsumerKey,
+        sequence: u64,
+        settlement: Settlement,
+        asker: Option<Asker>,
+    ) -> Result<(Letters, Progress, Option<Asker>), Refusal> {
+        let mut state = self.state.lock();
+        if state.held(key, sequence).is_none() {
+            return Err(Refusal::NoSuchDelivery);
+        }
+        let now_ms = self.agenda.now_ms();
+        state.settle(key, sequence, settlement, now_ms);
+        let (now, later) = if state.has_stored_dead() { (None, asker) } else { (asker, None) };
+        let mut writing: Writing<Queue> = Writing::default();
+        state.take_changes(&mut writing.changes);
+        let progress = self.journal.as_ref().map_or(Progress::Done, |journal| writing.submit(journal, now));
+        state.dispatch(now_ms);
+        Ok((self.finish(state), progress, later))
+    }
+
+    /// Adds a consumer, which must have been let in by whoever keeps the queue.
+    pub(in crate::core) fn add_consumer(
+        &self,
+        key: ConsumerKey,
+        mailbox: Mailbox,
+        credit: Credit,
+        terms: ConsumeTerms,
+    ) -> Result<(), Refusal> {
+        let mut state = self.state.lock();
+        state.add_consumer(key, mailbox, credit, terms)?;
+        state.dispatch(self.agenda.now_ms());
+        self.leave_alone(state);
+        Ok(())
+    }
+
+    pub(super) fn remove_consumer(&self, key: ConsumerKey) -> Letters {
+        let mut state = self.state.lock();
+        let now_ms = self.agenda.now_ms();
+        state.remove_consumer(key, now_ms);
+        state.dispatch(now_ms);
+        self.finish(state)
+    }
+
+    /// Its time has come.
+    pub(super) fn tick(&self) -> Letters {
+        let mut state = self.state.lock();
+        // The agenda forgot it when it was due.
+        state.scheduled_ms = None;
+        let now_ms = self.agenda.now_ms();
+        if state.consumers.is_empty() && state.is_abandoned(now_ms) {
+            self.leave_store(&mut state);
+            state.clear();
+            if self.is_permanent {
+                state.renew(now_ms);
+            }
+        }
+        state.dispatch_and_scan(now_ms, SCANS_AT_ONCE);
+        self.finish(state)
+    }
+
+    /// Whether nothing is left of it, so that it need not exist.
+    pub(super) fn is_idle(&self, state: &State) -> bool {
+        let waits = state.properties.unused_ms_max.is_some() && !state.is_abandoned(self.agenda.now_ms());
+        state.has_no_messages_and_consumers() && !self.is_permanent && !waits
+    }
+
+    /// The end of an operation: the lock goes, and what was given up is the caller's to bring away.
+    pub(super) fn finish(&self, mut state: MutexGuard<'_, State>) -> Letters {
+        let dead = state.take_dead().into_iter().map(|letter| (self.me.clone(), letter)).collect();
+        self.leave_alone(state);
+        dead
+    }
+
+    /// The end of an operation by somebody who cannot bring anything away: that is done when it is looked at
+    /// again.
+    pub(super) fn leave_alone(&self, mut state: MutexGuard<'_, State>) {
+        self.follow_up(&mut state);
+        let due = state.due_ms();
+        let mut waker = None;
+        if due != state.scheduled_ms {
+            waker = self.agenda.change(self.id, &self.me, state.scheduled_ms, due);
+            state.scheduled_ms = due;
+        }
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// It is gone: all that was in it goes, and nobody looks at it again.
+    pub(super) fn clear(&self, state: &mut State) {
+        self.leave_store(state);
+        state.clear();
+        self.agenda.change(self.id, &self.me, state.scheduled_ms.take(), None);
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.agenda.now_ms()
+    }
+}

@@ -1,0 +1,82 @@
+//! A subscription, as its peer sees it.
+
+use std::sync::Arc;
+
+use tandem_protocols::stomp::state::AckMode;
+
+use crate::core::message::Publication;
+use crate::core::name::Name;
+use crate::core::parcel::{ConsumerId, RegistrationId, SubscriptionId};
+use crate::core::queues::Filter;
+use crate::stomp::dialogue::consumer::Consumer;
+
+/// A subscription, as its peer sees it.
+#[derive(Debug)]
+pub(in crate::stomp) struct Subscription {
+    /// The peer's name for it, which is in its messages.
+    pub(in crate::stomp) id: Option<Box<str>>,
+    /// Kept in 1.0 only, where it can end the subscription.
+    pub(in crate::stomp) destination: Option<Box<str>>,
+    /// Without what the session itself published.
+    pub(in crate::stomp) no_local: bool,
+    /// Under which tag it wanted what its topics had kept; 0 if it did not.
+    pub(in crate::stomp) replay: u64,
+    pub(in crate::stomp) feed: Feed,
+    /// What few subscriptions have.
+    pub(in crate::stomp) extras: Option<Box<Extras>>,
+}
+
+/// What few subscriptions have.
+#[derive(Debug, Default)]
+pub(in crate::stomp) struct Extras {
+    /// The name of the durable subscription that it consumes from, if it asked for one.
+    pub(in crate::stomp) durable: Option<Box<str>>,
+    /// What it wants of what its topics bring.
+    pub(in crate::stomp) filter: Option<Arc<dyn Filter>>,
+    /// The header that tells the place of a message in its queue.
+    pub(in crate::stomp) include_sequence: Option<Box<str>>,
+    /// Where it looks, if it wants to know when it has seen everything.
+    pub(in crate::stomp) destination: Option<Box<str>>,
+}
+
+impl Extras {
+    /// Nothing if there is nothing in it.
+    pub(in crate::stomp) fn boxed(self) -> Option<Box<Extras>> {
+        let Extras { durable, filter, include_sequence, destination } = &self;
+        let any =
+            durable.is_some() || filter.is_some() || include_sequence.is_some() || destination.is_some();
+        any.then(|| Box::new(self))
+    }
+}
+
+/// Where its messages come from.
+#[derive(Debug)]
+pub(in crate::stomp) enum Feed {
+    Topics(SubscriptionId),
+    Queue(Consumer),
+    Procedure(RegistrationId),
+}
+
+/// A queue for answers, which its owner calls `/temp-queue/...`.
+#[derive(Debug)]
+pub(in crate::stomp) struct Reply {
+    pub(in crate::stomp) temp: Box<str>,
+    pub(in crate::stomp) queue: Name,
+    pub(in crate::stomp) consumer: ConsumerId,
+}
+
+impl Subscription {
+    /// Whether a message of its topics is one that it asked for.
+    pub(in crate::stomp) fn wants(&self, publication: &Publication) -> bool {
+        let filter = self.extras.as_ref().and_then(|extras| extras.filter.as_ref());
+        filter.is_none_or(|filter| filter.admits(publication))
+    }
+
+    /// Whether it gets no acknowledgements.
+    pub(in crate::stomp) fn is_auto(&self) -> bool {
+        match &self.feed {
+            Feed::Topics(_) | Feed::Procedure(_) => true,
+            Feed::Queue(consumer) => consumer.mode == AckMode::Auto,
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! What queues can do beyond holding messages, with messages that are kept: orders, times, limits, dead letters,
+//! filters and browsers, across crashes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tandem_broker::core::history::WallClock;
+use tandem_broker::core::message::{Handling, Publication};
+use tandem_broker::core::queues::{Browse, ConsumeTerms, Filter, Properties, QueueTerms, WhenFull};
+use tandem_broker::core::realm::TakeTerms;
+
+use super::*;
+
+/// A realm on a store, and a clock.
+struct Timed {
+    store: Arc<SimulatedStore>,
+    realm: Arc<Realm>,
+    clock: Arc<AtomicU64>,
+}
+
+impl Timed {
+    fn new() -> Timed {
+        Timed::on(SimulatedStore::new(), Arc::new(AtomicU64::new(1000)))
+    }
+
+    fn on(store: Arc<SimulatedStore>, clock: Arc<AtomicU64>) -> Timed {
+        let keeping = Keeping::Stored(Journal::new(store.clone(), "test", JOURNAL));
+        let (last, time) = (AtomicU64::new(0), clock.clone());
+        let entropy = Arc::new(move || last.fetch_add(1, Ordering::Relaxed));
+        let told: WallClock = Arc::new(move || time.load(Ordering::Relaxed));
+        let memory = Memory { keeping, clock: Some(told), ..Memory::default() };
+        let realm = Realm::with_memory("test", LIMITS, entropy, memory);
+        realm.queues().restore(store.recovered());
+        Timed { store, realm, clock }
+    }
+
+    fn crash(self, kept: usize) -> Timed {
+        Timed::on(self.store.crash(kept), self.clock)
+    }
+
+    fn join(&self) -> Peer {
+        Peer::join(&self.realm)
+    }
+
+    /// Until nothing more comes of it.
+    fn settle_down(&self) {
+        for _ in 0..300 {
+            self.store.sync();
+            let queues = self.realm.queues();
+            while queues.deadline_ms(Waker::noop()).is_some_and(|at| at <= queues.now_ms()) {
+                queues.tick();
+            }
+        }
+    }
+
+    fn pass(&self, milliseconds: u64) {
+        self.clock.fetch_add(milliseconds, Ordering::Relaxed);
+        self.settle_down();
+    }
+
+    /// What the store has: queues, and how many messages are in each.
+    fn stored(&self) -> Vec<(String, usize)> {
+        let mut stored: Vec<_> = self
+            .store
+            .recovered()
+            .into_iter()
+            .map(|queue| (queue.name.to_string(), queue.messages.len()))
+            .collect();
+        stored.sort();
+        stored
+    }
+}
+
+fn put(peer: &Peer, queue: &str, id: u64, handling: Handling, properties: Properties) {
+    let queue_terms = QueueTerms { properties, existing: false };
+    let terms = SendTerms { handling: Some(Arc::new(handling)), queue: queue_terms };
+    let _ = peer.member.send_for(persistent(queue, id), terms, 0).unwrap();
+}
+
+fn dying_to(queue: &str) -> Properties {
+    Properties { dead_letters: Some(name(queue)), ..Properties::default() }
+}
+
+/// Wants every tenth.
+#[derive(Debug)]
+struct Tenth;
+
+impl Filter for Tenth {
+    fn admits(&self, publication: &Publication) -> bool {
+        let Content::Opaque(bytes) = publication.payload.content() else { return false };
+        u64::from_le_bytes(*bytes.first_chunk().unwrap()).is_multiple_of(10)
+    }
+
+    fn text(&self) -> &'static str {
+        "tenth"
+    }
+}
+
+fn taking(consumer: ConsumeTerms) -> TakeTerms {
+    TakeTerms { consumer, ..TakeTerms::default() }
+}
+
+#[test]
+fn priorities_hold_across_a_crash_and_when_the_bodies_are_in_the_store_only() {
+    let house = Timed::new();
+    let peer = house.join();
+    for id in 1..=40 {
+        let priority = Some((id % 4) as u8);
+        put(&peer, "q", id, Handling { priority, ..Handling::default() }, Properties::default());
+    }
+    house.settle_down();
+    let house = house.crash(0);
+    let mut peer = house.join();
+    let consumer = peer.member.consume(&name("q"), few(1)).unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..40 {
+        house.settle_down();
+        peer.look();
+        let (id, sequence, _) = peer.delivered.pop_front().unwrap();
+        seen.push(id);
+        peer.member.settle(consumer, sequence, Settlement::Accept).unwrap();
+        assert!(house.realm.queues().window_bytes() <= 8000);
+    }
+    let mut right: Vec<u64> = (1..=40).collect();
+    right.sort_by_key(|id| (3 - id % 4, *id));
+    assert_eq!(seen, right);
+    house.settle_down();
+    assert_eq!((house.stored(), house.realm.queues().bytes()), (vec![("q".into(), 0)], 0));
+}
+
+#[test]
+fn what_grew_too_old_leaves_the_store_also_while_the_broker_was_away() {
+    let house = Timed::new();
+    let peer = house.join();
+    let old = Handling { ttl_ms: Some(100), ..Handling::default() };
+    (1..=20).for_each(|id| put(&peer, "q", id, old.clone(), Properties::default()));
+    put(&peer, "q", 21, Handling::default(), Properties::default());
+    house.settle_down();
+    assert_eq!(house.stored(), [("q".into(), 21)]);
+    let house = house.crash(0);
+    house.pass(100);
+    assert_eq!(house.stored(), [("q".into(), 1)]);
+    let mut peer = house.join();
+    peer.member.consume(&name("q"), ENDLESS).unwrap();
+    house.settle_down();
+    assert_eq!(peer.ids(), [21]);
+}
+
+#[test]
+fn what_grew_too_old_in_the_store_goes_to_the_dead_letters_that_the_queue_names_across_a_crash() {
+    let house = Timed::new();
+    let peer = house.join();
+    let old = Handling { ttl_ms: Some(100), ..Handling::default() };
+    (1..=20).for_each(|id| put(&peer, "q", id, old.clone(), dying_to("dead")));
+    house.settle_down();
+    let house = house.crash(0);
+    house.pass(100);
+    assert_eq!(house.stored(), [("dead".into(), 20)]);
+    let house = house.crash(0);
+    let mut peer = house.join();
+    peer.member.consume(&name("dead"), ENDLESS).unwrap();
+    house.settle_down();
+    assert_eq!(peer.ids(), (1..=20).collect::<Vec<_>>());
+    assert_eq!(house.realm.queues().len(), 1);
+}
+
+#[test]
+fn a_dead_letter_is_in_one_queue_or_the_other_wherever_it_crashes() {
+    let mut found = BTreeSet::new();
+    for kept in 0..=6 {
+        let house = Timed::new();
+        let mut peer = house.join();
+        put(&peer, "q", 1, Handling::default(), Properties::default());
+        house.settle_down();
+        let consumer = peer.member.consume(&name("q"), ENDLESS).unwrap();
+        assert_eq!(peer.ids(), [1]);
+        let progress = peer.member.settle_for(consumer, 1, Settlement::Reject, Some(5)).unwrap();
+        assert_eq!((progress, peer.answers()), (Progress::Storing, vec![]));
+        drop(peer);
+        let house = house.crash(kept);
+        let stored = house.stored();
+        assert!(
+            stored == [("q".into(), 1)]
+                || stored == [("dlq.q".into(), 1)]
+                || stored == [("dlq.q".into(), 1), ("q".into(), 0)],
+            "{kept}: {stored:?}"
+        );
+        found.insert(stored[0].0.clone());
+    }
+    assert_eq!(found.len(), 2);
+}
+
+#[test]
+fn a_transaction_that_rejects_survives_whole_or_not_at_all() {
+    for kept in 0..=6 {
+        let house = Timed::new();
+        let mut peer = house.join();
+        put(&peer, "q", 1, Handling::default(), Properties::default());
+        house.settle_down();
+        let consumer = peer.member.consume(&name("q"), ENDLESS).unwrap();
+        assert_eq!(peer.ids(), [1]);
+        house.settle_down();
+        let operations = vec![
+            Operation::Settle(consumer, 1, Settlement::Reject),
+            Operation::Send(persistent("out", 2), SendTerms::default()),
+        ];
+        assert_eq!(peer.member.commit_for(operations, 5), Ok(Progress::Storing));
+        assert_eq!(peer.answers(), []);
+        let live = house.store.crash(kept);
+        let stored = Timed::on(live, house.clock.clone()).stored();
+        let before = vec![("q".to_owned(), 1)];
+        let after = vec![("dlq.q".to_owned(), 1), ("out".to_owned(), 1), ("q".to_owned(), 0)];
+        assert_eq!(stored, if kept == 0 { before } else { after });
+        house.settle_down();
+        assert_eq!(peer.answers(), [(5, Ok(()))]);
+        peer.member.consume(&name("dlq.q"), ENDLESS).unwrap();
+        assert_eq!(peer.ids(), [1]);
+    }
+}
+
+#[test]
+fn a_reject_is_confirmed_when_the_dead_letter_is_safe() {
+    let house = Timed::new();
+    let mut peer = house.join();
+    put(&peer, "q", 1, Handling::default(), Properties::default());
+    house.settle_down();
+    let consumer = peer.member.consume(&name("q"), ENDLESS).unwrap();
+    peer.ids();
+    assert_eq!(peer.member.settle_for(consumer, 1, Settlement::Reject, Some(5)), Ok(Progress::Storing));
+    assert_eq!(peer.answers(), []);
+    house.store.sync();
+    assert_eq!(peer.answers(), [(5, Ok(()))]);
+    assert_eq!(house.stored(), [("dlq.q".into(), 1), ("q".into(), 0)]);
+}
+
+#[test]
+fn what_a_full_queue_drops_leaves_the_store() {
+    let house = Timed::new();
+    let peer = house.join();
+    let short =
+        Properties { messages_max: Some(3), when_full: Some(WhenFull::DropHead), ..Properties::default() };
+    for id in 1..=9 {
+        put(&peer, "q", id, Handling::default(), short.clone());
+        house.settle_down();
+    }
+    assert_eq!(house.stored(), [("q".into(), 3)]);
+    let house = house.crash(0);
+    let mut peer = house.join();
+    // It is as it was made.
+    let queue = house.realm.queues().get(&name("q")).unwrap();
+    assert!(queue.misfits(&short).is_empty());
+    put(&peer, "q", 10, Handling::default(), short);
+    peer.member.consume(&name("q"), ENDLESS).unwrap();
+    house.settle_down();
+    assert_eq!(peer.ids(), [8, 9, 10]);
+}
+
+#[test]
+fn a_delay_lasts_across_a_crash() {
+    let house = Timed::new();
+    let peer = house.join();
+    let later = Handling { delay_ms: Some(1000), ..Handling::default() };
+    put(&peer, "q", 1, later, Properties::default());
+    put(&peer, "q", 2, Handling::default(), Properties::default());
+    house.pass(400);
+    let house = house.crash(0);
+    let mut peer = house.join();
+    peer.member.consume(&name("q"), ENDLESS).unwrap();
+    house.pass(500);
+    assert_eq!(peer.ids(), [2]);
+    house.pass(100);
+    assert_eq!(peer.ids(), [1]);
+}
+
+#[test]
+fn groups_stay_together_when_the_bodies_are_in_the_store_only() {
+    let house = Timed::new();
+    let peer = house.join();
+    for id in 1..=40 {
+        let group = Some(format!("g{}", id % 3).into());
+        put(&peer, "q", id, Handling { group, ..Handling::default() }, Properties::default());
+    }
+    house.settle_down();
+    let house = house.crash(0);
+    let mut peers = [house.join(), house.join()];
+    let consumers = [0, 1].map(|at: usize| peers[at].member.consume(&name("q"), few(2)).unwrap());
+    let mut seen = [BTreeMap::new(), BTreeMap::new()];
+    for _ in 0..60 {
+        house.settle_down();
+        for at in 0..2 {
+            peers[at].look();
+            for (id, sequence, _) in std::mem::take(&mut peers[at].delivered) {
+                seen[at].entry(id % 3).or_insert_with(Vec::new).push(id);
+                peers[at].member.settle(consumers[at], sequence, Settlement::Accept).unwrap();
+            }
+        }
+        assert!(house.realm.queues().window_bytes() <= 9000);
+    }
+    for group in 0..3 {
+        let ids: Vec<u64> = (1..=40).filter(|id| id % 3 == group).collect();
+        let of = |at: usize| seen[at].get(&group).cloned();
+        assert!(of(0).or(of(1)) == Some(ids), "group {group}: {:?} and {:?}", of(0), of(1));
+        assert!(of(0).is_none() || of(1).is_none());
+    }
+    house.settle_down();
+    assert_eq!(house.stored(), [("q".into(), 0)]);
+}
+
+#[test]
+fn a_filter_finds_what_it_wants_in_a_deep_queue_and_memory_stays_bounded() {
+    let house = Timed::new();
+    let mut peer = house.join();
+    (1..=300).for_each(|id| put(&peer, "q", id, Handling::default(), Properties::default()));
+    house.store.sync();
+    let terms = taking(ConsumeTerms { filter: Some(Arc::new(Tenth)), ..ConsumeTerms::default() });
+    let consumer = peer.member.consume_under(&name("q"), few(3), terms).unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..400 {
+        house.store.sync();
+        assert!(house.realm.queues().window_bytes() <= 8000, "{}", house.realm.queues().window_bytes());
+        let queues = house.realm.queues();
+        if queues.deadline_ms(Waker::noop()).is_some_and(|at| at <= queues.now_ms()) {
+            queues.tick();
+        }
+        peer.look();
+        for (id, sequence, _) in std::mem::take(&mut peer.delivered) {
+            seen.push(id);
+            peer.member.settle(consumer, sequence, Settlement::Accept).unwrap();
+        }
+    }
+    assert_eq!(seen, (1..=30).map(|n| 10 * n).collect::<Vec<_>>());
+    assert_eq!(house.stored(), [("q".into(), 270)]);
+}
+
+#[test]
+fn a_browser_sees_all_of_a_deep_queue_and_takes_nothing() {
+    let house = Timed::new();
+    let mut peer = house.join();
+    (1..=100).for_each(|id| put(&peer, "q", id, Handling::default(), Properties::default()));
+    house.store.sync();
+    let browse = Some(Browse::Waiting { ends: false });
+    let terms = taking(ConsumeTerms { browse, ..ConsumeTerms::default() });
+    peer.member.consume_under(&name("q"), ENDLESS, terms).unwrap();
+    for _ in 0..200 {
+        house.store.sync();
+        assert!(house.realm.queues().window_bytes() <= 8000);
+    }
+    assert_eq!(peer.ids(), (1..=100).collect::<Vec<_>>());
+    assert_eq!(house.stored(), [("q".into(), 100)]);
+}
+
+#[test]
+fn what_comes_back_too_often_is_counted_across_a_crash() {
+    let house = Timed::new();
+    let mut peer = house.join();
+    let twice = Properties { delivery_limit: Some(2), ..Properties::default() };
+    put(&peer, "q", 1, Handling::default(), twice);
+    house.settle_down();
+    let consumer = peer.member.consume(&name("q"), ENDLESS).unwrap();
+    assert_eq!(peer.got(), [(1, 0)]);
+    peer.member.settle(consumer, 1, Settlement::Requeue).unwrap();
+    assert_eq!(peer.got(), [(1, 1)]);
+    house.store.sync();
+    let house = house.crash(0);
+    let mut peer = house.join();
+    let consumer = peer.member.consume(&name("q"), ENDLESS).unwrap();
+    house.settle_down();
+    assert_eq!(peer.got(), [(1, 2)]);
+    peer.member.settle(consumer, 1, Settlement::Requeue).unwrap();
+    house.settle_down();
+    assert_eq!((peer.ids(), house.stored()), (vec![], vec![("dlq.q".into(), 1), ("q".into(), 0)]));
+}
