@@ -300,7 +300,6 @@ async fn a_temporary_queue_is_its_owners() {
     assert_eq!(word.len(), 32, "128 bits nobody can guess");
     for destination in [
         reply_to.clone(),
-        "/temp-queue/mine".into(),
         format!("/queue/tandem.reply.{word}"),
         format!("/queue/tandem%2Ereply%2E{word}"),
         format!("/topic/../reply-queue/{word}"),
@@ -309,13 +308,18 @@ async fn a_temporary_queue_is_its_owners() {
         let answer = say_connected(broker.address(), &text).await;
         assert!(answer.starts_with("ERROR\nmessage:"), "{destination}: {answer:?}");
     }
+    // The same word is a queue of its own in another session.
+    let mut namesake = stomp(broker.address(), Version::V12).await;
+    namesake.subscribe("/temp-queue/mine", "0", AckMode::Auto, &[]).await.unwrap();
     let mut thief = wamp(broker.address(), Format::Json).await;
     let queue = thief.args(&(format!("tandem.reply.{word}"),)).unwrap();
     let refused = thief.call("tandem.queue.receive", queue).await.unwrap_err();
     assert_eq!(refused.uri(), Some("wamp.error.invalid_uri"));
     receiver.send_with_receipt(&reply_to, &[], "answer").await.unwrap();
     assert_eq!(soon("the answer", owner.next_message()).await.unwrap().body, "answer");
-    drop(owner);
+    namesake.send_with_receipt("/temp-queue/mine", &[], "its own").await.unwrap();
+    assert_eq!(soon("its own", namesake.next_message()).await.unwrap().body, "its own");
+    drop((owner, namesake));
     eventually("the queue goes with its owner", || broker.server().realms()[0].queues().is_empty()).await;
     receiver.send_with_receipt(&reply_to, &[], "late").await.unwrap();
     assert!(broker.server().realms()[0].queues().is_empty(), "nobody makes it again");
@@ -354,8 +358,9 @@ async fn messages_survive_every_end_of_their_consumer() {
     let broker = Broker::start().await;
     let mut bystanders = Bystanders::enter(broker.address()).await;
     let mut sender = stomp(broker.address(), Version::V12).await;
+    let for_ever = [("x-delivery-limit", "-1")];
     for number in 0..64 {
-        sender.send_with_receipt("/queue/q", &[], number.to_string()).await.unwrap();
+        sender.send_with_receipt("/queue/q", &for_ever, number.to_string()).await.unwrap();
     }
     for round in 0..40 {
         let mut taker = stomp(broker.address(), Version::V12).await;
