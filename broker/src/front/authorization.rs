@@ -24,8 +24,8 @@ pub fn presented(headers: &HeaderMap) -> Result<Option<Presented>, Malformed> {
     if values.next().is_some() {
         return Err(Malformed);
     }
-    let value = value.to_str().map_err(|_| Malformed)?;
-    let (scheme, rest) = value.trim_ascii().split_once(' ').unwrap_or((value, ""));
+    let value = value.to_str().map_err(|_| Malformed)?.trim_ascii();
+    let (scheme, rest) = value.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((value, ""));
     let rest = rest.trim_ascii();
     if scheme.eq_ignore_ascii_case("bearer") {
         let is_whole = !rest.is_empty() && rest.bytes().all(|octet| octet.is_ascii_graphic());
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn a_token_stands_alone_and_a_password_behind_its_user() {
         assert_eq!(read(&[]), Ok(None));
-        for value in ["Bearer a.b.c", "bearer  a.b.c "] {
+        for value in ["Bearer a.b.c", "bearer  a.b.c ", "BEARER\ta.b.c"] {
             assert_eq!(read(&[value]), Ok(Some((None, "a.b.c".into()))));
         }
         let basic = format!("Basic {}", STANDARD.encode("alice:se:cret"));
