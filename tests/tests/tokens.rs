@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -19,6 +19,7 @@ use tandem_client::wamp::{Client as Wamp, Login};
 use tandem_protocols::payload::Format::Json;
 use tandem_protocols::stomp::frame::{Frame, Version};
 use tandem_tests::broker::{Broker, soon};
+use tandem_tests::daemon::{ConfigFile, Daemon};
 use tandem_tests::poller::{Http, Poller};
 
 fn token(secret: &str, claims: &Value) -> String {
@@ -216,4 +217,47 @@ async fn keys_that_are_read_again_count_for_those_who_come_then() {
     fs::write(&house.secret, OTHER).unwrap();
     house.broker.server().reload_token_keys();
     assert!(!come(&old).await && come(&new).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_reads_the_keys_again_and_no_secret_gets_into_the_log() {
+    let secret = std::env::temp_dir().join(format!("tandem-tokens-{}-hangup", std::process::id()));
+    fs::write(&secret, SECRET).unwrap();
+    let file = ConfigFile::new(&format!(
+        "[authentication]\nanonymous = \"never\"\n[tokens]\nalgorithms = [\"HS256\"]\n\
+         keys = [{{ algorithm = \"HS256\", secret_file = {secret:?} }}]\n\
+         [limits]\nlogin_failures_max = 1000\n"
+    ));
+    let daemon = Daemon::start(&["--log", "trace", "--config", file.path()]);
+    let (old, new) = (joes(), token(OTHER, &json!({"sub": "joe", "exp": now_s() + 600})));
+    let come =
+        async |token: &str| stomp(connect_tcp(daemon.address()).await.unwrap(), Some(token)).await.is_ok();
+    assert!(come(&old).await && !come(&new).await);
+    let header = format!("Bearer {old}");
+    let opened = open(daemon.address(), "/", "v12.stomp", &[("Authorization", &header)]).await.unwrap();
+    let mut client = stomp(opened, None).await.unwrap();
+    client.send_with_receipt("/session/auth", &[], old.clone()).await.unwrap();
+    fs::write(&secret, OTHER).unwrap();
+    daemon.signal("HUP");
+    let mut tries = 0;
+    while !come(&new).await {
+        tries += 1;
+        assert!(tries < 100, "the keys are not read again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!come(&old).await);
+    let refused = client.send_with_receipt("/session/auth", &[], old.clone()).await;
+    assert!(matches!(refused, Err(Error::StompError(_))), "an old key does not renew");
+    drop(client);
+    let (log, _) = daemon.terminate();
+    let _ = fs::remove_file(&secret);
+    for said in ["its signature is wrong", "login failed", "the keys of tokens were read again"] {
+        assert!(log.contains(said), "{said}: {log}");
+    }
+    for token in [&old, &new] {
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        let claims = message.split_once('.').unwrap().1;
+        assert!(!log.contains(signature) && !log.contains(claims), "{log}");
+    }
+    assert!(!log.contains(SECRET) && !log.contains(OTHER), "{log}");
 }

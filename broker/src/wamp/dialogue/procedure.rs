@@ -14,7 +14,6 @@ use crate::core::realm::Outgoing;
 use crate::core::reserved::is_reserved;
 use crate::wamp::arguments::split;
 use crate::wamp::dialogue::Dialogue;
-use crate::wamp::dialogue::renewal::RENEW;
 use crate::wamp::fault::Fault;
 use crate::wamp::voice::Voice;
 
@@ -38,7 +37,7 @@ impl Dialogue {
         if let Some(procedure) = procedure.strip_prefix("tandem.queue.") {
             return self.serve_queue(procedure, request, outgoing, voice);
         }
-        if procedure == RENEW {
+        if procedure == "tandem.session.renew" {
             return self.renew(request, outgoing, voice, now).map(|()| true);
         }
         self.member.permit(Action::Call, &outgoing.name)?;

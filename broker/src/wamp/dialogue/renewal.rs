@@ -20,9 +20,6 @@ use crate::wamp::dialogue::procedure::{first_arguments, say_list};
 use crate::wamp::fault::Fault;
 use crate::wamp::voice::Voice;
 
-/// The procedure.
-pub(super) const RENEW: &str = "tandem.session.renew";
-
 impl Dialogue {
     /// Ends the session at the end of this lease, if there is one.
     pub(in crate::wamp) fn holding(self, lease: Option<Box<Lease>>) -> Dialogue {
