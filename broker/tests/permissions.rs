@@ -140,7 +140,7 @@ fn what_is_denied_of_a_pattern_is_not_had_by_sharing_a_durable_subscription() {
         filter: None,
         properties: Properties::default(),
     };
-    let mut share = |member: &mut Member, name: &str, pattern: &str| {
+    let share = |member: &mut Member, name: &str, pattern: &str| {
         let subscribed = member.subscribe_durably(name, durable(pattern), CREDIT, ConsumeTerms::default());
         let consumed = member.consume_durable(name, CREDIT, ConsumeTerms::default());
         subscribed.and(consumed)
