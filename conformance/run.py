@@ -93,7 +93,7 @@ class Run:
         """Every WAMP client logs in, at a broker that knows users, and an application that knows others."""
         if self.options.url or not self.options.bridged:
             return  # Who may log in to a broker that runs already is not known here.
-        more = await login.config(self.options.daemon)
+        more = await login.config(self.options.daemon, HERE / "reports")
         daemon = Daemon(self.options.daemon, HERE / "reports", f"http://127.0.0.1:{self.page_port}", more, "login")
         before, stage = self.options.target, None
         try:
@@ -106,6 +106,7 @@ class Run:
                 session = await stage.connect(login={"method": "ticket", "authid": "alice", "secret": login.PASSWORD})
                 await session.op("register", key="a", procedure=login.AUTHENTICATE, behaviour="authenticate")
             await self.alone("wamp", "login")
+            await self.alone("stomp", "stomp-login")
         finally:
             if stage:
                 await stage.clear()
@@ -114,7 +115,7 @@ class Run:
 
     async def alone(self, language, played=None):
         for client in self.cast():
-            if client.language != language or played == "login" and client.driver == "browser.mjs":
+            if client.language != language or played and client.driver == "browser.mjs":
                 continue
             for scenario in SCENARIOS:
                 if scenario.language != (played or language):

@@ -204,7 +204,7 @@ fn record(value: Value, applicant: &Applicant) -> Result<Record, String> {
         _ => None,
     };
     Ok(Record {
-        grant: Grant { principal, realm, extra },
+        grant: Grant { principal, realm, extra, lifetime: None },
         fields: map.into_iter().filter_map(text).collect(),
     })
 }
@@ -267,7 +267,7 @@ mod tests {
             "iterations": 100, "salt": null, "other": [1],
         }))
         .unwrap();
-        let Grant { principal, realm, extra } = full.grant;
+        let Grant { principal, realm, extra, .. } = full.grant;
         assert_eq!((&*principal.id, &*principal.role, realm.as_deref()), ("joseph", "admin", Some("other")));
         assert_eq!(extra.as_deref(), Some(r#"{"x":1}"#));
         let fields = [("secret", "s"), ("iterations", "100")].map(|(a, b)| (a.to_owned(), b.to_owned()));

@@ -4,6 +4,7 @@
 //! has a safe default: the broker listens on this machine only, and nothing is without a limit.
 
 pub mod permissions;
+pub mod tokens;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use tandem_protocols::websocket::origin::OriginPolicy;
 
 use crate::authenticator::{METHODS, ProcedureSettings};
 use crate::config::permissions::Permission;
+use crate::config::tokens::TokensConfig;
 use crate::core::access::{HOUSE_PREFIX, WAMP_PREFIX};
 use crate::core::history::HistoryRule;
 use crate::core::mailbox::{Bounds, Overflow};
@@ -69,6 +71,8 @@ pub struct Config {
     pub bindings: Vec<BindingConfig>,
     /// Who is let in.
     pub authentication: Authentication,
+    /// Tokens that say who somebody is.
+    pub tokens: Option<TokensConfig>,
     /// Users.
     pub users: Vec<User>,
     /// Roles.
@@ -513,10 +517,12 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.authentication.anonymous == Some(Anonymous::Never)
             && self.users.is_empty()
+            && self.tokens.is_none()
             && self.authentication.authenticator.is_none()
         {
             return Err(ConfigError::Refused(
-                "nobody could connect: anonymous = \"never\", and there are no [[users]]".into(),
+                "nobody could connect: anonymous = \"never\", and there are no [[users]] and no [tokens]"
+                    .into(),
             ));
         }
         self.check_but_users()
@@ -525,6 +531,7 @@ impl Config {
     /// The same where something else may know users.
     pub fn check_but_users(&self) -> Result<(), ConfigError> {
         self.authenticator()?;
+        self.tokens()?;
         self.realm_patterns()?;
         self.trust()?;
         self.origins()?;
@@ -631,9 +638,10 @@ impl Config {
         self.limits.tls_handshakes_max.unwrap_or(4 * processors)
     }
 
-    /// An address where passwords are taken in the clear, and that others can reach.
+    /// An address where passwords or tokens are taken in the clear, and that others can reach.
     pub fn exposes_passwords(&self) -> Option<SocketAddr> {
-        if self.authentication.tickets_need_tls || self.users.iter().all(|user| user.password.is_none()) {
+        let has_secrets = self.tokens.is_some() || self.users.iter().any(|user| user.password.is_some());
+        if self.authentication.tickets_need_tls || !has_secrets {
             return None;
         }
         self.addresses().into_iter().find(|address| !address.ip().to_canonical().is_loopback())

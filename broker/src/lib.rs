@@ -15,5 +15,6 @@ pub mod metrics;
 pub mod server;
 pub mod stomp;
 pub mod store;
+pub mod tokens;
 pub mod users;
 pub mod wamp;

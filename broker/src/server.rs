@@ -34,6 +34,7 @@ use crate::local::LocalCaller;
 use crate::server::furniture::Furniture;
 use crate::stomp;
 use crate::store::disk::{DiskStore, OpenError, Opened};
+use crate::tokens::Tokens;
 use crate::users::Users;
 use crate::wamp::{Strictness, Wamp, WampCredentials, WampSettings, WampUser};
 
@@ -73,6 +74,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     tls_addresses: Vec<SocketAddr>,
     tls: Option<Arc<Tls>>,
+    tokens: Option<Arc<Tokens>>,
     unix: Vec<PathBuf>,
     realms: Arc<Realms>,
     furniture: Arc<Furniture>,
@@ -100,7 +102,7 @@ impl Server {
     fn start_asking(config: &Config, embedded: Option<Arc<dyn Authenticator>>) -> Result<Server, StartError> {
         let tls = tls(config)?;
         if let Some(address) = config.exposes_passwords() {
-            tracing::warn!(%address, "passwords are taken in the clear at an address that others can reach; \
+            tracing::warn!(%address, "passwords and tokens are taken in the clear at an address that others can reach; \
                            see listen_tls and authentication.tickets_need_tls");
         }
         let entropy: Entropy = Arc::new(rand::random::<u64>);
@@ -118,7 +120,8 @@ impl Server {
         let always = config.realms().iter().map(|name| open(name)).collect();
         let realms = Realms::with_patterns(always, config.realm_patterns()?, Box::new(open));
         let realms = Arc::new(realms.trusting(config.trust()?));
-        let mut users = Users::new(config, entropy.clone())?;
+        let tokens = tokens(config)?;
+        let mut users = Users::new(config, entropy.clone())?.taking(tokens.clone());
         let tasks = TaskTracker::new();
         let other = match embedded {
             Some(embedded) => Some(embedded),
@@ -179,7 +182,19 @@ impl Server {
             door.tasks.spawn(door.clone().listen_unix(socket));
         }
         let drain_time = config.drain_time();
-        Ok(Server { addresses, tls_addresses, tls, unix, realms, furniture, door, tasks, store, drain_time })
+        Ok(Server {
+            addresses,
+            tls_addresses,
+            tls,
+            tokens,
+            unix,
+            realms,
+            furniture,
+            door,
+            tasks,
+            store,
+            drain_time,
+        })
     }
 
     /// Where it listens in the clear.
@@ -199,6 +214,16 @@ impl Server {
             None => tracing::info!("there are no certificates to read again"),
             Some(Ok(())) => tracing::info!("the certificates were read again"),
             Some(Err(error)) => tracing::error!(%error, "the certificates stay as they were"),
+        }
+    }
+
+    /// Reads the keys of tokens again, for those who come or renew from now on. Where they are of no use, the old ones
+    /// stay, and the log says why.
+    pub fn reload_token_keys(&self) {
+        match self.tokens.as_ref().map(|tokens| tokens.reload()) {
+            None => tracing::debug!("there are no keys of tokens to read again"),
+            Some(Ok(keys)) => tracing::info!(keys, "the keys of tokens were read again"),
+            Some(Err(error)) => tracing::error!(%error, "the keys of tokens stay as they were"),
         }
     }
 
@@ -314,9 +339,18 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     config.check()?;
     config.front()?;
     tls(config)?;
+    tokens(config)?;
     let entropy: Entropy = Arc::new(|| 0);
     Users::new(config, entropy.clone())?;
     wamp_credentials(config, entropy).map(drop)
+}
+
+fn tokens(config: &Config) -> Result<Option<Arc<Tokens>>, ConfigError> {
+    let Some(settings) = config.tokens()? else { return Ok(None) };
+    let tokens = Tokens::new(settings, Arc::new(wall_time_ms));
+    tokens
+        .map(|tokens| Some(Arc::new(tokens)))
+        .map_err(|error| ConfigError::Refused(format!("tokens: {error}")))
 }
 
 fn tls(config: &Config) -> Result<Option<Arc<Tls>>, ConfigError> {

@@ -1,4 +1,4 @@
-//! The users of the configuration who have a password, and who is let in without being one.
+//! The users of the configuration who have a password, those who bring a token, and who is let in without being one.
 //!
 //! Passwords are kept as Argon2id hashes. Checking one takes as long for a user that does not exist, and no
 //! more checks run at a time than there are processors: a flood of logins cannot take the memory or the time
@@ -18,6 +18,7 @@ use crate::core::access::{
 };
 use crate::core::realm::Entropy;
 use crate::core::secure::CertificateName;
+use crate::tokens::{Tokens, is_token};
 
 /// Finds out who somebody is by the configuration.
 pub struct Users {
@@ -33,6 +34,8 @@ pub struct Users {
     /// Whose certificate it is that has this fingerprint or name.
     by_certificate: HashMap<CertificateName, Arc<str>>,
     entropy: Entropy,
+    /// Judges secrets that are tokens, whoever is named with them.
+    tokens: Option<Arc<Tokens>>,
     /// Asked about users that are not in the configuration.
     other: Option<Arc<dyn Authenticator>>,
 }
@@ -95,7 +98,7 @@ impl Users {
             anonymous_role: "anonymous".into(),
             nobody: match config.users.iter().find_map(|user| user.password.as_deref()) {
                 Some(hash) => hash.into(),
-                None if by_name.is_empty() => "".into(),
+                None if by_name.is_empty() && config.tokens.is_none() => "".into(),
                 None => hash_password("nobody")?.into(),
             },
             by_name,
@@ -103,8 +106,14 @@ impl Users {
             tickets_need_tls: config.authentication.tickets_need_tls,
             by_certificate,
             entropy,
+            tokens: None,
             other: None,
         })
+    }
+
+    /// The same, and tokens are judged by these.
+    pub fn taking(self, tokens: Option<Arc<Tokens>>) -> Users {
+        Users { tokens, ..self }
     }
 
     /// The same, and another authenticator is asked about users that are not in the configuration.
@@ -149,13 +158,19 @@ impl Authenticator for Users {
         if !self.takes_secrets(peer) {
             return Box::pin(std::future::ready(Err(Refusal::NotPrivate)));
         }
+        if let Some(tokens) = &self.tokens
+            && is_token(&credentials.secret)
+        {
+            let judged = tokens.judge(&credentials.secret, &credentials.applicant);
+            return Box::pin(std::future::ready(judged));
+        }
         if let Some(other) = &self.other
             && !self.by_name.contains_key(&*credentials.applicant.user)
         {
             return other.authenticate(credentials, peer);
         }
         let Credentials { applicant: Applicant { user, method, .. }, secret } = credentials;
-        if self.by_name.is_empty() {
+        if self.by_name.is_empty() && self.tokens.is_none() {
             // Clients that must always send some login get in like those who send none.
             let principal = self.anonymous(peer).map(Grant::from).ok_or(Refusal::WrongSecret);
             return Box::pin(async move { principal });
@@ -175,6 +190,18 @@ impl Authenticator for Users {
             check.await.map_err(|_| Refusal::AuthenticationFailed)??;
             Ok(Principal::new(user, role.ok_or(Refusal::WrongSecret)?, method).into())
         })
+    }
+
+    fn takes_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    fn renew(&self, credentials: &Credentials, peer: &Peer) -> Result<Grant, Refusal> {
+        if !self.takes_secrets(peer) {
+            return Err(Refusal::NotPrivate);
+        }
+        let tokens = self.tokens.as_ref().ok_or(Refusal::WrongSecret)?;
+        tokens.judge(&credentials.secret, &credentials.applicant)
     }
 
     fn looks_up(&self, method: &str) -> bool {

@@ -12,12 +12,13 @@ use proptest::prelude::*;
 use tandem_broker::core::access::rules::{Effect, Rule, Rules};
 use tandem_broker::core::access::{Action, Principal, Refusal};
 use tandem_broker::core::calls::{CallTerms, Offer, Policy};
+use tandem_broker::core::durable::DurableTerms;
 use tandem_broker::core::history::{History, HistoryRule, Query};
 use tandem_broker::core::mailbox::{Bounds, Inbox, Overflow, cost, mailbox};
 use tandem_broker::core::message::Attributes;
 use tandem_broker::core::name::{Name, Pattern};
 use tandem_broker::core::parcel::{Answer, Parcel};
-use tandem_broker::core::queues::{Credit, QueueLimits};
+use tandem_broker::core::queues::{ConsumeTerms, Credit, Properties, QueueLimits};
 use tandem_broker::core::realm::{Member, Outgoing, Realm, RealmLimits, SendTerms};
 use tandem_broker::core::retained::RetainedLimits;
 use tandem_broker::core::testament::Scope;
@@ -126,6 +127,52 @@ fn what_is_denied_of_a_pattern_is_withheld_live() {
     }
     assert_eq!(topics(&mut guests), ["a.b", "a.secrets"]);
     assert_eq!(topics(&mut users), ["a.b", "a.secret", "a.secrets"]);
+}
+
+#[test]
+fn what_is_denied_of_a_pattern_is_not_had_by_sharing_a_durable_subscription() {
+    let realm = realm(all_but_secrets());
+    let (mut user, mut users) = join(&realm, "user");
+    let (mut guest, mut guests) = join(&realm, "guest");
+    let (mut second, _seconds) = join(&realm, "user");
+    let durable = |pattern: &str| DurableTerms {
+        pattern: Pattern::prefix(pattern).unwrap(),
+        filter: None,
+        properties: Properties::default(),
+    };
+    let share = |member: &mut Member, name: &str, pattern: &str| {
+        let subscribed = member.subscribe_durably(name, durable(pattern), CREDIT, ConsumeTerms::default());
+        let consumed = member.consume_durable(name, CREDIT, ConsumeTerms::default());
+        subscribed.and(consumed)
+    };
+    share(&mut user, "d", "a.").unwrap();
+    let refused = Err(forbidden(Action::Subscribe, "a."));
+    assert_eq!(share(&mut guest, "d", "a."), refused);
+    user.publish(to("a.secret"), false).unwrap();
+    assert!(topics(&mut guests).is_empty());
+    assert_eq!(topics(&mut users), ["a.secret"]);
+    assert!(share(&mut second, "d", "a.").is_ok());
+    // What a guest made lacks the secret for everybody; and where nothing is secret, all may share.
+    share(&mut guest, "g", "a.").unwrap();
+    assert!(share(&mut user, "g", "a.").is_ok());
+    share(&mut user, "b", "b.").unwrap();
+    assert!(share(&mut guest, "b", "b.").is_ok());
+}
+
+#[test]
+fn who_may_not_share_a_durable_subscription_any_more_is_told() {
+    let realm = realm([rule("*", &Action::ALL, everything(), YES)]);
+    let (mut user, _users) = join(&realm, "user");
+    let (mut guest, _guests) = join(&realm, "guest");
+    let terms = DurableTerms { pattern: everything(), filter: None, properties: Properties::default() };
+    user.subscribe_durably("d", terms, CREDIT, ConsumeTerms::default()).unwrap();
+    let consumer = guest.consume_durable("d", CREDIT, ConsumeTerms::default()).unwrap();
+    assert!(guest.judge_consumers().is_empty());
+    realm.set_rules(rules(all_but_secrets()));
+    assert_eq!(guest.judge_consumers(), [(consumer, forbidden(Action::Subscribe, ""))]);
+    assert!(user.judge_consumers().is_empty());
+    realm.set_rules(rules([rule("guest", &Action::ALL, everything(), YES)]));
+    assert_eq!(user.judge_consumers().len(), 1);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 #[path = "stomp_session/authorization.rs"]
 mod authorization;
+#[path = "stomp_session/permission_matrix.rs"]
+mod permission_matrix;
 mod stomp_harness;
 
 use std::collections::VecDeque;

@@ -138,7 +138,7 @@ async def connect(params, emit):
                 joined.set_result(details)
 
         def onLeave(self, details):
-            if login and not joined.done():
+            if (login or params.get("authorization")) and not joined.done():
                 joined.set_exception(Refused(details.reason, [details.message], {}))
             failed(f"{details.reason}: {details.message}")
             emit({"event": "closed", "reason": details.reason})
@@ -156,7 +156,8 @@ async def connect(params, emit):
     if params["transport"] in ("rawsocket", "unix"):
         factory = WampRawSocketClientFactory(lambda: wamp, serializer=serializer)
     else:
-        factory = WampWebSocketClientFactory(lambda: wamp, url=params["url"], serializers=[serializer])
+        headers = {"Authorization": params["authorization"]} if params.get("authorization") else {}
+        factory = WampWebSocketClientFactory(lambda: wamp, url=params["url"], serializers=[serializer], headers=headers)
     if params["transport"] == "unix":
         await loop.create_unix_connection(factory, params["path"])
     else:

@@ -62,6 +62,8 @@ class Session:
             options["heartbeats"] = beats
             options["vhost"] = params.get("vhost") or params["host"]
         if params["transport"] == "websocket":
+            if params.get("authorization"):
+                options["header"] = {"Authorization": params["authorization"]}
             self.stomp = WSStompConnection(at, ws_path=params["path"],
                                            binary_mode=bool(params.get("binary")), **options)
         else:

@@ -6,16 +6,18 @@ import { serve } from './lib.mjs';
 import { Receipts } from './receipts.mjs';
 import { unpack } from './values.mjs';
 
-function open({ url, version, binary, heartbeat, login, passcode, host }, emit) {
+function open({ url, version, binary, heartbeat, login, passcode, host, authorization }, emit) {
    const receipts = new Receipts();
    const messages = new Map();
    const transactions = new Map();
-   const Socket = globalThis.WebSocket ?? WebSocket;
+   // Where headers may be set, it is by `ws`: browsers let nobody.
+   const Socket = authorization ? WebSocket : globalThis.WebSocket ?? WebSocket;
+   const more = authorization ? [{ headers: { Authorization: authorization } }] : [];
    const versions = new Versions(version ? [version] : ['1.2', '1.1', '1.0']);
 
    return new Promise((resolve, reject) => {
       const client = new Client({
-         webSocketFactory: () => new Socket(url, versions.protocolVersions()),
+         webSocketFactory: () => new Socket(url, versions.protocolVersions(), ...more),
          stompVersions: versions,
          connectHeaders: { ...(login && { login, passcode }), ...(host && { host }) },
          forceBinaryWSFrames: !!binary,

@@ -6,14 +6,16 @@ import WebSocket from 'ws';
 import { serve } from './lib.mjs';
 import { Receipts } from './receipts.mjs';
 
-function open({ url, version, binary, heartbeat, login, passcode, host }, emit) {
+function open({ url, version, binary, heartbeat, login, passcode, host, authorization }, emit) {
    const receipts = new Receipts();
    const messages = new Map();
-   const Socket = globalThis.WebSocket ?? WebSocket;
+   // Where headers may be set, it is by `ws`: browsers let nobody.
+   const Socket = authorization ? WebSocket : globalThis.WebSocket ?? WebSocket;
+   const more = authorization ? [{ headers: { Authorization: authorization } }] : [];
    const protocols = version ? [`v${version.replace('.', '')}.stomp`] : webstomp.VERSIONS.supportedProtocols();
 
    return new Promise((resolve, reject) => {
-      const socket = new Socket(url, protocols);
+      const socket = new Socket(url, protocols, ...more);
       const client = webstomp.over(socket, {
          binary: !!binary,
          debug: false,

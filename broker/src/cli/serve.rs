@@ -56,6 +56,7 @@ async fn serve(config: &Config, file: Option<&Path>) -> Outcome {
             _ = terminate.recv() => tracing::info!("told to terminate: saying goodbye"),
             _ = hangup.recv() => {
                 server.reload_certificates();
+                server.reload_token_keys();
                 reload(&server, file);
                 continue;
             }

@@ -13,6 +13,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::core::access::authorizer::Question;
 use crate::core::index::TooManyHoleSets;
@@ -152,6 +153,8 @@ pub enum Provider {
     Static,
     /// An application.
     Dynamic,
+    /// Whoever signed the token that they brought.
+    Token,
 }
 
 impl Provider {
@@ -160,6 +163,7 @@ impl Provider {
         match self {
             Provider::Static => "static",
             Provider::Dynamic => "dynamic",
+            Provider::Token => "token",
         }
     }
 }
@@ -211,6 +215,22 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// What the opening handshake of a wire brought to prove who the peer is: HTTP's `Authorization`. A session keeps it
+/// until its peer was found out, and no longer.
+#[derive(Clone)]
+pub struct Presented {
+    /// Who they say they are, if they say: a token says it itself.
+    pub user: Option<Arc<str>>,
+    /// A password or token.
+    pub secret: Arc<str>,
+}
+
+impl fmt::Debug for Presented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presented").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
 /// Who somebody was found to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -220,11 +240,13 @@ pub struct Grant {
     pub realm: Option<Arc<str>>,
     /// What they are told beside that: an object of JSON.
     pub extra: Option<Arc<str>>,
+    /// For how long it holds, if not for as long as they stay.
+    pub lifetime: Option<Duration>,
 }
 
 impl From<Principal> for Grant {
     fn from(principal: Principal) -> Grant {
-        Grant { principal, realm: None, extra: None }
+        Grant { principal, realm: None, extra: None, lifetime: None }
     }
 }
 
@@ -258,6 +280,12 @@ pub enum Refusal {
     /// It could not be found out; not the peer's fault.
     #[error("authentication failed for a technical reason")]
     AuthenticationFailed,
+    /// A token was good once.
+    #[error("the token has expired")]
+    TokenExpired,
+    /// A token is good, and not for the session that was to go on by it.
+    #[error("the session cannot be renewed: {0}")]
+    NotRenewable(&'static str),
     /// Too many attempts failed before; for how many seconds no other is judged.
     #[error("too many logins failed: try again in {0} s")]
     TooManyFailures(u64),
@@ -377,6 +405,16 @@ pub trait Authenticator: Send + Sync {
 
     /// Checks what a peer says. May take its time: the pump awaits it.
     fn authenticate(&self, credentials: Credentials, peer: &Peer) -> Authenticating;
+
+    /// Whether a secret alone may say who somebody is, as a token does.
+    fn takes_tokens(&self) -> bool {
+        false
+    }
+
+    /// Judges the token by which a session is to go on that came in by one before. At once: it asks nobody.
+    fn renew(&self, _credentials: &Credentials, _peer: &Peer) -> Result<Grant, Refusal> {
+        Err(Refusal::WrongSecret)
+    }
 
     /// Whether it keeps what is needed to challenge users by this method.
     fn looks_up(&self, _method: &str) -> bool {

@@ -1,5 +1,8 @@
 //! Durable subscriptions: queues that are bound to topics, bear a name, and outlive the sessions that consume
 //! from them. Whoever knows the name shares the queue; it is gone when somebody ends it who is alone with it.
+//!
+//! A queue is filled with what its maker may have. Somebody of another role, from whom rules withhold a part of that,
+//! does not share it: nobody could tell any more what is whose.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,6 +40,8 @@ pub struct Durable {
     pub queue: Arc<Queue>,
     /// Its topics.
     pub pattern: Pattern,
+    /// The role of who made it.
+    pub role: Arc<str>,
     /// What feeds the queue.
     pub binding: SubscriptionId,
     /// Under which the binding is known.
@@ -73,6 +78,11 @@ impl Durables {
             return Ok(Some(queue.clone()));
         }
         Err(Refusal::OtherProperties(queue.name().clone(), misfits.join(", ")))
+    }
+
+    /// The one that has this queue.
+    pub fn of(&self, queue: &Arc<Queue>) -> Option<&Durable> {
+        self.by_name.values().find(|durable| Arc::ptr_eq(&durable.queue, queue))
     }
 
     /// Adds one.

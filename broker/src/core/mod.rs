@@ -14,6 +14,7 @@ pub mod eligibility;
 pub mod guests;
 pub mod history;
 pub mod index;
+pub mod lease;
 pub mod mailbox;
 pub mod message;
 pub mod name;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::core::access::authorizer::Inquiry;
-use crate::core::access::{Applicant, Credentials, Peer};
+use crate::core::access::{Applicant, Credentials, Peer, Presented};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::{Frame, Kind};
 use crate::core::parcel::Parcel;
@@ -54,6 +54,9 @@ pub enum Recognition {
 pub trait Session: Send {
     /// The wire takes no longer messages to the peer than of so many bytes. Said first of all, if ever.
     fn limit_messages(&mut self, _bytes_max: usize) {}
+
+    /// The wire's opening handshake said this of who the peer is. Said before anything is received, if ever.
+    fn introduce(&mut self, _presented: Presented) {}
 
     /// The peer sent this.
     fn receive(&mut self, kind: Kind, bytes: Bytes, now: Instant);

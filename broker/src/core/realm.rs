@@ -34,6 +34,7 @@ use crate::core::queues::{
     ConsumeTerms, ConsumerKey, Credit, Filter, Properties, Queue, QueueLimits, QueueTerms, Queues,
     Settlement, Step,
 };
+use crate::core::reserved::is_reserved;
 use crate::core::retained::RetainedLimits;
 use crate::core::shard::ShardKey;
 use crate::core::testament::{Scope, Testaments};
@@ -503,7 +504,10 @@ impl Member {
         let key = self.next_consumer()?;
         let mut durables = self.realm.durables.lock();
         let (queue, is_new) = match durables.fitting(name, &durable)? {
-            Some(queue) => (queue, false),
+            Some(queue) => {
+                self.permit_sharing(durables.get(name)?)?;
+                (queue, false)
+            }
             None => {
                 let queue_name = self.private_name("durable");
                 (self.realm.queues.declare(&queue_name, durable.properties, durable.filter)?, true)
@@ -516,8 +520,8 @@ impl Member {
                 self.realm.queues.delete(&queue);
                 self.realm.queues.leave(&queue, key);
             })?;
-            let pattern = durable.pattern;
-            durables.insert(name, Durable { queue: queue.clone(), pattern, binding, subscriber });
+            let (pattern, role) = (durable.pattern, self.principal.role.clone());
+            durables.insert(name, Durable { queue: queue.clone(), pattern, role, binding, subscriber });
         } else {
             added?;
         }
@@ -533,8 +537,10 @@ impl Member {
         credit: Credit,
         terms: ConsumeTerms,
     ) -> Result<ConsumerId, Refusal> {
-        let Durable { queue, pattern, .. } = self.realm.durables.lock().get(name)?.clone();
-        self.permit_pattern(Action::Subscribe, &pattern)?;
+        let durable = self.realm.durables.lock().get(name)?.clone();
+        self.permit_pattern(Action::Subscribe, &durable.pattern)?;
+        self.permit_sharing(&durable)?;
+        let queue = durable.queue;
         let key = self.next_consumer()?;
         queue.add_consumer(key, self.mailbox.clone(), credit, terms)?;
         self.consumers.insert(key.consumer, Consumption { queue, binding: None });
@@ -997,20 +1003,51 @@ impl Member {
     /// consumers that ended.
     pub fn judge_consumers(&mut self) -> Vec<(ConsumerId, Refusal)> {
         let rules = self.realm.rules();
-        let is_refused = |consumption: &Consumption| {
-            let queue = consumption.queue.name().as_str();
-            let judgement = rules.judge(&self.principal, Action::Consume, queue);
-            consumption.binding.is_none()
-                && matches!(judgement, Judgement::Refused(why) if why != Why::Reserved)
+        let refusal = |consumption: &Consumption| {
+            let name = consumption.queue.name();
+            let durables = self.realm.durables.lock();
+            // Their queues have names of the house's.
+            let durable = is_reserved(name.as_str()).then(|| durables.of(&consumption.queue)).flatten();
+            let (judgement, action, name) = match durable {
+                Some(durable) if self.withholds(&rules, durable) => {
+                    return Some(Refusal::Forbidden {
+                        action: Action::Subscribe,
+                        name: durable.pattern.as_str().into(),
+                    });
+                }
+                Some(Durable { pattern, .. }) => {
+                    let judgement = rules.judge_pattern(&self.principal, Action::Subscribe, pattern);
+                    (judgement, Action::Subscribe, pattern.as_str().into())
+                }
+                None => {
+                    let judgement = rules.judge(&self.principal, Action::Consume, name.as_str());
+                    (judgement, Action::Consume, name.as_str().into())
+                }
+            };
+            let is_refused = matches!(judgement, Judgement::Refused(why) if why != Why::Reserved);
+            is_refused.then_some(Refusal::Forbidden { action, name })
         };
-        let refused = self.consumers.iter().filter(|(_, consumption)| is_refused(consumption));
-        let ended = refused.map(|(consumer, consumption)| {
+        let own = self.consumers.iter().filter(|(_, consumption)| consumption.binding.is_none());
+        let refused = own.filter_map(|(key, consumption)| Some((*key, consumption, refusal(consumption)?)));
+        let ended = refused.map(|(consumer, consumption, refusal)| {
             metrics::FORBIDDEN.add(1);
-            consumption.queue.close(self.key(*consumer));
-            let name = consumption.queue.name().as_str().into();
-            (*consumer, Refusal::Forbidden { action: Action::Consume, name })
+            consumption.queue.close(self.key(consumer));
+            (consumer, refusal)
         });
         ended.collect()
+    }
+
+    /// Whether something of what a durable subscription was filled with is not for the session.
+    fn withholds(&self, rules: &Rules, durable: &Durable) -> bool {
+        durable.role != self.principal.role && rules.withholds(&self.principal, &durable.pattern)
+    }
+
+    fn permit_sharing(&self, durable: &Durable) -> Result<(), Refusal> {
+        if !self.withholds(&self.realm.rules(), durable) {
+            return Ok(());
+        }
+        metrics::FORBIDDEN.add(1);
+        Err(Refusal::Forbidden { action: Action::Subscribe, name: durable.pattern.as_str().into() })
     }
 
     /// Who says where dead letters go must be allowed to send there: rejecting a message is a way to do it.

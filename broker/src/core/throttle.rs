@@ -14,6 +14,8 @@
 //! forgotten after 15 minutes without another one, and, beyond a number of entries, the oldest first: as failures
 //! of a second are limited, nobody can push out what is known of them in less than minutes.
 //!
+//! Who names no user, as those need not who bring a token, is held up for what came from the same address only.
+//!
 //! An address of IPv6 stands for its network of 64 bits, which one customer has. This machine's own addresses
 //! count like others: a proxy may stand in front.
 
@@ -122,6 +124,7 @@ impl Throttle {
 
     /// Lets an attempt be judged, once this time is over; or not at all.
     pub fn admit(&self, peer: &Peer, user: &str, now: Instant) -> Result<Duration, Refusal> {
+        let is_named = !user.is_empty();
         let (origin, user) = (origin(peer), self.hasher.hash_one(user));
         let mut state = self.state.lock();
         if let Some(left) = state.refused(&self.limits, origin, user, now) {
@@ -138,7 +141,7 @@ impl Throttle {
             }
         }
         let own = state.failures.get(&Key::Pair(origin, user)).map_or(0, |failures| failures.count);
-        let all = state.failures.get(&Key::User(user)).filter(|_| !is_proven);
+        let all = state.failures.get(&Key::User(user)).filter(|_| is_named && !is_proven);
         let elsewhere = all.map(|all| Failures { count: all.count.saturating_sub(own), ..*all });
         let lateness = elsewhere.and_then(|failures| failures.delay(&self.limits, now));
         Ok(lateness.unwrap_or_default().min(LATENESS_MAX))
@@ -225,7 +228,11 @@ fn refusal(left: Duration) -> Refusal {
 }
 
 fn origin(peer: &Peer) -> Origin {
-    let Peer::Socket(address) = peer else { return None };
+    let address = match peer {
+        Peer::Socket(address) => address,
+        Peer::Secure(secure) => &secure.address,
+        Peer::Unix(_) | Peer::Local => return None,
+    };
     Some(match address.ip().to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         address => address,
@@ -274,7 +281,10 @@ impl<K: Copy + Eq + Hash, V> Recent<K, V> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::core::secure::Secure;
 
     fn peer(address: &str) -> Peer {
         Peer::Socket(address.parse().unwrap())
@@ -359,6 +369,27 @@ mod tests {
         assert_eq!(throttle.admit(&elsewhere, "bob", now), Ok(Duration::ZERO));
         throttle.succeeded(&elsewhere, "alice");
         assert_eq!(throttle.admit(&elsewhere, "alice", now), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn who_names_no_user_is_not_slowed_down_by_what_nameless_others_do_elsewhere() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        fail(&throttle, &near(), "", now, 20);
+        assert_eq!(throttle.admit(&peer("198.51.100.1:5"), "", now), Ok(Duration::ZERO));
+        assert!(throttle.ask(&near(), "", now).is_err());
+    }
+
+    #[test]
+    fn peers_over_tls_have_addresses_of_their_own() {
+        let secure = |address: &str| {
+            let address = address.parse().unwrap();
+            Peer::Secure(Arc::new(Secure { address, exporter: None, certificate: None }))
+        };
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        fail(&throttle, &secure("192.0.2.1:5"), "alice", now, 5);
+        assert!(throttle.ask(&secure("192.0.2.1:6"), "bob", now).is_err());
+        assert_eq!(throttle.ask(&secure("192.0.2.2:5"), "bob", now), Ok(()));
+        assert!(throttle.ask(&near(), "bob", now).is_err(), "the same address, in the clear");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tandem_protocols::wamp::rawsocket::Limit;
 use tandem_protocols::websocket::extensions::Policy;
 use tandem_protocols::websocket::origin::OriginPolicy;
 
-use crate::core::access::{Authenticator, Peer};
+use crate::core::access::{Authenticator, Peer, Presented};
 use crate::core::mailbox::{Bounds, mailbox};
 use crate::core::protocol::Protocol;
 use crate::core::realm::Entropy;
@@ -49,6 +49,20 @@ pub struct DoorSettings {
     pub strangers_max: usize,
     /// Connections of strangers from one address at a time.
     pub strangers_per_address_max: usize,
+}
+
+/// Who stands at the door, and what their opening handshake said of who they are.
+pub struct Visitor {
+    /// Who.
+    pub peer: Peer,
+    /// What was said, if anything.
+    pub presented: Option<Presented>,
+}
+
+impl From<Peer> for Visitor {
+    fn from(peer: Peer) -> Visitor {
+        Visitor { peer, presented: None }
+    }
 }
 
 /// The door.
@@ -96,11 +110,11 @@ impl Door {
         token: &'static str,
         transport: Transport,
         wire: W,
-        peer: Peer,
+        visitor: impl Into<Visitor>,
         stranger: Option<Permit>,
         opened: Instant,
     ) {
-        if let Some(connection) = self.connect(token, transport, wire, peer, stranger, opened) {
+        if let Some(connection) = self.connect(token, transport, wire, visitor, stranger, opened) {
             self.tasks.spawn(connection);
         }
     }
@@ -111,10 +125,11 @@ impl Door {
         token: &'static str,
         transport: Transport,
         wire: W,
-        peer: Peer,
+        visitor: impl Into<Visitor>,
         stranger: Option<Permit>,
         opened: Instant,
     ) -> Option<Connection<W>> {
+        let Visitor { peer, presented } = visitor.into();
         let Some(protocol) = self.protocols.iter().find(|protocol| protocol.speaks(token)) else {
             tracing::error!(%peer, token, "no language has this token");
             return None;
@@ -123,6 +138,9 @@ impl Door {
         let mut session = protocol.open(token, &peer, mailbox, opened);
         if let Some(bytes_max) = transport.peer_bytes_max() {
             session.limit_messages(bytes_max);
+        }
+        if let Some(presented) = presented {
+            session.introduce(presented);
         }
         tracing::debug!(%peer, token, "connection opened");
         Some(Connection::new(Parts {

@@ -16,8 +16,9 @@ use tandem_protocols::websocket::handshake::{self, Accept, Rejection, Rules};
 
 use crate::core::access::Peer;
 use crate::front::answer::{Answer, last, later, text};
+use crate::front::authorization;
 use crate::front::connection::now;
-use crate::front::door::Door;
+use crate::front::door::{Door, Visitor};
 use crate::front::gate::Permit;
 use crate::front::longpoll::{self, Attendance};
 use crate::front::transport::Transport;
@@ -107,6 +108,14 @@ fn upgrade(door: &Arc<Door>, peer: &Peer, attendance: &Attendance, mut request: 
             return response(rejection.response());
         }
     };
+    let presented = match authorization::presented(request.headers()) {
+        Ok(presented) => presented,
+        Err(malformed) => {
+            metrics::HANDSHAKES_REFUSED.add(1);
+            tracing::info!(%peer, reason = %malformed, "opening handshake refused");
+            return text(StatusCode::BAD_REQUEST, format!("{malformed}\n"));
+        }
+    };
     if door.shutdown.is_cancelled() {
         return later("shutting down\n");
     }
@@ -127,7 +136,8 @@ fn upgrade(door: &Arc<Door>, peer: &Peer, attendance: &Attendance, mut request: 
         let wire = parts.io.into_inner().with_first(parts.read_buf);
         let transport = WebSocket::new(door.settings.websocket, compression.as_ref());
         // A fresh, small task runs the connection: this one, with all that HTTP needed, ends here.
-        door.open(token, Transport::WebSocket(transport), wire, peer, stranger, now());
+        let visitor = Visitor { peer, presented };
+        door.open(token, Transport::WebSocket(transport), wire, visitor, stranger, now());
     });
     response(answer)
 }

@@ -29,12 +29,13 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use crate::core::access::Peer;
+use crate::core::access::{Peer, Presented};
 use crate::core::message::Kind;
 use crate::front::answer::{Answer, content, empty, last, later, not_kept, text, wrong_method};
+use crate::front::authorization;
 use crate::front::connection::{Connection, now};
 use crate::front::cors::Cors;
-use crate::front::door::Door;
+use crate::front::door::{Door, Visitor};
 use crate::front::gate::Permit;
 use crate::front::longpoll::asked::{Asked, LongPollSettings, Verb};
 use crate::front::longpoll::lane::{Lane, LaneWire, Received, Sent};
@@ -125,7 +126,14 @@ pub async fn answer(
     let answer = match (parts.method, asked) {
         (_, Asked::Nothing) => text(StatusCode::NOT_FOUND, "nothing is here; see <path>/open\n"),
         (Method::OPTIONS, _) => Cors::preflight(METHODS),
-        (Method::POST, Asked::Open) => open(door, settings, peer, body).await,
+        (Method::POST, Asked::Open) => match authorization::presented(&parts.headers) {
+            Ok(presented) => open(door, settings, peer, presented, body).await,
+            Err(malformed) => {
+                metrics::HANDSHAKES_REFUSED.add(1);
+                tracing::info!(%peer, reason = %malformed, "no long-poll transport opened");
+                text(StatusCode::BAD_REQUEST, format!("{malformed}\n"))
+            }
+        },
         (Method::POST, Asked::Of(_, verb)) => match lane {
             None => text(StatusCode::NOT_FOUND, "there is no such transport, or it has ended\n"),
             Some(lane) => serve(door, settings, &lane, verb, body).await,
@@ -148,7 +156,13 @@ struct Opened<'a> {
     transport: &'a str,
 }
 
-async fn open(door: &Arc<Door>, settings: &LongPollSettings, peer: &Peer, body: Incoming) -> Answer {
+async fn open(
+    door: &Arc<Door>,
+    settings: &LongPollSettings,
+    peer: &Peer,
+    presented: Option<Presented>,
+    body: Incoming,
+) -> Answer {
     let refused = |answer: Answer, reason: &str| {
         metrics::HANDSHAKES_REFUSED.add(1);
         tracing::info!(%peer, reason, "no long-poll transport opened");
@@ -182,7 +196,8 @@ async fn open(door: &Arc<Door>, settings: &LongPollSettings, peer: &Peer, body: 
         return refused(later("no transport is to be had\n"), "the entropy repeats itself");
     };
     let transport = Transport::LongPoll(wire.transport());
-    let Some(connection) = door.connect(token, transport, wire, peer.unbound(), Some(permit), now()) else {
+    let visitor = Visitor { peer: peer.unbound(), presented };
+    let Some(connection) = door.connect(token, transport, wire, visitor, Some(permit), now()) else {
         return text(StatusCode::INTERNAL_SERVER_ERROR, "no language has this token\n");
     };
     tracing::debug!(%peer, transport = ?listed.id, "long-poll transport opened");

@@ -5,6 +5,7 @@
 //! [`connection`] is the pump, on a [`transport`]. No language is named here: [`door`] gets a table of them.
 
 pub mod answer;
+pub mod authorization;
 pub mod certificates;
 pub mod connection;
 pub mod cors;

@@ -10,6 +10,7 @@
 //! /reply-queue/<opaque> SEND: answer a message that had it in "reply-to"
 //! /temp-queue/<word>    SEND: enqueue          SUBSCRIBE: consume. A queue of this session's own, which is also
 //!                                              made and subscribed to by a "reply-to" that names it
+//! /session/auth         SEND: go on by another token
 //! /dsub/<name>                                 SUBSCRIBE: consume from a durable subscription that exists
 //! /amq/queue/<name>     SEND: enqueue          SUBSCRIBE: consume; the queue must exist
 //! /exchange/amq.topic/<name>                   as /topic/<name>
@@ -51,6 +52,8 @@ pub(super) enum Target {
     Reply(Name),
     Call(Name),
     Invocation(u64),
+    /// The session's own time.
+    Renewal,
 }
 
 /// Where the messages of a SUBSCRIBE come from.
@@ -94,6 +97,7 @@ pub(super) fn target(text: &str) -> Result<Target, Fault> {
             _ => Err(invalid(text, "names no invocation")),
         },
         "temp-queue" => temp(text, rest).map(|()| Target::Temp),
+        "session" if rest == "auth" => Ok(Target::Renewal),
         "dsub" => Err(invalid(text, "can only be subscribed to")),
         "procedure" => Err(invalid(text, "is called by a message to /call/")),
         _ => Err(unknown(text)),
@@ -115,7 +119,7 @@ pub(super) fn source(text: &str) -> Result<Source, Fault> {
         "dsub" => Ok(Source::Durable(decode(text, rest)?)),
         "procedure" => Ok(Source::Procedure(pattern(text, rest)?)),
         "reply-queue" => Err(invalid(text, "cannot be subscribed to")),
-        "call" | "invocation" => Err(invalid(text, "can only be sent to")),
+        "call" | "invocation" | "session" => Err(invalid(text, "can only be sent to")),
         _ => Err(unknown(text)),
     }
 }
@@ -288,6 +292,7 @@ mod tests {
             ("/amq/queue/q", Target::ExistingQueue(named("q"))),
             ("/temp-queue/t", Target::Temp),
             ("/invocation/12", Target::Invocation(12)),
+            ("/session/auth", Target::Renewal),
             ("/reply-queue/ab", Target::Reply(named("tandem.reply.ab"))),
         ] {
             assert_eq!(target(text).expect(text), expected);
@@ -328,6 +333,9 @@ mod tests {
             "/invocation/x",
             "/procedure/p",
             "/reply-queue/a/b",
+            "/session/",
+            "/session/x",
+            "/session/auth/x",
         ] {
             assert!(target(text).is_err(), "{text}");
         }
@@ -337,6 +345,7 @@ mod tests {
             "/dsub/d/e",
             "/reply-queue/a",
             "/call/p",
+            "/session/auth",
             "/topic/a/b",
             "/topic/a.#.b",
             "/topic/>.b",

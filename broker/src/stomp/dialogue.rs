@@ -4,6 +4,7 @@ mod acknowledgement;
 mod calls;
 mod consumer;
 pub(super) mod receipts;
+mod renewal;
 mod sources;
 mod subscription;
 mod subscriptions;
@@ -17,6 +18,7 @@ use tandem_protocols::stomp::error::{Reason, Violation};
 use tandem_protocols::stomp::frame::{Command, Frame};
 
 use crate::core::access::Refusal;
+use crate::core::lease::Lease;
 use crate::core::name::Name;
 use crate::core::parcel::Parcel;
 use crate::core::queues::durable::Progress;
@@ -62,6 +64,8 @@ pub(super) struct Rare {
     pub(super) closed: Vec<Closed>,
     pub(super) calls: Calls,
     pub(super) receipts: Receipts,
+    /// Of one that came in by a token.
+    lease: Option<Box<Lease>>,
     /// Counts the subscriptions that wanted what their topics had kept.
     pub(super) replays: u64,
 }
@@ -178,6 +182,7 @@ impl Dialogue {
             }
             Target::Call(procedure) => return self.call(procedure, frame, voice, settings, now),
             Target::Invocation(number) => return self.answer(number, frame),
+            Target::Renewal => return self.renew(frame, now),
         };
         let retain = headers::retain(&frame.headers)?;
         if retain != Retain::No {

@@ -15,6 +15,7 @@ use crate::core::parcel::Farewell;
 use crate::core::protocol::{self, Close};
 
 const LIMIT_REACHED: &str = "Limit reached";
+const TOKEN_EXPIRED: &str = "Token expired";
 const QUEUE_FULL: &str = "Queue full";
 const NOT_STORED: &str = "Not stored";
 const OTHER_PROPERTIES: &str = "Other properties";
@@ -117,6 +118,7 @@ impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Fault {
         let message = match &refusal {
             Refusal::WrongSecret
+            | Refusal::NotRenewable(_)
             | Refusal::NotPrivate
             | Refusal::AuthenticationRequired
             | Refusal::AuthenticationFailed
@@ -143,6 +145,7 @@ impl From<Refusal> for Fault {
             | Refusal::NoSuchDurable(_)
             | Refusal::NoSuchDelivery => Reason::NotFound.as_str(),
             Refusal::TooMany(..) | Refusal::TooManyPatterns(_) | Refusal::RequestInUse(_) => LIMIT_REACHED,
+            Refusal::TokenExpired => TOKEN_EXPIRED,
             Refusal::QueueFull(_) => QUEUE_FULL,
             Refusal::Unstorable(_) => NOT_STORED,
             Refusal::OtherProperties(..) => OTHER_PROPERTIES,

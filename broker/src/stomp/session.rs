@@ -15,7 +15,8 @@ use tandem_protocols::stomp::frame::{Command, Frame, Headers, Side, Version};
 use tandem_protocols::stomp::state::{self, HeartBeat, HeartBeats};
 
 use crate::core::access::authorizer::{Decision, Question};
-use crate::core::access::{Applicant, Credentials, Grant, Peer, Principal, Refusal};
+use crate::core::access::{Applicant, Credentials, Grant, Peer, Presented, Principal, Refusal};
+use crate::core::lease::Lease;
 use crate::core::mailbox::Mailbox;
 use crate::core::message::Kind;
 use crate::core::notice::Origin;
@@ -74,6 +75,8 @@ enum Stage {
 struct Stranger {
     peer: Peer,
     mailbox: Mailbox,
+    /// What the wire's opening handshake said of who it is.
+    presented: Option<Presented>,
     application: Option<Application>,
 }
 
@@ -116,7 +119,7 @@ impl StompSession {
             decoder: Decoder::new(Side::Server, settings.stranger),
             settings,
             voice: Voice::new(),
-            stage: Stage::Stranger(Box::new(Stranger { peer, mailbox, application: None })),
+            stage: Stage::Stranger(Box::new(Stranger { peer, mailbox, presented: None, application: None })),
             held: None,
         }
     }
@@ -263,7 +266,7 @@ impl StompSession {
             Some(host) => host.into(),
             None => realms.default_realm().name().clone(),
         };
-        let credentials = credentials(headers, &realm);
+        let credentials = credentials(headers, stranger.presented.take(), &realm)?;
         let application = stranger.application.insert(Application {
             version,
             heart_beat,
@@ -312,6 +315,9 @@ impl StompSession {
             }
             (Some(_), Err(_)) | (None, _) => {}
         }
+        let lifetime = result.as_ref().ok().and_then(|grant| grant.lifetime);
+        let (authenticator, throttle) = (&self.settings.authenticator, &self.settings.throttle);
+        let lease = Lease::new(lifetime, &stranger.peer, authenticator, throttle, now);
         let origin = Origin { peer: stranger.peer.clone(), dialect: self.voice.dialect_in(version) };
         let joined = result.and_then(|grant| {
             let (realms, realm) = (&self.settings.realms, grant.realm.unwrap_or(realm));
@@ -334,10 +340,9 @@ impl StompSession {
         }
         self.voice.say(&connected);
         let beats = HeartBeats::new(self.settings.heart_beat.agree(heart_beat, version), now);
-        self.stage = Stage::Open(
-            Box::new(Dialogue::new(member)),
-            Pulse { beats, incomplete_since: None, paused: false },
-        );
+        let mut dialogue = Box::new(Dialogue::new(member));
+        dialogue.hold(lease);
+        self.stage = Stage::Open(dialogue, Pulse { beats, incomplete_since: None, paused: false });
         for (kind, input) in waiting {
             self.read(kind, input, now);
         }
@@ -389,19 +394,35 @@ impl StompSession {
     }
 }
 
-/// What a peer says to prove who it is, if it says anything. A token may stand alone in the passcode.
-fn credentials(headers: &Headers, realm: &Arc<str>) -> Option<Credentials> {
+/// What a peer says to prove who it is, if it says anything: in its CONNECT or, where that has no passcode, in the
+/// wire's opening handshake. A token may stand alone in the passcode.
+fn credentials(
+    headers: &Headers,
+    presented: Option<Presented>,
+    realm: &Arc<str>,
+) -> Result<Option<Credentials>, Refusal> {
     let login = headers.get("login").unwrap_or_default();
     let passcode = headers.get("passcode").unwrap_or_default();
-    if login.is_empty() && passcode.is_empty() {
-        return None;
-    }
-    let applicant =
-        Applicant { realm: realm.clone(), user: login.into(), method: METHOD, session: None, extra: None };
-    Some(Credentials { applicant, secret: passcode.into() })
+    let (user, secret) = match presented.filter(|_| passcode.is_empty()) {
+        // They cannot be both.
+        Some(Presented { user: Some(user), .. }) if !login.is_empty() && *user != *login => {
+            return Err(Refusal::WrongSecret);
+        }
+        Some(Presented { user, secret }) => (user.unwrap_or_else(|| login.into()), secret),
+        None if login.is_empty() && passcode.is_empty() => return Ok(None),
+        None => (login.into(), passcode.into()),
+    };
+    let applicant = Applicant { realm: realm.clone(), user, method: METHOD, session: None, extra: None };
+    Ok(Some(Credentials { applicant, secret }))
 }
 
 impl Session for StompSession {
+    fn introduce(&mut self, presented: Presented) {
+        if let Stage::Stranger(stranger) = &mut self.stage {
+            stranger.presented = Some(presented);
+        }
+    }
+
     fn receive(&mut self, kind: Kind, bytes: Bytes, now: Instant) {
         match &mut self.stage {
             Stage::Stranger(stranger) if stranger.application.is_some() => self.put_off(kind, bytes),
@@ -455,6 +476,9 @@ impl Session for StompSession {
             self.voice.push(Output::Authenticate(Box::new(credentials)));
         }
         let Stage::Open(dialogue, pulse) = &mut self.stage else { return };
+        if dialogue.lease_until().is_some_and(|until| now >= until) {
+            return self.give_up(Refusal::TokenExpired.into(), None);
+        }
         if pulse.incomplete_since.is_some_and(|since| now >= since + self.settings.frame_time_max) {
             return self.give_up(Fault::too_slow(), None);
         }
@@ -485,7 +509,9 @@ impl Session for StompSession {
         match &self.stage {
             Stage::Open(dialogue, pulse) => {
                 let whole_at = pulse.incomplete_since.map(|since| since + self.settings.frame_time_max);
-                [pulse.beats.deadline(), dialogue.deadline(), whole_at].into_iter().flatten().min()
+                let deadlines =
+                    [pulse.beats.deadline(), dialogue.deadline(), dialogue.lease_until(), whole_at];
+                deadlines.into_iter().flatten().min()
             }
             Stage::Stranger(stranger) => {
                 let delayed = stranger.application.as_ref()?.delayed.as_ref();

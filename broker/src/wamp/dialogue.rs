@@ -5,6 +5,7 @@ mod open_calls;
 mod procedure;
 mod pubsub;
 mod queue;
+mod renewal;
 mod rpc;
 mod testament;
 
@@ -20,6 +21,7 @@ use tandem_protocols::wamp::uri::{Rule, check_pattern};
 
 use crate::core::access::authorizer::Question;
 use crate::core::calls::failure;
+use crate::core::lease::Lease;
 use crate::core::name::{Name, Pattern};
 use crate::core::parcel::Parcel;
 use crate::core::realm::Member;
@@ -40,6 +42,8 @@ pub(super) struct Dialogue {
     pub(super) queue_calls: Option<Box<QueueCalls>>,
     /// Calls that the house owes an answer. Most sessions never call.
     calls: Option<Box<OpenCalls>>,
+    /// Of one that came in by a token.
+    lease: Option<Box<Lease>>,
     abilities: Abilities,
     strictness: Strictness,
     /// The number of the last request, where they must be in order.
@@ -88,6 +92,7 @@ impl Dialogue {
             subscriptions: Subscriptions::default(),
             queue_calls: None,
             calls: None,
+            lease: None,
             abilities: Abilities::new(roles),
             strictness,
             last_request: None,

@@ -13,6 +13,10 @@ pub(super) const LIMIT_REACHED: &str = "tandem.error.limit_reached";
 /// Too many logins failed. Not that of a secret that is wrong: a client that gets this one may well have the right
 /// one, and is to try it again later.
 pub(super) const TOO_MANY_FAILURES: &str = "tandem.error.too_many_failures";
+/// A token was good once: its client is to get another.
+pub(super) const TOKEN_EXPIRED: &str = "tandem.error.token_expired";
+/// The session's own token has.
+pub(super) const CLOSE_TOKEN_EXPIRED: &str = "tandem.close.token_expired";
 /// A queue has no room.
 pub(super) const QUEUE_FULL: &str = "tandem.error.queue_full";
 /// A message is to be kept, and cannot be.
@@ -85,6 +89,8 @@ pub(super) fn uri(refusal: &Refusal) -> &'static str {
         Refusal::WrongSecret | Refusal::NotPrivate => error::AUTHENTICATION_DENIED,
         Refusal::AuthenticationRequired => error::AUTHENTICATION_REQUIRED,
         Refusal::AuthenticationFailed => error::AUTHENTICATION_FAILED,
+        Refusal::TokenExpired => TOKEN_EXPIRED,
+        Refusal::NotRenewable(_) => error::NOT_AUTHORIZED,
         Refusal::TooManyFailures(_) => TOO_MANY_FAILURES,
         Refusal::NoSuchRealm(_) => error::NO_SUCH_REALM,
         Refusal::Reserved(_) => error::INVALID_URI,

@@ -9,6 +9,9 @@
 //! A user that the configuration does not have may be known to an application: the authenticator is asked for what
 //! it keeps of the user, and CHALLENGE is made of that.
 //!
+//! Where the wire's opening handshake said who the peer is, `anonymous` means that: it is judged like the answer to a
+//! CHALLENGE that was not needed. A ticket that is a token says by itself whose it is.
+//!
 //! A ticket is checked by the authenticator, which may take its time; other proofs are judged here. Before either,
 //! the throttle is asked: when too many failed before, there is no challenge, or no judgement, or a late one.
 
@@ -24,7 +27,10 @@ use tandem_protocols::wamp::message::{Authenticate, Challenge, Hello, Message, W
 use tandem_protocols::wamp::options::{Feature, HelloDetails, Role, Roles};
 use tandem_protocols::wamp::uri::{Rule, is_uri};
 
-use crate::core::access::{Applicant, Credentials, Grant, Peer, Principal, Record, Refusal, SessionId};
+use crate::core::access::{
+    Applicant, Credentials, Grant, Peer, Presented, Principal, Record, Refusal, SessionId,
+};
+use crate::core::lease::Lease;
 use crate::core::mailbox::Mailbox;
 use crate::core::notice::Origin;
 use crate::core::protocol::Output;
@@ -47,6 +53,8 @@ const TLS: &str = "tls";
 pub(super) struct Opening {
     peer: Peer,
     mailbox: Mailbox,
+    /// What the wire's opening handshake said of who it is.
+    presented: Option<Presented>,
     stage: Stage,
 }
 
@@ -88,6 +96,18 @@ impl Application {
             extra: self.extra.clone(),
         }
     }
+
+    /// The same with what the wire's opening handshake said, as the answer to a CHALLENGE; `None` where HELLO says
+    /// that it is somebody else.
+    fn told(self, Presented { user, secret }: Presented) -> Option<(Application, Authenticate)> {
+        let user = match user {
+            Some(user) if !self.user.is_empty() && *user != *self.user => return None,
+            Some(user) => user,
+            None => self.user.clone(),
+        };
+        let answer = Authenticate { signature: secret.to_string(), extra: Dict::new() };
+        Some((Application { user, ..self }, answer))
+    }
 }
 
 /// What is to be answered.
@@ -121,13 +141,20 @@ enum Way {
     /// It is known already who it is.
     Known(Principal),
     Challenge(Challenge, Test),
+    /// By what the wire's opening handshake said.
+    Presented,
     /// By a method for which an application keeps what it is challenged by.
     LookUp(&'static str),
 }
 
 impl Opening {
     pub(super) fn new(peer: Peer, mailbox: Mailbox) -> Opening {
-        Opening { peer, mailbox, stage: Stage::Hello }
+        Opening { peer, mailbox, presented: None, stage: Stage::Hello }
+    }
+
+    /// The wire's opening handshake said this of who the peer is.
+    pub(super) fn introduce(&mut self, presented: Presented) {
+        self.presented = Some(presented);
     }
 
     /// What the connection can be bound by.
@@ -192,21 +219,29 @@ impl Opening {
         let method = match &way {
             Ok(Way::Challenge(_, test)) => test.method(),
             Ok(Way::LookUp(method)) => method,
+            Ok(Way::Presented) => ticket::METHOD,
             Ok(Way::Known(_)) | Err(_) => "anonymous",
         };
-        let user = details.authid.unwrap_or_default().into();
+        let presented = self.presented.take();
+        let user: Arc<str> = details.authid.unwrap_or_default().into();
         let extra = details.authextra.map(records::to_json);
         let roles = details.roles;
         let application = Application { realm, session, roles, user, method, extra };
         match way {
             Ok(Way::Known(principal)) => {
-                Ok(self.enter(application, principal.into(), Dict::new(), settings, voice))
+                Ok(self.enter(application, principal.into(), Dict::new(), settings, voice, now))
             }
-            Ok(Way::Challenge(..) | Way::LookUp(_))
+            Ok(Way::Challenge(..) | Way::LookUp(_) | Way::Presented)
                 if let Err(refusal) = settings.throttle.ask(&self.peer, &application.user, now) =>
             {
                 Ok(refuse(&refusal))
             }
+            Ok(Way::Presented) => match presented.and_then(|presented| application.told(presented)) {
+                Some((application, answer)) => {
+                    self.answered(application, Test::Ticket, answer, settings, voice, now)
+                }
+                None => Ok(refuse(&Refusal::WrongSecret)),
+            },
             Ok(Way::LookUp(_)) => {
                 voice.push(Output::LookUp(Box::new(application.applicant())));
                 self.stage = Stage::LookingUp(application, hello.details);
@@ -233,14 +268,17 @@ impl Opening {
         let mut known = false;
         for method in methods {
             let way = match *method {
+                "anonymous" if self.presented.is_some() => Some(Way::Presented),
                 "anonymous" => settings.authenticator.anonymous(&self.peer).map(Way::Known),
                 TLS => settings.authenticator.recognize(&self.peer, details.authid).map(Way::Known),
                 // Who would send a secret in the clear is not asked for it.
                 ticket::METHOD if !settings.authenticator.takes_secrets(&self.peer) => continue,
-                ticket::METHOD => details.authid.filter(|id| !id.is_empty()).map(|_| {
+                ticket::METHOD => {
+                    let is_named = details.authid.is_some_and(|id| !id.is_empty());
                     let challenge = Challenge { auth_method: ticket::METHOD.to_owned(), extra: Dict::new() };
-                    Way::Challenge(challenge, Test::Ticket)
-                }),
+                    (is_named || settings.authenticator.takes_tokens())
+                        .then_some(Way::Challenge(challenge, Test::Ticket))
+                }
                 method => match challenge(method, details, session, bindings.as_slice(), settings) {
                     None => continue,
                     Some(Ok(way)) => Some(way),
@@ -318,7 +356,7 @@ impl Opening {
             Test::Proof(pending) => match pending.verify(&answer) {
                 Ok((grant, authextra)) => {
                     self.note(&application, true, settings, now);
-                    Ok(self.enter(application, grant, authextra, settings, voice))
+                    Ok(self.enter(application, grant, authextra, settings, voice, now))
                 }
                 Err(AuthError::Violation(violation)) => Err(violation),
                 // In the words of any other secret that is wrong.
@@ -344,7 +382,7 @@ impl Opening {
         match result {
             Ok(grant) => {
                 self.note(&application, true, settings, now);
-                self.enter(application, grant, Dict::new(), settings, voice)
+                self.enter(application, grant, Dict::new(), settings, voice, now)
             }
             Err(refusal) => self.turn_away(&application, &refusal, settings, now),
         }
@@ -421,9 +459,10 @@ impl Opening {
         authextra: Dict,
         settings: &WampSettings,
         voice: &mut Voice,
+        now: Instant,
     ) -> Step {
         let Application { realm, session, roles, .. } = application;
-        let Grant { principal, realm: named, extra } = grant;
+        let Grant { principal, realm: named, extra, lifetime } = grant;
         let realm = named.unwrap_or(realm);
         let authextra = authextra
             .iter()
@@ -438,7 +477,9 @@ impl Opening {
                     details.insert("authextra", authextra);
                 }
                 voice.say(Welcome { session: id(member.id().0), details });
-                Step::Enter(Box::new(Dialogue::new(member, roles, settings.strictness)))
+                let (authenticator, throttle) = (&settings.authenticator, &settings.throttle);
+                let lease = Lease::new(lifetime, &self.peer, authenticator, throttle, now);
+                Step::Enter(Box::new(Dialogue::new(member, roles, settings.strictness).holding(lease)))
             }
             Err(refusal) => refuse(&refusal),
         }

@@ -21,13 +21,13 @@ use tandem_protocols::wamp::message::{Abort, Goodbye, Message, nothing};
 use tandem_protocols::wamp::options;
 
 use crate::core::access::authorizer::{Decision, Question};
-use crate::core::access::{Peer, Refusal};
+use crate::core::access::{Peer, Presented, Refusal};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::Kind;
 use crate::core::parcel::{Farewell, Parcel};
 use crate::core::protocol::{Close, Output, Reason, Session};
 use crate::wamp::dialogue::{Dialogue, Taken};
-use crate::wamp::fault::SLOW_CONSUMER;
+use crate::wamp::fault::{CLOSE_TOKEN_EXPIRED, SLOW_CONSUMER};
 use crate::wamp::opening::{Opening, Step};
 use crate::wamp::settings::WampSettings;
 use crate::wamp::voice::Voice;
@@ -241,6 +241,12 @@ impl WampSession {
 }
 
 impl Session for WampSession {
+    fn introduce(&mut self, presented: Presented) {
+        if let Stage::Opening(opening) = &mut self.stage {
+            opening.introduce(presented);
+        }
+    }
+
     fn limit_messages(&mut self, bytes_max: usize) {
         self.voice.limit(bytes_max);
     }
@@ -321,6 +327,11 @@ impl Session for WampSession {
                 Err(violation) => self.abort(PROTOCOL_VIOLATION, violation.message, Reason::Violation),
             },
             Stage::Leaving(_) => self.end(Close::new(Reason::Shutdown, "GOODBYE was not answered")),
+            Stage::Open(dialogue) if dialogue.lease_until().is_some_and(|until| now >= until) => {
+                let details = Dict::new().with("message", "the token of the session has expired");
+                self.voice.say(Goodbye { details, reason: CLOSE_TOKEN_EXPIRED.to_owned() });
+                self.stage = Stage::Leaving(now + GOODBYE_TIME_MAX);
+            }
             Stage::Open(dialogue) => dialogue.tick(&mut self.voice, now),
             Stage::Over => {}
         }
@@ -332,7 +343,9 @@ impl Session for WampSession {
         match &self.stage {
             Stage::Opening(opening) => opening.deadline(),
             Stage::Leaving(deadline) => Some(*deadline),
-            Stage::Open(dialogue) => dialogue.deadline(),
+            Stage::Open(dialogue) => {
+                [dialogue.deadline(), dialogue.lease_until()].into_iter().flatten().min()
+            }
             Stage::Over => None,
         }
     }

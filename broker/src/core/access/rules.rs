@@ -269,6 +269,16 @@ impl Rules {
         !matches!(self.judge(who, Action::Subscribe, topic), Judgement::Refused(_))
     }
 
+    /// Whether a subscriber may be kept, for the role that it has, from some of the topics that a pattern means.
+    pub fn withholds(&self, who: &Principal, pattern: &Pattern) -> bool {
+        self.list.iter().any(|rule| {
+            rule.effect == Effect::Deny
+                && rule.role.as_deref() == Some(&*who.role)
+                && rule.actions.contains(&Action::Subscribe)
+                && rule.pattern.may_meet(pattern)
+        })
+    }
+
     /// Whether a callee gets the calls of a procedure that its registration matches, likewise.
     pub fn may_serve(&self, who: &Principal, procedure: &str) -> bool {
         !matches!(self.judge(who, Action::Register, procedure), Judgement::Refused(_))

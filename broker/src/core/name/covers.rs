@@ -33,6 +33,28 @@ impl Pattern {
             (Form::Components(parts), Form::Components(others)) => parts.cover(others),
         }
     }
+
+    /// Whether there may be a name that both mean. No is certain; yes is not: two that begin alike are taken to meet.
+    #[must_use]
+    pub fn may_meet(&self, other: &Pattern) -> bool {
+        if let Some(name) = self.name() {
+            return other.matches(name.as_str());
+        }
+        if let Some(name) = other.name() {
+            return self.matches(name.as_str());
+        }
+        let (own, others) = (self.beginning(), other.beginning());
+        own.starts_with(&others) || others.starts_with(&own)
+    }
+
+    /// What all its names begin with.
+    fn beginning(&self) -> String {
+        match &self.0 {
+            Form::Exact(name) => name.as_str().to_owned(),
+            Form::Prefix(text) => text.to_string(),
+            Form::Components(parts) => parts.beginning(),
+        }
+    }
 }
 
 impl Parts {
@@ -123,6 +145,21 @@ mod tests {
             });
             prop_assert_eq!(wide.covers(&narrow), all, "{} and {}", wide, narrow);
         }
+
+        #[test]
+        fn patterns_that_mean_the_same_name_may_meet(one in pattern(), other in pattern()) {
+            thread_local! { static NAMES: Vec<String> = universe(); }
+            let meet = NAMES.with(|names| names.iter().any(|name| one.matches(name) && other.matches(name)));
+            prop_assert!(one.may_meet(&other) || !meet, "{} and {}", one, other);
+        }
+    }
+
+    #[test]
+    fn patterns_that_begin_otherwise_do_not_meet() {
+        let (news, prices) = (Pattern::prefix("news.").unwrap(), Pattern::wildcard("prices.").unwrap());
+        assert!(!news.may_meet(&prices) && !prices.may_meet(&news));
+        assert!(news.may_meet(&Pattern::prefix("new").unwrap()));
+        assert!(!news.may_meet(&Pattern::exact(Name::parse("news").unwrap())));
     }
 
     #[test]

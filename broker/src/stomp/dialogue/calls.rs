@@ -69,9 +69,11 @@ impl ReplyTo {
         match destination::target(text)? {
             Target::Topic(name) => Ok(ReplyTo::Topic(name)),
             Target::Queue(name) | Target::Reply(name) => Ok(ReplyTo::Queue(name)),
-            Target::ExistingQueue(_) | Target::Temp | Target::Call(_) | Target::Invocation(_) => {
-                Err(Violation::invalid_header("reply-to", text).into())
-            }
+            Target::ExistingQueue(_)
+            | Target::Temp
+            | Target::Call(_)
+            | Target::Invocation(_)
+            | Target::Renewal => Err(Violation::invalid_header("reply-to", text).into()),
         }
     }
 }

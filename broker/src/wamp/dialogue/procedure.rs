@@ -1,5 +1,7 @@
 //! Procedures that the session itself serves: which there are, and what they share.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 use tandem_protocols::payload::{Arguments, Content};
@@ -22,6 +24,7 @@ impl Dialogue {
         request: Id,
         outgoing: &Outgoing,
         voice: &mut Voice,
+        now: Instant,
     ) -> Result<bool, Fault> {
         let procedure = outgoing.name.as_str();
         if !is_reserved(procedure) {
@@ -33,6 +36,9 @@ impl Dialogue {
         }
         if let Some(procedure) = procedure.strip_prefix("tandem.queue.") {
             return self.serve_queue(procedure, request, outgoing, voice);
+        }
+        if procedure == "tandem.session.renew" {
+            return self.renew(request, outgoing, voice, now).map(|()| true);
         }
         self.member.permit(Action::Call, &outgoing.name)?;
         match procedure {

@@ -219,7 +219,7 @@ impl Dialogue {
         let payload = luggage::payload(call.payload, received_bytes);
         let outgoing = Outgoing { name, payload, attributes };
         let timeout = options.timeout_ms.filter(|ms| *ms > 0).map(Duration::from_millis);
-        if !options.progress && self.serve(call.request, &outgoing, voice)? {
+        if !options.progress && self.serve(call.request, &outgoing, voice, now)? {
             if !self.is_receiving(request) {
                 return Ok(());
             }
