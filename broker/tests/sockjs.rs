@@ -104,6 +104,19 @@ async fn a_stream_begins_as_its_transport_wants() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_event_source_gets_percent_signs_as_a_uri_has_them() {
+    for (verb, message) in
+        [(Verb::XhrStreaming, "a[\"100 %41\"]\n"), (Verb::EventSource, "data: a[\"100 %2541\"]\r\n\r\n")]
+    {
+        let mut ends = ends();
+        let mut body = ends.stream(verb, 1000);
+        let _ = (piece(&mut body).await, piece(&mut body).await);
+        ends.say("100 %41").await;
+        assert_eq!(text(&mut body).await, message);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_ends_when_it_is_long_enough_and_the_session_goes_on() {
     let mut ends = ends();
     let mut body = ends.stream(Verb::XhrStreaming, 20);

@@ -29,6 +29,8 @@ pub struct Manner {
     prelude: &'static str,
     before: &'static str,
     after: &'static str,
+    /// sockjs-client takes what comes this way for a URI, and decodes its percent signs; SockJS does not say so.
+    percents: bool,
 }
 
 const JAVASCRIPT: &str = "application/javascript; charset=UTF-8";
@@ -49,24 +51,26 @@ const PRELUDE: &str = {
 impl Manner {
     /// That of a transport.
     pub fn of(verb: Verb) -> Manner {
+        let script =
+            Manner { content_type: JAVASCRIPT, prelude: "", before: "", after: "\n", percents: false };
         match verb {
-            Verb::Xhr | Verb::Send => {
-                Manner { content_type: JAVASCRIPT, prelude: "", before: "", after: "\n" }
-            }
-            Verb::XhrStreaming => {
-                Manner { content_type: JAVASCRIPT, prelude: PRELUDE, before: "", after: "\n" }
-            }
+            Verb::Xhr | Verb::Send => script,
+            Verb::XhrStreaming => Manner { prelude: PRELUDE, ..script },
             Verb::EventSource => Manner {
                 content_type: "text/event-stream; charset=UTF-8",
                 prelude: "\r\n",
                 before: "data: ",
                 after: "\r\n\r\n",
+                percents: true,
             },
         }
     }
 
     /// A frame as it lies there.
     pub fn dress(&self, frame: &str) -> Bytes {
+        if self.percents && frame.contains('%') {
+            return [self.before, &frame.replace('%', "%25"), self.after].concat().into();
+        }
         [self.before, frame, self.after].concat().into()
     }
 }
