@@ -352,7 +352,7 @@ async fn what_cannot_be_taken_is_refused_and_the_session_goes_on() {
     let long = json!(["x".repeat(10_001)]).to_string();
     assert_eq!(session.send(&long).await.status, 413);
     assert_eq!(
-        session.send(&json!(["x".repeat(9000); 5]).to_string()).await.status,
+        session.send(&json!(vec!["x".repeat(9000); 5]).to_string()).await.status,
         413,
         "together too long"
     );
@@ -438,7 +438,6 @@ async fn a_receiver_that_breaks_off_ends_the_session_at_once() {
         assert_eq!(broker.sessions(), 1);
         drop(session.receiving);
         eventually("the session left", || broker.sessions() == 0).await;
-        eventually("its name is free", || broker.server().all_realms().always()[0].sessions() == 0).await;
     }
 }
 
