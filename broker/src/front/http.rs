@@ -87,7 +87,7 @@ async fn answer(
             return Box::pin(sockjs::answer(door, settings, asked, peer, attendance, request)).await;
         }
         socket = Socket { default: Some(settings.token), ..socket };
-        if asked != Asked::Raw {
+        if asked == Asked::Socket {
             socket =
                 Socket { tokens: door.tokens_beside(settings.token), wrap: SockJsSocket::wrap, ..socket };
         }
