@@ -38,6 +38,7 @@ use crate::front::certificates::{ClientAuthority, TlsFiles};
 use crate::front::connection::PumpLimits;
 use crate::front::door::DoorSettings;
 use crate::front::longpoll::asked::LongPollSettings;
+use crate::front::sockjs::asked::{Iframe, SockJsSettings};
 use crate::front::websocket::WebSocketLimits;
 use crate::store::disk::{StoreLimits, StoreSettings};
 use crate::store::space::SpaceLimits;
@@ -85,6 +86,8 @@ pub struct Config {
     pub wamp: WampConfig,
     /// Long-polling.
     pub longpoll: LongPollConfig,
+    /// SockJS.
+    pub sockjs: SockJsConfig,
     /// STOMP.
     pub stomp: StompConfig,
     /// Persistent messages.
@@ -390,6 +393,28 @@ pub struct LongPollConfig {
     pub session_time_s: Option<u64>,
 }
 
+/// SockJS, for STOMP. Whose pages may use it, `websocket.allowed_origins` says.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SockJsConfig {
+    /// Whether there is any. By default there is.
+    pub enabled: Option<bool>,
+    /// What its paths begin with: the address that sockjs-client is given. By default `/sockjs`.
+    pub path: Option<String>,
+    /// Silence after which a client gets a heart-beat, in seconds: shorter than any proxy on the way waits. By
+    /// default 25. Over WebSocket, `websocket.ping_interval_s` says it.
+    pub heart_beat_s: Option<u64>,
+    /// How long a session lives while its client receives nothing, in seconds. By default 5.
+    pub disconnect_delay_s: Option<u64>,
+    /// Bytes of one response of the streaming transports; the client asks for another after that. By default 131072.
+    pub stream_bytes_max: Option<usize>,
+    /// Whether WebSocket is among its transports. By default it is.
+    pub websocket: Option<bool>,
+    /// Where `iframe.html` gets sockjs-client from. By default there is no such page: only browsers without CORS need
+    /// one.
+    pub client_url: Option<String>,
+}
+
 /// STOMP.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -541,6 +566,7 @@ impl Config {
         self.bindings()?;
         self.unix_mode()?;
         self.longpoll()?;
+        self.sockjs()?;
         self.tls()?;
         let addresses = self.addresses().into_iter().chain(self.listen_tls.iter().copied());
         let open: Vec<_> = addresses.filter(|a| !a.ip().to_canonical().is_loopback()).collect();
@@ -835,6 +861,7 @@ impl Config {
             default_token: None,
             path: self.websocket.path.clone(),
             longpoll: self.longpoll()?,
+            sockjs: self.sockjs()?,
             connections_max: self.limits.connections_max.unwrap_or(1_000_000),
             strangers_max: self.limits.strangers_max.unwrap_or(4096),
             strangers_per_address_max: self.limits.strangers_per_address_max.unwrap_or(64),
@@ -863,13 +890,8 @@ impl Config {
         }
         let refused = |why: String| Err(ConfigError::Refused(format!("longpoll: {why}")));
         let path = path.as_deref().unwrap_or("/lp");
-        let legal = |octet: u8| octet.is_ascii_alphanumeric() || b"/-._~".contains(&octet);
-        if !path.starts_with('/') || path.ends_with('/') || !path.bytes().all(legal) {
-            return refused(format!("the path {path:?} must be like \"/lp\""));
-        }
-        let taken = self.websocket.path.as_deref().filter(|taken| taken.starts_with(&format!("{path}/")));
-        if let Some(taken) = taken {
-            return refused(format!("websocket.path {taken:?} lies below the path {path:?}"));
+        if let Err(why) = self.check_path(path, "/lp") {
+            return refused(why);
         }
         let seconds = |written: &Option<u64>, default| Duration::from_secs(written.unwrap_or(default));
         let (receive_time_max, silent_time_max) = (seconds(receive_time_s, 10), seconds(session_time_s, 30));
@@ -877,6 +899,68 @@ impl Config {
             return refused("receive_time_s and session_time_s must be at least 1".into());
         }
         Ok(Some(LongPollSettings { path: path.to_owned(), receive_time_max, silent_time_max }))
+    }
+
+    fn sockjs(&self) -> Result<Option<SockJsSettings>, ConfigError> {
+        let told = &self.sockjs;
+        if told.enabled == Some(false) {
+            return Ok(None);
+        }
+        let refused = |why: String| Err(ConfigError::Refused(format!("sockjs: {why}")));
+        let path = told.path.as_deref().unwrap_or("/sockjs");
+        if let Err(why) = self.check_path(path, "/sockjs") {
+            return refused(why);
+        }
+        let other = self.longpoll()?.map(|longpoll| longpoll.path).unwrap_or_default();
+        let lies_in = |one: &str, other: &str| format!("{one}/").starts_with(&format!("{other}/"));
+        if !other.is_empty() && (lies_in(path, &other) || lies_in(&other, path)) {
+            return refused(format!("the path {path:?} and longpoll.path {other:?} must lie apart"));
+        }
+        let seconds = |written: Option<u64>, default| Duration::from_secs(written.unwrap_or(default));
+        let heart_beat_interval = seconds(told.heart_beat_s, 25);
+        let disconnect_delay = seconds(told.disconnect_delay_s, 5);
+        let stream_bytes_max = told.stream_bytes_max.unwrap_or(128 * 1024);
+        if heart_beat_interval.is_zero() || disconnect_delay.is_zero() || stream_bytes_max == 0 {
+            return refused(
+                "heart_beat_s, disconnect_delay_s and stream_bytes_max must be at least 1".into(),
+            );
+        }
+        let legal = |octet: u8| octet.is_ascii_graphic() && !b"\"'<>&;,".contains(&octet);
+        if let Some(url) = told.client_url.as_deref().filter(|url| url.is_empty() || !url.bytes().all(legal))
+        {
+            return refused(format!("client_url {url:?} is no URL"));
+        }
+        let iframe = |client_url: String| Iframe { client_url, ancestors: self.frame_ancestors() };
+        Ok(Some(SockJsSettings {
+            path: path.to_owned(),
+            token: "",
+            heart_beat_interval,
+            disconnect_delay,
+            stream_bytes_max,
+            websocket: told.websocket.unwrap_or(true),
+            iframe: told.client_url.clone().map(iframe),
+        }))
+    }
+
+    /// The allowed origins as `Content-Security-Policy` calls them.
+    fn frame_ancestors(&self) -> String {
+        let Some(origins) = &self.websocket.allowed_origins else { return "'self'".into() };
+        let word = |origin: &String| if origin == "same-origin" { "'self'".into() } else { origin.clone() };
+        let words: Vec<String> = origins.iter().map(word).collect();
+        if words.is_empty() { "'none'".into() } else { words.join(" ") }
+    }
+
+    /// Whether paths may begin so.
+    fn check_path(&self, path: &str, like: &str) -> Result<(), String> {
+        let legal = |octet: u8| octet.is_ascii_alphanumeric() || b"/-._~".contains(&octet);
+        if !path.starts_with('/') || path.ends_with('/') || !path.bytes().all(legal) {
+            return Err(format!("the path {path:?} must be like {like:?}"));
+        }
+        let below = |taken: &&str| taken.starts_with(&format!("{path}/"));
+        match self.websocket.path.as_deref().filter(below) {
+            Some(taken) => Err(format!("websocket.path {taken:?} lies below the path {path:?}")),
+            None => Ok(()),
+        }
     }
 
     fn bounds(&self) -> Bounds {
@@ -1170,6 +1254,33 @@ mod tests {
             assert!(error.starts_with("longpoll: "), "{error}");
         }
         assert!(told("[websocket]\npath = \"/lp/ws\"").is_err());
+    }
+
+    #[test]
+    fn sockjs_has_a_path_of_its_own_and_limits() {
+        let told = |text: &str| Config::parse(text).unwrap().front().map(|settings| settings.sockjs);
+        assert_eq!(told("").unwrap().unwrap().path, "/sockjs");
+        assert!(told("[sockjs]\nenabled = false\npath = \"\"").unwrap().is_none());
+        for wrong in [
+            "path = \"/\"",
+            "path = \"/lp\"",
+            "path = \"/lp/sockjs\"",
+            "heart_beat_s = 0",
+            "disconnect_delay_s = 0",
+            "stream_bytes_max = 0",
+            "client_url = \"\\\"><script>\"",
+        ] {
+            let error = told(&format!("[sockjs]\n{wrong}")).unwrap_err().to_string();
+            assert!(error.starts_with("sockjs: "), "{error}");
+        }
+        assert!(told("[websocket]\npath = \"/sockjs/websocket\"").is_err());
+        let text = "[sockjs]\nclient_url = \"/sockjs.min.js\"\n[websocket]\nallowed_origins = ";
+        for (origins, words) in
+            [("[]", "'none'"), ("[\"same-origin\", \"https://a.example\"]", "'self' https://a.example")]
+        {
+            let iframe = told(&format!("{text}{origins}")).unwrap().unwrap().iframe.unwrap();
+            assert_eq!((&*iframe.client_url, &*iframe.ancestors), ("/sockjs.min.js", words));
+        }
     }
 
     #[test]

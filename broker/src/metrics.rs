@@ -43,6 +43,7 @@ metrics! {
     gauge CONNECTIONS "tandem_connections" "Connections open, whatever they speak.";
     gauge SESSIONS "tandem_sessions" "Sessions that joined a realm.";
     gauge LONG_POLLS "tandem_long_polls" "Long-poll transports open.";
+    gauge SOCKJS_SESSIONS "tandem_sockjs_sessions" "Sessions of SockJS over several requests.";
     counter LONG_POLLS_SILENT "tandem_long_polls_silent_total" "Long-poll transports ended because their client did not poll.";
     counter CONNECTIONS_ACCEPTED "tandem_connections_accepted_total" "Connections accepted.";
     counter CONNECTIONS_REFUSED "tandem_connections_refused_total" "Connections refused at a limit.";

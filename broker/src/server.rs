@@ -156,6 +156,10 @@ impl Server {
         if !config.websocket.require_subprotocol {
             settings.default_token = protocols[1].tokens().first().copied();
         }
+        if let Some(sockjs) = &mut settings.sockjs {
+            // What those who come from Spring speak over it.
+            sockjs.token = protocols[1].tokens().first().copied().unwrap_or_default();
+        }
         let door = Door::new(settings, protocols, users, entropy);
         if let Some(interval) = sweep_interval(config)? {
             tasks.spawn(sweep(realms.clone(), interval, door.shutdown.clone()));

@@ -1,6 +1,7 @@
-// A real browser: headless Chromium with one page, in it AutobahnJS, Wampy and stompjs side by side,
+// A real browser: headless Chromium with a page, in it AutobahnJS, Wampy and stompjs side by side,
 // each in the browser build its users load. The page runs the very drivers that Node runs; this program
-// serves it, and carries the line protocol between stdin, stdout and the page.
+// serves it, and carries the line protocol between stdin, stdout and the page. There is a second such page
+// that has no WebSocket: for the sessions that connect with `denied`.
 //
 // Use: browser.mjs PORT   (the page's port; the broker must allow the origin http://127.0.0.1:PORT)
 
@@ -20,12 +21,13 @@ const files = {
    '/clients/lib.mjs': here('page/lib.mjs'),
    ...Object.fromEntries(['autobahn', 'wampy', 'stompjs', 'dispatch', 'values', 'receipts']
       .map((name) => [`/clients/${name}.mjs`, here(`${name}.mjs`)])),
-   ...Object.fromEntries(['autobahn', 'wampy', 'stompjs', 'ws']
+   ...Object.fromEntries(['autobahn', 'wampy', 'stompjs', 'sockjs', 'ws']
       .map((name) => [`/modules/${name}.mjs`, here(`page/modules/${name}.mjs`)])),
    '/libraries/autobahn.js': library('autobahn-browser/autobahn.min.js'),
    '/libraries/wampy.js': library('wampy/dist/browser/wampy.min.js'),
    '/libraries/wampy-all.js': library('wampy/dist/browser/wampy-all.min.js'),
    '/libraries/stompjs.js': library('@stomp/stompjs/bundles/stomp.umd.min.js'),
+   '/libraries/sockjs.js': library('sockjs-client/dist/sockjs.min.js'),
 };
 const types = { html: 'text/html; charset=utf-8', js: 'text/javascript', mjs: 'text/javascript' };
 
@@ -34,6 +36,7 @@ const about = {
    library: 'chromium',
    versions: {
       autobahn: version('autobahn-browser'), wampy: version('wampy'), '@stomp/stompjs': version('@stomp/stompjs'),
+      'sockjs-client': version('sockjs-client'),
    },
 };
 
@@ -54,15 +57,25 @@ const context = await chromium.launchPersistentContext(profile, {
    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
       '--disable-component-update', '--disable-sync'],
 });
-const page = context.pages()[0] ?? await context.newPage();
-page.on('console', (message) => console.error(`page: ${message.text()}`));
-page.on('pageerror', (error) => {
-   console.error('page:', error);
-   send({ event: 'crash', message: String(error) });
-});
-await page.exposeFunction('toRunner', (line) => void process.stdout.write(line + '\n'));
-await page.goto(`http://127.0.0.1:${port}/`);
-await page.waitForFunction(() => globalThis.ready === true, null, { timeout: 20_000 });
+await context.exposeFunction('toRunner', (line) => void process.stdout.write(line + '\n'));
+
+async function open(page) {
+   page.on('console', (message) => console.error(`page: ${message.text()}`));
+   page.on('pageerror', (error) => {
+      console.error('page:', error);
+      send({ event: 'crash', message: String(error) });
+   });
+   await page.goto(`http://127.0.0.1:${port}/`);
+   await page.waitForFunction(() => globalThis.ready === true, null, { timeout: 20_000 });
+   return page;
+}
+
+const page = await open(context.pages()[0] ?? await context.newPage());
+const withoutWebSocket = await context.newPage();
+await withoutWebSocket.addInitScript(() => { delete globalThis.WebSocket; });
+const denied = await open(withoutWebSocket);
+// Whose sessions are in the page that has none.
+const deniedSessions = new Set();
 about.chromium = context.browser()?.version();
 
 const commands = {
@@ -77,7 +90,9 @@ createInterface({ input: process.stdin })
    .on('line', async (line) => {
       const { id, op, ...params } = JSON.parse(line);
       if (!commands[op]) {
-         await page.evaluate((request) => globalThis.fromRunner(request), line).catch((error) =>
+         if (op === 'connect' && params.denied) deniedSessions.add(params.session);
+         const where = deniedSessions.has(params.session) ? denied : page;
+         await where.evaluate((request) => globalThis.fromRunner(request), line).catch((error) =>
             send({ id, error: { message: String(error) } }));
          return;
       }

@@ -1,12 +1,13 @@
-// @stomp/stompjs: STOMP over WebSocket, in text or in binary WebSocket messages.
+// @stomp/stompjs: STOMP over WebSocket, in text or in binary WebSocket messages, or over sockjs-client.
 
 import { Client, Versions } from '@stomp/stompjs';
+import SockJS from 'sockjs-client';
 import WebSocket from 'ws';
 import { serve } from './lib.mjs';
 import { Receipts } from './receipts.mjs';
 import { unpack } from './values.mjs';
 
-function open({ url, version, binary, heartbeat, login, passcode, host, authorization }, emit) {
+function open({ url, sockjs, version, binary, heartbeat, login, passcode, host, authorization }, emit) {
    const receipts = new Receipts();
    const messages = new Map();
    const transactions = new Map();
@@ -17,7 +18,9 @@ function open({ url, version, binary, heartbeat, login, passcode, host, authoriz
 
    return new Promise((resolve, reject) => {
       const client = new Client({
-         webSocketFactory: () => new Socket(url, versions.protocolVersions(), ...more),
+         webSocketFactory: () => sockjs
+            ? new SockJS(sockjs.url, null, { transports: sockjs.transports })
+            : new Socket(url, versions.protocolVersions(), ...more),
          stompVersions: versions,
          connectHeaders: { ...(login && { login, passcode }), ...(host && { host }) },
          forceBinaryWSFrames: !!binary,
@@ -45,7 +48,11 @@ function open({ url, version, binary, heartbeat, login, passcode, host, authoriz
       client.onWebSocketError = (event) => reject(new Error(`WebSocket: ${event.message ?? event.type}`));
 
       client.onConnect = (frame) => resolve({
-         details: { ...frame.headers, version: client.connectedVersion },
+         details: {
+            ...frame.headers, version: client.connectedVersion,
+            transport: client.webSocket?.transport ?? 'websocket',
+            denied: typeof globalThis.document !== 'undefined' && typeof globalThis.WebSocket === 'undefined',
+         },
 
          subscribe({ key, destination, headers, receipt }) {
             return receipts.ask(receipt, headers, (h) =>

@@ -1,12 +1,13 @@
-// webstomp-client: STOMP over WebSocket, in text or in binary WebSocket messages.
+// webstomp-client: STOMP over WebSocket, in text or in binary WebSocket messages, or over sockjs-client.
 // Its bodies are strings either way.
 
 import webstomp from 'webstomp-client';
+import SockJS from 'sockjs-client';
 import WebSocket from 'ws';
 import { serve } from './lib.mjs';
 import { Receipts } from './receipts.mjs';
 
-function open({ url, version, binary, heartbeat, login, passcode, host, authorization }, emit) {
+function open({ url, sockjs, version, binary, heartbeat, login, passcode, host, authorization }, emit) {
    const receipts = new Receipts();
    const messages = new Map();
    // Where headers may be set, it is by `ws`: browsers let nobody.
@@ -15,7 +16,9 @@ function open({ url, version, binary, heartbeat, login, passcode, host, authoriz
    const protocols = version ? [`v${version.replace('.', '')}.stomp`] : webstomp.VERSIONS.supportedProtocols();
 
    return new Promise((resolve, reject) => {
-      const socket = new Socket(url, protocols, ...more);
+      const socket = sockjs
+         ? new SockJS(sockjs.url, null, { transports: sockjs.transports })
+         : new Socket(url, protocols, ...more);
       const client = webstomp.over(socket, {
          binary: !!binary,
          debug: false,

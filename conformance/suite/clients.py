@@ -76,6 +76,7 @@ NO_SCRAM = {"scram": "it has no SCRAM"}
 WAMPY_LACKS = NO_SCRAM | {"exclude_me": "wampy drops exclude_me:false", "unacknowledged": "wampy always asks for PUBLISHED"}
 TEXT_BODIES = "webstomp-client's bodies are strings, and it splits its input at every NUL"
 WEBSTOMP_LACKS = {"bytes": TEXT_BODIES, "NUL": TEXT_BODIES, "escapes": "webstomp-client does not escape headers"}
+ONLY_TEXT = {"bytes": "SockJS carries text"}
 NO_NACK = {"nack": "STOMP 1.0 has no NACK"}
 NO_BEATS = {"heart-beat": "STOMP 1.0 has no heart-beats"}
 NO_ESCAPES = {"escapes": "STOMP 1.0 has no escapes"}
@@ -134,6 +135,15 @@ def everybody(target):
         yield Client("Net::Stomp", "stomp", "net_stomp.pl", "TCP", version, tcp | {"version": version},
                      NO_BEATS | NO_ESCAPES | (NO_NACK if version == "1.0" else {}), version == "1.1")
 
+    # SockJS, by each of its transports, as those who come from Spring have it.
+    def sockjs(transport):
+        base = f"http://{host}:{port}/sockjs"
+        return stomp_ws | {"version": "1.2", "sockjs": {"url": base, "transports": transport}}
+    for transport in ("websocket", "xhr-streaming", "eventsource", "xhr-polling"):
+        yield Client("stompjs", "stomp", "stompjs.mjs", "SockJS", transport, sockjs(transport), ONLY_TEXT, False)
+    yield Client("webstomp-client", "stomp", "webstomp.mjs", "SockJS", "xhr-streaming", sockjs("xhr-streaming"),
+                 WEBSTOMP_LACKS, False)
+
     for library, driver in (("ws", "ws.mjs"), ("websockets", "websockets_py.py")):
         yield Client(library, "websocket", driver, "WebSocket", "-", {})
 
@@ -143,10 +153,16 @@ def everybody(target):
                      websocket | {"library": "autobahn", "serializer": serializer})
     # Of AutobahnJS only the browser build still has it: this too is in Chromium.
     yield Client("autobahn-js", "wamp", "browser.mjs", "long-poll", "json",
-                 websocket | {"library": "autobahn", "transport": "longpoll", "serializer": "json"},
+                 websocket | {"library": "autobahn", "transport": "longpoll", "serializer": "json", "denied": True},
                  {"progress": "AutobahnJS posts messages side by side: a result may overtake its progress"})
     yield Client("wampy", "wamp", "browser.mjs", "Chromium", "cbor",
                  websocket | {"library": "wampy", "serializer": "cbor"}, WAMPY_LACKS)
     for binary, how in ((False, "text"), (True, "binary")):
         yield Client("stompjs", "stomp", "browser.mjs", "Chromium", f"1.2 {how}",
                      stomp_ws | {"library": "@stomp/stompjs", "version": "1.2", "binary": binary})
+    yield Client("stompjs", "stomp", "browser.mjs", "Chromium, SockJS", "websocket",
+                 sockjs("websocket") | {"library": "@stomp/stompjs"}, ONLY_TEXT, False)
+    # In the page that has no WebSocket: SockJS chooses first, then it is told.
+    for transport in (None, "xhr-streaming", "eventsource", "xhr-polling"):
+        yield Client("stompjs", "stomp", "browser.mjs", "Chromium without WebSocket", transport or "SockJS",
+                     sockjs(transport) | {"library": "@stomp/stompjs", "denied": True}, ONLY_TEXT, False)

@@ -42,6 +42,11 @@ async def connects(stage):
     wanted = stage.client.params["version"]
     if wanted != "1.0":
         stage.equal(session.details.get("version"), wanted, "the version in CONNECTED")
+    if "transport" in session.details and "sockjs" in stage.client.params:
+        # Where SockJS chooses itself, it is in the page that has no WebSocket.
+        transport = stage.client.params["sockjs"]["transports"] or "xhr-streaming"
+        stage.equal(session.details["transport"], transport, "SockJS's transport")
+        stage.equal(session.details["denied"], bool(stage.client.params.get("denied")), "whether there is no WebSocket")
     stage.step("disconnect")
     await session.op("close")
 

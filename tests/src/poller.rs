@@ -61,18 +61,45 @@ impl Http {
         let _ = self.stream.write_all(bytes).await;
     }
 
+    /// Reads the head of an answer whose body comes in chunks; none if the connection ends before.
+    pub async fn head(&mut self) -> Option<Answer> {
+        soon("the head of an answer", async {
+            let head = self.until(b"\r\n\r\n").await?;
+            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+            Some(Answer { status, head, body: Vec::new() })
+        })
+        .await
+    }
+
+    /// Reads the next chunk of a body; none at its end.
+    pub async fn chunk(&mut self) -> Option<String> {
+        soon("a chunk", async {
+            let length = self.until(b"\r\n").await.expect("a chunk's length");
+            let length = usize::from_str_radix(length.trim_end(), 16).unwrap();
+            while self.unread.len() < length + 2 {
+                self.read().await.expect("the rest of the chunk");
+            }
+            let chunk = self.unread.drain(..length).collect();
+            self.unread.drain(..2);
+            (length > 0).then(|| String::from_utf8(chunk).unwrap())
+        })
+        .await
+    }
+
+    async fn until(&mut self, end: &[u8]) -> Option<String> {
+        let length = loop {
+            if let Some(at) = self.unread.windows(end.len()).position(|window| window == end) {
+                break at + end.len();
+            }
+            self.read().await?;
+        };
+        Some(String::from_utf8(self.unread.drain(..length).collect()).unwrap())
+    }
+
     /// Reads an answer; none if the connection ends before.
     pub async fn answer(&mut self) -> Option<Answer> {
-        soon("an answer", async {
-            let length = loop {
-                if let Some(at) = self.unread.windows(4).position(|window| window == b"\r\n\r\n") {
-                    break at + 4;
-                }
-                self.read().await?;
-            };
-            let head = String::from_utf8(self.unread.drain(..length).collect()).unwrap();
-            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-            let mut answer = Answer { status, head, body: Vec::new() };
+        let mut answer = self.head().await?;
+        soon("a body", async {
             let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
             while self.unread.len() < length {
                 self.read().await?;

@@ -242,6 +242,10 @@ impl<W: Wire> Connection<W> {
     pub fn new(parts: Parts<W>) -> Connection<W> {
         let now = now();
         metrics::CONNECTIONS.add(1);
+        let mut work = Work::default();
+        if let Some(greeting) = parts.transport.greeting() {
+            work.backlog.push_back(greeting);
+        }
         Connection {
             wire: parts.wire,
             transport: parts.transport,
@@ -256,7 +260,7 @@ impl<W: Wire> Connection<W> {
                 finding_out: None,
                 _permit: parts.stranger,
             })),
-            work: Work::default(),
+            work,
             phase: Phase::Open,
             heard: now,
             pinged: None,
@@ -539,6 +543,9 @@ impl<W: Wire> Connection<W> {
                         self.put_aside(buffer, first);
                     }
                 }
+                if let Some(close) = self.transport.take_failure() {
+                    self.fail(close, now);
+                }
             } else if parcels == PARCELS_MAX {
                 break;
             } else if let Some(parcel) = self.next_parcel(cx) {
@@ -614,7 +621,7 @@ impl<W: Wire> Connection<W> {
             }
             return Ok(Poll::Pending);
         }
-        if self.proceed(now) || !self.work.unread.is_empty() {
+        if self.proceed(now) || !self.work.unread.is_empty() || self.transport.has_more() {
             let mut unread = std::mem::take(&mut self.work.unread);
             self.take_in(cx, &mut unread, now);
             return Ok(Poll::Ready(Read::Some));

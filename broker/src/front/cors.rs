@@ -5,7 +5,8 @@
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, HOST, HeaderMap, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, HOST, HeaderMap,
+    HeaderValue, ORIGIN, VARY,
 };
 use hyper::{StatusCode, Uri};
 
@@ -17,7 +18,7 @@ use crate::front::answer::{Answer, empty};
 const PREFLIGHT_AGE_S: &str = "7200";
 
 /// What a request of a page that is allowed here is answered with.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Cors {
     /// The page's origin; none where no browser asks.
     origin: Option<HeaderValue>,
@@ -48,6 +49,15 @@ impl Cors {
         let allowed = HeaderValue::from_static("content-type, authorization");
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_AGE_S));
+        answer
+    }
+
+    /// The same where clients may add headers of their own, which mean nothing here.
+    pub fn preflight_for(methods: &'static str, headers: &HeaderMap) -> Answer {
+        let mut answer = Cors::preflight(methods);
+        if let Some(wanted) = headers.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+            answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+        }
         answer
     }
 

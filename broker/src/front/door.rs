@@ -18,6 +18,8 @@ use crate::front::connection::{Connection, Parts, PumpLimits};
 use crate::front::gate::{Gate, Permit};
 use crate::front::longpoll::asked::LongPollSettings;
 use crate::front::longpoll::lanes::Lanes;
+use crate::front::sockjs::asked::SockJsSettings;
+use crate::front::sockjs::sessions::Sessions;
 use crate::front::transport::Transport;
 use crate::front::websocket::WebSocketLimits;
 use crate::front::wire::Wire;
@@ -43,6 +45,8 @@ pub struct DoorSettings {
     pub path: Option<String>,
     /// How long-polling is done, if it is.
     pub longpoll: Option<LongPollSettings>,
+    /// How SockJS is done, if it is.
+    pub sockjs: Option<SockJsSettings>,
     /// Connections at a time.
     pub connections_max: usize,
     /// Connections of strangers at a time.
@@ -82,6 +86,10 @@ pub struct Door {
     pub gate: Arc<Gate>,
     /// The transports of those who poll.
     pub lanes: Arc<Lanes>,
+    /// The sessions of SockJS.
+    pub sockjs: Arc<Sessions>,
+    /// Numbers that nobody can guess.
+    pub entropy: Entropy,
 }
 
 impl Door {
@@ -95,13 +103,21 @@ impl Door {
         Arc::new(Door {
             tokens: protocols.iter().flat_map(|protocol| protocol.tokens()).copied().collect(),
             gate: Gate::new(settings.strangers_max, settings.strangers_per_address_max),
-            lanes: Lanes::new(entropy),
+            lanes: Lanes::new(entropy.clone()),
+            sockjs: Sessions::new(),
+            entropy,
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
             settings,
             protocols,
             authenticator,
         })
+    }
+
+    /// The subprotocols of the language that has this token.
+    pub fn tokens_beside(&self, token: &str) -> &'static [&'static str] {
+        let protocol = self.protocols.iter().find(|protocol| protocol.speaks(token));
+        protocol.map_or(&[], |protocol| protocol.tokens())
     }
 
     /// Starts the pump of a connection.

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::core::message::Kind;
+use crate::core::message::{Kind, Message};
+use crate::core::protocol::{Close, Reason};
 
 /// Something that came off a wire.
 #[derive(Debug)]
@@ -48,5 +49,38 @@ pub fn put_bytes(head: &Bytes, body: &Bytes, buffer: &mut Vec<u8>) -> Piece {
     } else {
         buffer.extend_from_slice(head);
         Piece::Body(body.clone())
+    }
+}
+
+/// Whether what a session says fits a wire that takes only text. What does not cannot be sent, and is not left out
+/// in silence either: the session ends, and says why.
+#[derive(Debug, Default)]
+pub struct Fitness {
+    only_text: bool,
+    failed: bool,
+}
+
+impl Fitness {
+    /// Of a wire that takes only text.
+    pub fn for_text() -> Fitness {
+        Fitness { only_text: true, failed: false }
+    }
+
+    /// True when a message can be sent.
+    pub fn judge(&mut self, message: &Message) -> bool {
+        let is_text = |bytes: &Bytes| std::str::from_utf8(bytes).is_ok();
+        let fits = !self.only_text
+            || message.kind == Kind::Text
+            || (is_text(&message.head) && is_text(&message.body));
+        self.failed |= !fits;
+        fits
+    }
+
+    /// Why the session must end, once there was a message that does not fit.
+    pub fn take_failure(&mut self) -> Option<Close> {
+        let failed = std::mem::take(&mut self.failed);
+        failed.then(|| {
+            Close::new(Reason::Refused, "this transport carries text, and a message for it is not UTF-8")
+        })
     }
 }

@@ -21,6 +21,9 @@ use crate::front::connection::now;
 use crate::front::door::{Door, Visitor};
 use crate::front::gate::Permit;
 use crate::front::longpoll::{self, Attendance};
+use crate::front::sockjs;
+use crate::front::sockjs::asked::Asked;
+use crate::front::sockjs::socket::SockJsSocket;
 use crate::front::transport::Transport;
 use crate::front::websocket::WebSocket;
 use crate::front::wire::Opened;
@@ -68,7 +71,7 @@ pub async fn serve(door: Arc<Door>, stream: Opened, peer: Peer, permit: Permit) 
 async fn answer(
     door: &Arc<Door>,
     peer: &Peer,
-    attendance: &Attendance,
+    attendance: &Arc<Attendance>,
     request: Request<Incoming>,
 ) -> Answer {
     if let Some(settings) = &door.settings.longpoll
@@ -76,6 +79,23 @@ async fn answer(
     {
         // Boxed: other requests are not to carry what this one waits with.
         return Box::pin(longpoll::answer(door, settings, asked, peer, attendance, request)).await;
+    }
+    let mut socket =
+        Socket { tokens: &door.tokens, default: door.settings.default_token, wrap: Transport::WebSocket };
+    let sockjs = door.settings.sockjs.as_ref();
+    if let Some((settings, asked)) = sockjs.and_then(|s| Some((s, s.asked(request.uri().path())?))) {
+        if !settings.opens_socket(&asked, &request) {
+            return Box::pin(sockjs::answer(door, settings, asked, peer, attendance, request)).await;
+        }
+        socket = Socket { default: Some(settings.token), ..socket };
+        if asked == Asked::Socket {
+            socket =
+                Socket { tokens: door.tokens_beside(settings.token), wrap: SockJsSocket::wrap, ..socket };
+        }
+        if !attendance.become_stranger(door, peer) {
+            return last(later("too many wait to be let in\n"));
+        }
+        return upgrade(door, peer, attendance, request, &socket);
     }
     if !attendance.become_stranger(door, peer) {
         return last(later("too many wait to be let in\n"));
@@ -87,7 +107,7 @@ async fn answer(
             Some(wanted) if wanted != path => {
                 text(StatusCode::NOT_FOUND, format!("nothing is here; WebSocket is at {wanted}\n"))
             }
-            _ => upgrade(door, peer, attendance, request),
+            _ => upgrade(door, peer, attendance, request, &socket),
         },
     }
 }
@@ -99,8 +119,22 @@ fn health(door: &Door) -> Answer {
     text(StatusCode::OK, "ok\n")
 }
 
-fn upgrade(door: &Arc<Door>, peer: &Peer, attendance: &Attendance, mut request: Request<Incoming>) -> Answer {
-    let accept = match judge(door, &request) {
+/// What is spoken over a WebSocket.
+struct Socket<'a> {
+    tokens: &'a [&'static str],
+    /// The token of those who name none.
+    default: Option<&'static str>,
+    wrap: fn(WebSocket) -> Transport,
+}
+
+fn upgrade(
+    door: &Arc<Door>,
+    peer: &Peer,
+    attendance: &Attendance,
+    mut request: Request<Incoming>,
+    socket: &Socket<'_>,
+) -> Answer {
+    let accept = match judge(door, &request, socket) {
         Ok(accept) => accept,
         Err(rejection) => {
             metrics::HANDSHAKES_REFUSED.add(1);
@@ -120,10 +154,10 @@ fn upgrade(door: &Arc<Door>, peer: &Peer, attendance: &Attendance, mut request: 
         return later("shutting down\n");
     }
     let Accept { subprotocol, compression, response: answer } = accept;
-    let chosen = subprotocol.map(|index| door.tokens[index]).or(door.settings.default_token);
+    let chosen = subprotocol.map(|index| socket.tokens[index]).or(socket.default);
     let Some(token) = chosen else { return text(StatusCode::BAD_REQUEST, "no subprotocol\n") };
     let upgraded = hyper::upgrade::on(&mut request);
-    let stranger = attendance.take_permit();
+    let (stranger, wrap) = (attendance.take_permit(), socket.wrap);
     let (door, peer) = (door.clone(), peer.clone());
     door.clone().tasks.spawn(async move {
         let upgraded = match upgraded.await {
@@ -137,12 +171,12 @@ fn upgrade(door: &Arc<Door>, peer: &Peer, attendance: &Attendance, mut request: 
         let transport = WebSocket::new(door.settings.websocket, compression.as_ref());
         // A fresh, small task runs the connection: this one, with all that HTTP needed, ends here.
         let visitor = Visitor { peer, presented };
-        door.open(token, Transport::WebSocket(transport), wire, visitor, stranger, now());
+        door.open(token, wrap(transport), wire, visitor, stranger, now());
     });
     response(answer)
 }
 
-fn judge(door: &Door, request: &Request<Incoming>) -> Result<Accept, Rejection> {
+fn judge(door: &Door, request: &Request<Incoming>, socket: &Socket<'_>) -> Result<Accept, Rejection> {
     let headers: Vec<handshake::Field<'_>> =
         request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let version = match request.version() {
@@ -157,8 +191,8 @@ fn judge(door: &Door, request: &Request<Incoming>) -> Result<Accept, Rejection> 
         forwarded_host: None,
     };
     let rules = Rules {
-        subprotocols: &door.tokens,
-        allow_no_subprotocol: door.settings.default_token.is_some(),
+        subprotocols: socket.tokens,
+        allow_no_subprotocol: socket.default.is_some(),
         compression: door.settings.compression,
         origins: &door.settings.origins,
     };

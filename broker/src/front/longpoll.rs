@@ -16,6 +16,7 @@
 //! A receive's message counts as delivered when it is handed to HTTP. Whoever goes away before loses nothing;
 //! what is lost on the way after that is lost, as with any other wire.
 
+use std::fmt::Debug;
 use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ pub mod lane;
 pub mod lanes;
 
 /// The longest body of a request to open a transport; and of those that need none.
-const OPEN_BYTES_MAX: usize = 16 * 1024;
+pub const OPEN_BYTES_MAX: usize = 16 * 1024;
 
 const METHODS: &str = "POST, OPTIONS";
 
@@ -77,7 +78,8 @@ impl Attendance {
         self.0.lock().0.take()
     }
 
-    fn attend(&self, served: &Arc<Lane>) {
+    /// Counts it as part of a session whose peer was let in.
+    pub fn attend(&self, served: &Arc<Lane>) {
         let (permit, lane) = &mut *self.0.lock();
         *permit = None;
         *lane = Some(served.clone());
@@ -225,6 +227,33 @@ async fn run(
 ) {
     let close_time_max = door.settings.pump.close_time_max;
     let Listed { id, lane, .. } = &listed;
+    if !converse(&door, connection, lane, silent_time_max, &peer, id).await {
+        return;
+    }
+    // Autobahn answers the last message with a close, and hangs if there is nothing to close any more.
+    let patience = async {
+        let _ = timeout(close_time_max, door.shutdown.cancelled()).await;
+        if door.shutdown.is_cancelled() {
+            tokio::time::sleep(door.settings.pump.linger_time_max).await;
+        }
+    };
+    tokio::select! {
+        () = lane.until_known() => {}
+        () = patience => {}
+    }
+}
+
+/// Runs a session to its end, and until what was said last was fetched. False when nobody is there any more to be
+/// told that it was the last.
+pub async fn converse(
+    door: &Door,
+    connection: Box<Connection<LaneWire>>,
+    lane: &Lane,
+    silent_time_max: Duration,
+    peer: &Peer,
+    transport: &(dyn Debug + Sync),
+) -> bool {
+    let close_time_max = door.settings.pump.close_time_max;
     // A pump that does not read has its time to see that the client is done.
     let hung_up = async {
         lane.until_hung_up().await;
@@ -240,28 +269,19 @@ async fn run(
     let mut silent = pin!(lane.until_silent(silent_time_max));
     tokio::select! {
         _ = connection => {}
-        () = hung_up => return,
-        () = sent_away => return,
+        () = hung_up => return false,
+        () = sent_away => return false,
         () = silent.as_mut() => {
             metrics::LONG_POLLS_SILENT.add(1);
-            tracing::info!(%peer, transport = ?id, "no receive for too long: the session ends");
-            return;
+            tracing::info!(%peer, ?transport, "no receive for too long: the session ends");
+            return false;
         }
     }
-    if timeout(close_time_max, lane.until_fetched()).await.is_err() {
-        return tracing::info!(%peer, transport = ?id, "what was said last was not fetched in time");
+    let fetched = timeout(close_time_max, lane.until_fetched()).await.is_ok();
+    if !fetched {
+        tracing::info!(%peer, ?transport, "what was said last was not fetched in time");
     }
-    // Autobahn answers the last message with a close, and hangs if there is nothing to close any more.
-    let patience = async {
-        let _ = timeout(close_time_max, door.shutdown.cancelled()).await;
-        if door.shutdown.is_cancelled() {
-            tokio::time::sleep(door.settings.pump.linger_time_max).await;
-        }
-    };
-    tokio::select! {
-        () = lane.until_known() => {}
-        () = patience => {}
-    }
+    fetched
 }
 
 // ---- a transport -----------------------------------------------------------------------------------------
@@ -327,7 +347,7 @@ async fn send(door: &Door, lane: &Arc<Lane>, body: Incoming) -> Answer {
 }
 
 /// Reads a body whole.
-async fn read(body: Incoming, bytes_max: usize, time_max: Duration) -> Result<Bytes, Answer> {
+pub async fn read(body: Incoming, bytes_max: usize, time_max: Duration) -> Result<Bytes, Answer> {
     let too_long = || {
         let sentence = format!("a body may have {bytes_max} bytes here\n");
         last(text(StatusCode::PAYLOAD_TOO_LARGE, sentence))

@@ -1,7 +1,8 @@
 //! The front door: one port that speaks everything, the opening handshake, and the pump.
 //!
 //! [`listener`] accepts and tells by the first bytes what a connection speaks, in [`tls`] or in the clear; [`http`]
-//! answers what is HTTP, the opening handshake among it; [`longpoll`] is a session over several requests;
+//! answers what is HTTP, the opening handshake among it; [`longpoll`] and [`sockjs`] are
+//! sessions over several requests;
 //! [`connection`] is the pump, on a [`transport`]. No language is named here: [`door`] gets a table of them.
 
 pub mod answer;
@@ -16,6 +17,7 @@ pub mod http;
 pub mod listener;
 pub mod longpoll;
 pub mod rawsocket;
+pub mod sockjs;
 pub mod tls;
 pub mod transport;
 pub mod unix;

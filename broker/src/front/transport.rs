@@ -7,6 +7,7 @@ use crate::core::protocol::{Close, Reason};
 use crate::front::framing::{Arrival, Piece, put_bytes};
 use crate::front::longpoll::lane::LongPoll;
 use crate::front::rawsocket::RawSocket;
+use crate::front::sockjs::socket::SockJsSocket;
 use crate::front::websocket::WebSocket;
 
 /// How messages lie on a wire.
@@ -14,6 +15,8 @@ use crate::front::websocket::WebSocket;
 pub enum Transport {
     /// RFC 6455.
     WebSocket(WebSocket),
+    /// RFC 6455 with SockJS's frames in it.
+    SockJs(Box<SockJsSocket>),
     /// WAMP's frames for streams.
     RawSocket(RawSocket),
     /// Between the requests of HTTP.
@@ -27,6 +30,7 @@ impl Transport {
     pub fn next(&mut self, data: &mut &mut [u8], established: bool) -> Result<Option<Arrival>, Close> {
         match self {
             Transport::WebSocket(websocket) => websocket.next(data, established),
+            Transport::SockJs(socket) => socket.next(data, established),
             Transport::RawSocket(rawsocket) => rawsocket.next(data),
             Transport::LongPoll(longpoll) => Ok(longpoll.next(data)),
             Transport::Stream if data.is_empty() => Ok(None),
@@ -35,6 +39,26 @@ impl Transport {
                 *data = &mut [];
                 Ok(Some(Arrival::Message(Kind::Raw, piece)))
             }
+        }
+    }
+
+    /// True when there is more to take of what was read before.
+    pub fn has_more(&self) -> bool {
+        matches!(self, Transport::SockJs(socket) if socket.has_more())
+    }
+
+    /// What the wire begins with, before anything is said.
+    pub fn greeting(&self) -> Option<Bytes> {
+        let Transport::SockJs(socket) = self else { return None };
+        Some(socket.greeting())
+    }
+
+    /// Why the session must end, once there was a message that cannot be put onto this wire.
+    pub fn take_failure(&mut self) -> Option<Close> {
+        match self {
+            Transport::SockJs(socket) => socket.take_failure(),
+            Transport::LongPoll(longpoll) => longpoll.take_failure(),
+            Transport::WebSocket(_) | Transport::RawSocket(_) | Transport::Stream => None,
         }
     }
 
@@ -48,6 +72,7 @@ impl Transport {
     pub fn frame(&mut self, frame: &Frame, buffer: &mut Vec<u8>) -> Piece {
         match self {
             Transport::WebSocket(websocket) => websocket.frame(frame, buffer),
+            Transport::SockJs(socket) => socket.frame(frame, buffer),
             Transport::RawSocket(rawsocket) => rawsocket.frame(frame, buffer),
             Transport::LongPoll(longpoll) => longpoll.frame(frame, buffer),
             Transport::Stream => put_bytes(&frame.message().head, &frame.message().body, buffer),
@@ -58,6 +83,7 @@ impl Transport {
     pub fn continue_fragments(&mut self, mut rest: Bytes, buffer: &mut Vec<u8>) -> (Bytes, Bytes) {
         match self {
             Transport::WebSocket(websocket) => websocket.continue_fragments(rest, buffer),
+            Transport::SockJs(socket) => socket.websocket.continue_fragments(rest, buffer),
             Transport::RawSocket(_) | Transport::LongPoll(_) | Transport::Stream => {
                 (std::mem::take(&mut rest), rest)
             }
@@ -68,6 +94,7 @@ impl Transport {
     pub fn pong(&mut self, data: &Bytes, buffer: &mut Vec<u8>) {
         match self {
             Transport::WebSocket(websocket) => websocket.pong(data, buffer),
+            Transport::SockJs(socket) => socket.websocket.pong(data, buffer),
             Transport::RawSocket(rawsocket) => rawsocket.pong(data, buffer),
             Transport::LongPoll(_) | Transport::Stream => {}
         }
@@ -77,6 +104,7 @@ impl Transport {
     pub fn ping(&mut self, buffer: &mut Vec<u8>) -> bool {
         match self {
             Transport::WebSocket(websocket) => websocket.ping(buffer),
+            Transport::SockJs(socket) => socket.ping(buffer),
             Transport::RawSocket(rawsocket) => rawsocket.ping(buffer),
             // The door counts how long there was no request.
             Transport::LongPoll(_) | Transport::Stream => return false,
@@ -88,6 +116,7 @@ impl Transport {
     pub fn close(&mut self, reason: Option<Reason>, buffer: &mut Vec<u8>) -> bool {
         match self {
             Transport::WebSocket(websocket) => websocket.close(reason, buffer),
+            Transport::SockJs(socket) => socket.close(reason, buffer),
             Transport::RawSocket(_) | Transport::Stream => false,
             Transport::LongPoll(longpoll) => {
                 longpoll.close(reason);
@@ -100,7 +129,7 @@ impl Transport {
     pub fn note_established(&mut self) {
         match self {
             Transport::LongPoll(longpoll) => longpoll.note_established(),
-            Transport::WebSocket(_) | Transport::RawSocket(_) | Transport::Stream => {}
+            Transport::WebSocket(_) | Transport::SockJs(_) | Transport::RawSocket(_) | Transport::Stream => {}
         }
     }
 
@@ -108,6 +137,7 @@ impl Transport {
     pub fn is_incomplete(&self) -> bool {
         match self {
             Transport::WebSocket(websocket) => websocket.is_incomplete(),
+            Transport::SockJs(socket) => socket.websocket.is_incomplete(),
             Transport::RawSocket(rawsocket) => rawsocket.is_incomplete(),
             Transport::LongPoll(longpoll) => longpoll.is_incomplete(),
             Transport::Stream => false,

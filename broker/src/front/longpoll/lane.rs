@@ -19,8 +19,8 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::core::message::{Frame, Kind};
-use crate::core::protocol::Reason;
-use crate::front::framing::{Arrival, Piece, put_bytes};
+use crate::core::protocol::{Close, Reason};
+use crate::front::framing::{Arrival, Fitness, Piece, put_bytes};
 
 /// What the pump may write ahead of the client. One message may be longer.
 pub const OUTBOUND_BYTES_MAX: usize = 64 * 1024;
@@ -120,6 +120,11 @@ impl Lane {
         (lane.clone(), LaneWire(lane))
     }
 
+    /// True when nothing more is to be fetched.
+    pub fn is_spent(&self) -> bool {
+        self.state.lock().is_spent()
+    }
+
     /// True once the peer was let in.
     pub fn is_established(&self) -> bool {
         self.state.lock().established
@@ -138,8 +143,14 @@ impl Lane {
 
     /// Gives the session a message, and waits until it has dealt with it.
     pub async fn send(&self, kind: Kind, message: &[u8], time_max: Duration) -> Sent {
+        let mut framed = BytesMut::with_capacity(HEAD_BYTES + message.len());
+        put_framed(kind, message, &mut framed);
+        self.send_framed(framed.freeze(), time_max).await
+    }
+
+    /// Gives the session messages, as [`put_framed`] put them, and waits until it has dealt with them.
+    pub async fn send_framed(&self, framed: Bytes, time_max: Duration) -> Sent {
         let deadline = Instant::now() + time_max;
-        let framed = framed(kind, message);
         let number = loop {
             let changed = self.changed.notified();
             match self.put(&framed) {
@@ -202,17 +213,25 @@ impl Lane {
 
     /// Waits for a message. It is out of the lane only when this is ready; to drop it before loses nothing.
     pub async fn receive(self: &Arc<Lane>, time_max: Duration) -> Received {
-        let Some(receive) = Receive::begin(self) else { return Received::Gone };
-        let deadline = Instant::now() + time_max;
-        loop {
-            let changed = self.changed.notified();
-            if let Some(received) = receive.poll() {
-                return received;
-            }
-            if timeout_at(deadline, changed).await.is_err() {
-                return Received::Nothing;
-            }
+        match Receive::begin(self, Rival::GivesWay) {
+            Claim::Held(receive) => receive.next(time_max).await,
+            Claim::Spent | Claim::Taken => Received::Gone,
         }
+    }
+
+    /// Begins a receive, unless there is another.
+    pub fn claim(self: &Arc<Lane>) -> Claim {
+        Receive::begin(self, Rival::Stays)
+    }
+
+    /// Why the session ended, if it did.
+    pub fn ended(&self) -> Option<Reason> {
+        self.state.lock().ended
+    }
+
+    /// Ready when the peer was let in.
+    pub async fn until_established(&self) {
+        self.until(|state| state.established).await;
     }
 
     /// The client is done: the session hears the end of the stream, what it still says is of no use.
@@ -335,31 +354,80 @@ fn wake(waker: &mut Option<Waker>) {
     }
 }
 
+/// What came of a wish to be the only one who receives.
+#[derive(Debug)]
+pub enum Claim {
+    /// Nobody else does while this is held.
+    Held(Receive),
+    /// Somebody else does.
+    Taken,
+    /// There is nothing more.
+    Spent,
+}
+
+/// What becomes of a receive that is there already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rival {
+    /// It is answered with nothing.
+    GivesWay,
+    /// It goes on.
+    Stays,
+}
+
 /// A receive, while it lasts.
-struct Receive {
+#[derive(Debug)]
+pub struct Receive {
     lane: Arc<Lane>,
     number: u64,
 }
 
 impl Receive {
-    /// Begins one; the one before is answered.
-    fn begin(lane: &Arc<Lane>) -> Option<Receive> {
+    fn begin(lane: &Arc<Lane>, rival: Rival) -> Claim {
         let mut state = lane.state.lock();
         if state.is_spent() {
             state.told = true;
             drop(state);
             lane.changed.notify_waiters();
-            return None;
+            return Claim::Spent;
+        }
+        if state.receiving && rival == Rival::Stays {
+            return Claim::Taken;
         }
         state.receive += 1;
         state.receiving = true;
         let number = state.receive;
         drop(state);
         lane.changed.notify_waiters();
-        Some(Receive { lane: lane.clone(), number })
+        Claim::Held(Receive { lane: lane.clone(), number })
     }
 
-    fn poll(&self) -> Option<Received> {
+    /// Waits for the next message. It is out of the lane only when this is ready; to drop it before loses nothing.
+    pub async fn next(&self, time_max: Duration) -> Received {
+        let deadline = Instant::now() + time_max;
+        loop {
+            let changed = self.lane.changed.notified();
+            if let Some(received) = self.poll() {
+                return received;
+            }
+            if timeout_at(deadline, changed).await.is_err() {
+                return Received::Nothing;
+            }
+        }
+    }
+
+    /// Of which lane it is.
+    pub fn lane(&self) -> &Arc<Lane> {
+        &self.lane
+    }
+
+    /// The client is being told that there is nothing more.
+    pub fn note_told(&self) {
+        self.lane.state.lock().told = true;
+        self.lane.changed.notify_waiters();
+    }
+
+    /// What there is now: the next message, if it is there whole.
+    pub fn poll(&self) -> Option<Received> {
         let mut state = self.lane.state.lock();
         if state.receive != self.number {
             return Some(Received::Nothing);
@@ -395,7 +463,12 @@ pub struct LaneWire(Arc<Lane>);
 impl LaneWire {
     /// How messages lie on it.
     pub fn transport(&self) -> LongPoll {
-        LongPoll { lane: self.0.clone(), partial: BytesMut::new() }
+        LongPoll { lane: self.0.clone(), partial: BytesMut::new(), fitness: Fitness::default() }
+    }
+
+    /// The same where the client takes only text.
+    pub fn text_transport(&self) -> LongPoll {
+        LongPoll { fitness: Fitness::for_text(), ..self.transport() }
     }
 
     /// Changes the state, and tells those who wait if that is of interest to them.
@@ -477,6 +550,7 @@ pub struct LongPoll {
     lane: Arc<Lane>,
     /// The message that is being read.
     partial: BytesMut,
+    fitness: Fitness,
 }
 
 impl LongPoll {
@@ -502,10 +576,18 @@ impl LongPoll {
     }
 
     /// Frames a message.
-    pub fn frame(&self, frame: &Frame, buffer: &mut Vec<u8>) -> Piece {
+    pub fn frame(&mut self, frame: &Frame, buffer: &mut Vec<u8>) -> Piece {
         let message = frame.message();
+        if !self.fitness.judge(message) {
+            return Piece::Copied;
+        }
         buffer.extend_from_slice(&head(message.kind, message.len()));
         put_bytes(&message.head, &message.body, buffer)
+    }
+
+    /// Why the session must end, once there was a message that the client cannot take.
+    pub fn take_failure(&mut self) -> Option<Close> {
+        self.fitness.take_failure()
     }
 
     /// The session ended; all that it said is on the wire.
@@ -516,6 +598,7 @@ impl LongPoll {
     /// The peer was let in.
     pub fn note_established(&self) {
         self.lane.state.lock().established = true;
+        self.lane.changed.notify_waiters();
     }
 
     /// True in the middle of a message.
@@ -524,11 +607,17 @@ impl LongPoll {
     }
 }
 
-fn framed(kind: Kind, message: &[u8]) -> Bytes {
-    let mut framed = BytesMut::with_capacity(HEAD_BYTES + message.len());
+/// Puts a message behind others as it lies on a lane.
+pub fn put_framed(kind: Kind, message: &[u8], framed: &mut BytesMut) {
     framed.put_slice(&head(kind, message.len()));
     framed.put_slice(message);
-    framed.freeze()
+}
+
+/// Takes the first of the messages that [`put_framed`] put there.
+pub fn take_framed(framed: &mut Bytes) -> Option<(Kind, Bytes)> {
+    let (kind, length) = read_head(framed.split_at_checked(HEAD_BYTES)?.0);
+    framed.advance(HEAD_BYTES);
+    Some((kind, framed.split_to(length)))
 }
 
 fn head(kind: Kind, length: usize) -> [u8; HEAD_BYTES] {

@@ -1,0 +1,97 @@
+//! SockJS's frames in WebSocket messages.
+
+use bytes::Bytes;
+
+use crate::core::message::{Frame, Kind, Message};
+use crate::core::protocol::{Close, Reason};
+use crate::front::framing::{Arrival, Fitness, Piece};
+use crate::front::longpoll::lane::take_framed;
+use crate::front::sockjs::frames::{HEART_BEAT, Malformed, Messages, OPEN, close, read};
+use crate::front::transport::Transport;
+use crate::front::websocket::WebSocket;
+
+/// SockJS on a WebSocket.
+#[derive(Debug)]
+pub struct SockJsSocket {
+    /// What it lies on.
+    pub websocket: WebSocket,
+    /// Messages that came together and were not taken yet.
+    pending: Bytes,
+    fitness: Fitness,
+}
+
+impl SockJsSocket {
+    /// On this WebSocket.
+    pub fn wrap(websocket: WebSocket) -> Transport {
+        let socket = SockJsSocket { websocket, pending: Bytes::new(), fitness: Fitness::for_text() };
+        Transport::SockJs(Box::new(socket))
+    }
+
+    /// What is said first.
+    pub fn greeting(&self) -> Bytes {
+        let mut buffer = Vec::new();
+        self.say(OPEN, &mut buffer);
+        buffer.into()
+    }
+
+    /// Takes the next thing off what was read.
+    pub fn next(&mut self, data: &mut &mut [u8], established: bool) -> Result<Option<Arrival>, Close> {
+        loop {
+            if let Some((kind, message)) = take_framed(&mut self.pending) {
+                return Ok(Some(Arrival::Message(kind, message)));
+            }
+            let Some(arrival) = self.websocket.next(data, established)? else { return Ok(None) };
+            let Arrival::Message(_, sent) = arrival else { return Ok(Some(arrival)) };
+            self.pending = match read(&sent, usize::MAX) {
+                Ok(messages) => messages,
+                Err(Malformed::Empty) => Bytes::new(),
+                Err(Malformed::Broken | Malformed::TooLong) => {
+                    return Err(Close::new(Reason::Violation, "SockJS: broken JSON encoding"));
+                }
+            };
+        }
+    }
+
+    /// True when there are messages that came together with others and were not taken yet.
+    pub fn has_more(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Frames a message.
+    pub fn frame(&mut self, frame: &Frame, buffer: &mut Vec<u8>) -> Piece {
+        let message = frame.message();
+        if !self.fitness.judge(message) {
+            return Piece::Copied;
+        }
+        let mut messages = Messages::with_capacity(message.len());
+        messages.begin();
+        messages.put(&message.head);
+        messages.put(&message.body);
+        messages.end();
+        let message = Message::new(Kind::Text, messages.finish().into());
+        self.websocket.frame(&Frame::Own(message), buffer)
+    }
+
+    /// Why the session must end, once there was a message that is no text.
+    pub fn take_failure(&mut self) -> Option<Close> {
+        self.fitness.take_failure()
+    }
+
+    /// Asks whether the peer is alive; and says so, as SockJS does.
+    pub fn ping(&self, buffer: &mut Vec<u8>) {
+        self.say(HEART_BEAT, buffer);
+        self.websocket.ping(buffer);
+    }
+
+    /// Says goodbye. True when the peer has yet to do so.
+    pub fn close(&self, reason: Option<Reason>, buffer: &mut Vec<u8>) -> bool {
+        self.say(close(reason), buffer);
+        self.websocket.close(reason, buffer)
+    }
+
+    fn say(&self, frame: &'static str, buffer: &mut Vec<u8>) {
+        let message = Message::new(Kind::Text, Bytes::from_static(frame.as_bytes()));
+        // It is short, and so is in the buffer.
+        self.websocket.frame(&Frame::Own(message), buffer);
+    }
+}
