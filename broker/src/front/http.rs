@@ -12,10 +12,12 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+use tandem_protocols::websocket::extensions::Policy;
 use tandem_protocols::websocket::handshake::{self, Accept, Rejection, Rules};
 
 use crate::core::access::Peer;
 use crate::front::answer::{Answer, last, later, text};
+use crate::front::compression::Compressor;
 use crate::front::connection::now;
 use crate::front::door::Door;
 use crate::front::gate::Permit;
@@ -99,18 +101,19 @@ fn health(door: &Door) -> Answer {
 }
 
 fn upgrade(door: &Arc<Door>, peer: &Peer, attendance: &Attendance, mut request: Request<Incoming>) -> Answer {
-    let accept = match judge(door, &request) {
+    let (policy, permit) = door.contexts.policy(&door.settings.compression);
+    let accept = match judge(door, &request, policy) {
         Ok(accept) => accept,
         Err(rejection) => {
             metrics::HANDSHAKES_REFUSED.add(1);
             tracing::info!(%peer, reason = %rejection, "opening handshake refused");
-            return response(rejection.response());
+            return refusal(door, &rejection);
         }
     };
     if door.shutdown.is_cancelled() {
         return later("shutting down\n");
     }
-    let Accept { subprotocol, compression, response: answer } = accept;
+    let Accept { subprotocol, compression, is_plain_agent, response: answer } = accept;
     let chosen = subprotocol.map(|index| door.tokens[index]).or(door.settings.default_token);
     let Some(token) = chosen else { return text(StatusCode::BAD_REQUEST, "no subprotocol\n") };
     let upgraded = hyper::upgrade::on(&mut request);
@@ -125,14 +128,30 @@ fn upgrade(door: &Arc<Door>, peer: &Peer, attendance: &Attendance, mut request: 
             return tracing::error!(%peer, "the upgraded connection is of an unknown type");
         };
         let wire = parts.io.into_inner().with_first(parts.read_buf);
-        let transport = WebSocket::new(door.settings.websocket, compression.as_ref());
+        let bytes_min = door.settings.compression.bytes_min;
+        let compressor = compression.as_ref().map(|agreement| Compressor::new(agreement, bytes_min, permit));
+        let mut transport = WebSocket::new(door.settings.websocket, compression.as_ref(), compressor);
+        if is_plain_agent {
+            transport = transport.without_fragments();
+        }
         // A fresh, small task runs the connection: this one, with all that HTTP needed, ends here.
         door.open(token, Transport::WebSocket(transport), wire, peer, stranger, now());
     });
     response(answer)
 }
 
-fn judge(door: &Door, request: &Request<Incoming>) -> Result<Accept, Rejection> {
+/// What a refused client may do instead, if it could not know: it is told where long-polling is.
+fn refusal(door: &Door, rejection: &Rejection) -> Answer {
+    let mut refusal = rejection.response();
+    if let (Rejection::CompressionRequired | Rejection::PlainAgent, Some(longpoll)) =
+        (rejection, &door.settings.longpoll)
+    {
+        refusal.body.push_str(&format!("without it, there is long-polling: POST {}/open\n", longpoll.path));
+    }
+    response(refusal)
+}
+
+fn judge(door: &Door, request: &Request<Incoming>, compression: Policy) -> Result<Accept, Rejection> {
     let headers: Vec<handshake::Field<'_>> =
         request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let version = match request.version() {
@@ -149,7 +168,8 @@ fn judge(door: &Door, request: &Request<Incoming>) -> Result<Accept, Rejection> 
     let rules = Rules {
         subprotocols: &door.tokens,
         allow_no_subprotocol: door.settings.default_token.is_some(),
-        compression: door.settings.compression,
+        compression,
+        plain_agents: &door.settings.compression.plain_agents,
         origins: &door.settings.origins,
     };
     handshake::check(&request, &rules)

@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod certificates;
+pub mod compression;
 pub mod connection;
 pub mod cors;
 pub mod door;
