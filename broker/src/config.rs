@@ -16,6 +16,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use tandem_protocols::wamp::rawsocket::Limit;
+use tandem_protocols::websocket::deflate::{COMPRESS_BYTES_MIN, WindowBits};
 use tandem_protocols::websocket::extensions::{Mode, Policy};
 use tandem_protocols::websocket::message::Limits as MessageLimits;
 use tandem_protocols::websocket::origin::OriginPolicy;
@@ -35,6 +36,7 @@ use crate::core::retained::RetainedLimits;
 use crate::core::throttle::ThrottleLimits;
 use crate::core::trust::TrustLevels;
 use crate::front::certificates::{ClientAuthority, TlsFiles};
+use crate::front::compression::CompressionSettings;
 use crate::front::connection::PumpLimits;
 use crate::front::door::DoorSettings;
 use crate::front::longpoll::asked::LongPollSettings;
@@ -346,6 +348,24 @@ pub struct WebSocketConfig {
     pub require_subprotocol: bool,
     /// permessage-deflate.
     pub compression: Compression,
+    /// Shorter messages are not compressed. By default 256 bytes.
+    pub compress_bytes_min: Option<usize>,
+    /// Whether messages may refer to earlier ones of their connection.
+    pub takeover: Takeover,
+    /// Connections that do so at a time; with those beyond them it is not agreed on. By default 1000.
+    pub takeover_connections_max: Option<usize>,
+    /// The largest window to compress with, 9 to 15. By default 15.
+    pub server_max_window_bits: Option<u8>,
+    /// The largest window that clients are asked to compress with, as far as they can be asked, 9 to 15. By
+    /// default 15.
+    pub client_max_window_bits: Option<u8>,
+    /// What a message of more than 64 KiB may measure over its compressed form. By default 256; of strangers 32.
+    pub inflate_ratio_max: Option<u32>,
+    /// Whether Safari before 15 gets its `x-webkit-deflate-frame`.
+    pub legacy_deflate_frame: bool,
+    /// What in a `User-Agent` says that its compression and its fragments do not work: it gets neither. By
+    /// default Safari 15.0 to 15.3, and what is built on it.
+    pub no_compression_user_agents: Option<Vec<String>>,
     /// Silence after which a ping is sent, in seconds. By default 25.
     pub ping_interval_s: Option<u64>,
     /// Time to answer a ping, in seconds. By default 10.
@@ -366,6 +386,30 @@ pub enum Compression {
     /// Whoever does not offer it is refused.
     Required,
 }
+
+/// Context takeover.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Takeover {
+    /// Each message is compressed by itself: once for all who get it.
+    #[default]
+    None,
+    /// Each connection has contexts of its own: better for a few peers with small messages that are alike.
+    PerConnection,
+}
+
+/// Of Safari 15.0 to 15.3, whose WebSockets break on compressed messages and on long ones in fragments, and of
+/// the other browsers on iOS of that time, which are made of the same.
+const PLAIN_AGENTS: [&str; 8] = [
+    "Version/15.0",
+    "Version/15.1",
+    "Version/15.2",
+    "Version/15.3",
+    "OS 15_0",
+    "OS 15_1",
+    "OS 15_2",
+    "OS 15_3",
+];
 
 /// WAMP.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -856,7 +900,7 @@ impl Config {
             bounds: self.bounds(),
             websocket: self.websocket_limits(),
             rawsocket_limit: Limit::at_most(self.message_bytes_max().max(512)).unwrap_or(Limit::MAX),
-            compression: self.compression(),
+            compression: self.compression()?,
             origins: self.origins()?,
             default_token: None,
             path: self.websocket.path.clone(),
@@ -978,28 +1022,61 @@ impl Config {
 
     fn websocket_limits(&self) -> WebSocketLimits {
         let fragments_max = self.websocket.message_fragments_max.unwrap_or(1024);
+        let inflate_ratio_max = self.websocket.inflate_ratio_max.unwrap_or(256);
         WebSocketLimits {
             established: MessageLimits {
                 message_bytes_max: self.message_bytes_max(),
                 fragments_max,
-                // As far as DEFLATE goes: the size alone decides.
-                inflate_ratio_max: 1032,
+                inflate_ratio_max,
             },
             stranger: MessageLimits {
                 message_bytes_max: self.stranger_bytes_max().min(self.message_bytes_max()),
                 fragments_max: fragments_max.min(64),
-                inflate_ratio_max: 32,
+                inflate_ratio_max: inflate_ratio_max.min(32),
             },
         }
     }
 
-    fn compression(&self) -> Policy {
-        let mode = match self.websocket.compression {
+    fn compression(&self) -> Result<CompressionSettings, ConfigError> {
+        let websocket = &self.websocket;
+        let refused = |why: String| ConfigError::Refused(format!("websocket: {why}"));
+        let mode = match websocket.compression {
             Compression::Off => Mode::Off,
             Compression::Offered => Mode::Offered,
             Compression::Required => Mode::Required,
         };
-        Policy { mode, ..Policy::default() }
+        let bits = |key: &str, written: Option<u8>| match written {
+            None => Ok(WindowBits::MAX),
+            Some(bits) => {
+                WindowBits::new(bits).ok_or_else(|| refused(format!("{key} must be 9 to 15, not {bits}")))
+            }
+        };
+        let alone = matches!(websocket.takeover, Takeover::None);
+        let plain_agents = match &websocket.no_compression_user_agents {
+            None => PLAIN_AGENTS.map(str::to_owned).to_vec(),
+            Some(agents) if agents.iter().any(|agent| agent.is_empty()) => {
+                return Err(refused(
+                    "no_compression_user_agents: an empty text is in every User-Agent".into(),
+                ));
+            }
+            Some(agents) => agents.clone(),
+        };
+        if websocket.inflate_ratio_max == Some(0) {
+            return Err(refused("inflate_ratio_max must be at least 1".into()));
+        }
+        Ok(CompressionSettings {
+            policy: Policy {
+                mode,
+                server_no_context_takeover: alone,
+                client_no_context_takeover: alone,
+                server_max_window_bits: bits("server_max_window_bits", websocket.server_max_window_bits)?,
+                client_max_window_bits: bits("client_max_window_bits", websocket.client_max_window_bits)?,
+                legacy_frames: websocket.legacy_deflate_frame,
+            },
+            bytes_min: websocket.compress_bytes_min.unwrap_or(COMPRESS_BYTES_MIN),
+            takeover_connections_max: websocket.takeover_connections_max.unwrap_or(1000),
+            plain_agents,
+        })
     }
 
     fn origins(&self) -> Result<OriginPolicy, ConfigError> {
@@ -1280,6 +1357,27 @@ mod tests {
         {
             let iframe = told(&format!("{text}{origins}")).unwrap().unwrap().iframe.unwrap();
             assert_eq!((&*iframe.client_url, &*iframe.ancestors), ("/sockjs.min.js", words));
+        }
+    }
+
+    #[test]
+    fn compression_is_configured_as_it_is_negotiated() {
+        let told = |section: &str| Config::parse(&format!("[websocket]\n{section}")).unwrap().compression();
+        let default = told("").unwrap();
+        assert_eq!((default.policy, default.bytes_min), (Policy::default(), 256));
+        let agent = "Mozilla/5.0 (iPhone; CPU iPhone OS 15_3_1 like Mac OS X)";
+        assert!(default.plain_agents.iter().any(|plain| agent.contains(plain)));
+        let kept = told("takeover = \"per_connection\"\nserver_max_window_bits = 9").unwrap();
+        assert!(kept.policy.allows_takeover());
+        assert_eq!(kept.policy.server_max_window_bits.get(), 9);
+        for (wrong, key) in [
+            ("server_max_window_bits = 8", "server_max_window_bits"),
+            ("client_max_window_bits = 16", "client_max_window_bits"),
+            ("inflate_ratio_max = 0", "inflate_ratio_max"),
+            ("no_compression_user_agents = [\"\"]", "no_compression_user_agents"),
+        ] {
+            let error = told(wrong).unwrap_err().to_string();
+            assert!(error.starts_with("websocket: ") && error.contains(key), "{error}");
         }
     }
 

@@ -113,7 +113,8 @@ impl WebSocket {
         let fields: Vec<Field<'_>> =
             answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         let agreed = opening.check(answer.status, &fields)?;
-        let outgoing = agreed.compression.map(|agreement| Outgoing::new(agreement.outgoing(Role::Client)));
+        let outgoing = agreed.compression.map(|agreement| agreement.outgoing(Role::Client));
+        let outgoing = outgoing.filter(|direction| direction.bits.compresses()).map(Outgoing::new);
         let socket = Self {
             decoder: Decoder::new(Role::Client, options.limits, agreed.compression.as_ref()),
             outgoing,

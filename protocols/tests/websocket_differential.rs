@@ -18,7 +18,7 @@ use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tandem_protocols::websocket::frame::{Header, Opcode, Role, close, close_payload};
+use tandem_protocols::websocket::frame::{Header, Opcode, Role, Unit, close, close_payload};
 use tandem_protocols::websocket::message::{Decoder, Event, Kind, Limits};
 use tungstenite::protocol::{Role as TheirRole, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
@@ -268,7 +268,8 @@ fn noise_is_judged_without_a_panic_whatever_was_agreed() {
         let role = if chance.one_in(2) { Role::Server } else { Role::Client };
         let bits = WindowBits::new(9 + chance.below(7) as u8).expect("9 to 15");
         let direction = Direction { takeover: chance.one_in(2), bits };
-        let agreement = Agreement { server: direction, client: direction };
+        let unit = if chance.one_in(3) { Unit::Frame } else { Unit::Message };
+        let agreement = Agreement { server: direction, client: direction, unit };
         let limits = Limits { message_bytes_max: 500, fragments_max: 5, inflate_ratio_max: 20 };
         let mut decoder = Decoder::new(role, limits, Some(&agreement));
         let mut bytes = stream(role, &mut chance);

@@ -252,7 +252,15 @@ pub struct Watched {
 impl Watched {
     /// Starts a daemon, and has somebody use it once, so that what is made once is made.
     pub async fn start() -> Watched {
-        let daemon = Daemon::start(&["--log", "off"]);
+        Watched::watch(Daemon::start(&["--log", "off"])).await
+    }
+
+    /// The same with this configuration.
+    pub async fn start_with(toml: &str) -> Watched {
+        Watched::watch(Daemon::start_with(toml)).await
+    }
+
+    async fn watch(daemon: Daemon) -> Watched {
         Bystanders::enter(daemon.address()).await;
         let before = daemon.resident_bytes();
         Watched { daemon, before }

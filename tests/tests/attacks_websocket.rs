@@ -322,13 +322,13 @@ const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
 /// CVE-2026-27571 (NATS), CVE-2026-67232 (RabbitMQ): a small message inflated to gigabytes, from a stranger.
 #[tokio::test]
 async fn what_inflates_without_end_is_closed_as_too_big() {
+    // DEFLATE that is a gigabyte: the same 16 MiB 64 times, flushed, hence concatenable. Made while nobody waits.
+    let part = [deflated(&vec![b' '; 16 << 20]), vec![0, 0, 0xff, 0xff]].concat();
+    let gigabyte = part.repeat(64);
+    let bombs = [deflated(&vec![b' '; 2 << 20]), part.clone(), part.repeat(8), gigabyte];
     let daemon = Watched::start().await;
     let address = daemon.address();
     let mut bystanders = Bystanders::enter(address).await;
-    // DEFLATE that is a gigabyte: the same 16 MiB 64 times, flushed, hence concatenable.
-    let part = [deflated(&vec![b' '; 16 << 20]), vec![0, 0, 0xff, 0xff]].concat();
-    let gigabyte = part.repeat(64);
-    let bombs = [deflated(&vec![b' '; 2 << 20]), deflated(&vec![b' '; 100 << 20]), part.repeat(8), gigabyte];
     for subprotocol in ["wamp.2.json", "wamp.2.cbor", "v12.stomp"] {
         for bomb in &bombs {
             let first = if subprotocol == "wamp.2.cbor" { 0xc2 } else { 0xc1 };
@@ -346,6 +346,91 @@ async fn what_inflates_without_end_is_closed_as_too_big() {
     }
     bystanders.talk().await;
     daemon.assert_growth_below(12.0).await;
+}
+
+/// The same where each connection keeps a context, where frames are compressed one by one, and where the size
+/// alone would do: 900 KiB of blanks are within the limit of a message, and not within that of the ratio.
+#[tokio::test]
+async fn no_way_of_compressing_takes_a_bomb() {
+    let blanks = |kib: usize| deflated(&vec![b' '; kib << 10]);
+    let part = [blanks(16 << 10), vec![0, 0, 0xff, 0xff]].concat();
+    let bombs = [blanks(900), blanks(2 << 10), part.clone(), part.repeat(16)];
+    let config =
+        "[websocket]\ntakeover = \"per_connection\"\nlegacy_deflate_frame = true\ninflate_ratio_max = 100\n";
+    let daemon = Watched::start_with(config).await;
+    let address = daemon.address();
+    let mut bystanders = Bystanders::enter(address).await;
+    let legacy = "Sec-WebSocket-Extensions: x-webkit-deflate-frame\r\n";
+    for headers in [DEFLATE, legacy] {
+        for bomb in bombs.iter().map(|bomb| frame(0xc1, bomb)) {
+            let socket = Raw::websocket(address, "wamp.2.json", headers).await;
+            let answer = socket.exchange([bomb.clone()].into_iter()).await;
+            assert_eq!(close_code(&answer), Some(1009), "{headers}, {} bytes from a stranger", bomb.len());
+            let socket = Raw::websocket(address, "wamp.2.json", headers).await;
+            let answer = socket.exchange([frame(0x81, HELLO), bomb.clone()].into_iter()).await;
+            assert_eq!(close_code(&answer), Some(1009), "{headers}, {} bytes from a guest", bomb.len());
+        }
+    }
+    // 80 KiB that shrink to a fiftieth: too much for a stranger, not for a guest.
+    let text: String =
+        (0..4096_u32).map(|place| format!("{:04}", place.wrapping_mul(40_503) % 10_000)).collect();
+    let message = [text.as_bytes()[..2048].to_vec(), vec![b' '; 78 << 10]].concat();
+    let odd = deflated(&message);
+    let ratio = message.len() / odd.len();
+    assert!((33..100).contains(&ratio), "{ratio}");
+    let socket = Raw::websocket(address, "wamp.2.json", DEFLATE).await;
+    let answer = socket.exchange([frame(0xc1, &odd)].into_iter()).await;
+    assert_eq!(close_code(&answer), Some(1009));
+    let socket = Raw::websocket(address, "wamp.2.json", DEFLATE).await;
+    let answer = socket.exchange([frame(0x81, HELLO), frame(0xc1, &odd)].into_iter()).await;
+    assert_eq!(close_code(&answer), Some(1002), "it was read, and is no WAMP");
+    // In frames, each of which is small enough: it is the message that is too big.
+    let parts = [frame(0x41, &blanks(60)), frame(0x40, &blanks(60)).repeat(20)].concat();
+    let socket = Raw::websocket(address, "wamp.2.json", legacy).await;
+    let answer = socket.exchange([frame(0x81, HELLO), parts].into_iter()).await;
+    assert_eq!(close_code(&answer), Some(1009));
+    bystanders.talk().await;
+    daemon.assert_growth_below(12.0).await;
+}
+
+/// A stream may end in a final block, by itself or among others; and nothing else may bear the mark.
+#[tokio::test]
+async fn final_blocks_and_marks_are_judged_where_compression_was_agreed_on() {
+    let broker = Broker::start().await;
+    let address = broker.address();
+    let mut bystanders = Bystanders::enter(address).await;
+    let length = HELLO.len() as u8;
+    let stored = |first: u8| [&[first, length, 0, !length, 0xff], HELLO].concat();
+    for payload in [
+        // BFINAL, without and with what section 7.2.3.5 puts behind it; empty blocks before; another stream behind.
+        stored(1),
+        [stored(1), vec![0]].concat(),
+        [vec![0, 0, 0, 0xff, 0xff].repeat(100), stored(0), vec![0]].concat(),
+        [stored(1), vec![3, 0]].concat(),
+    ] {
+        let mut socket = Raw::websocket(address, "wamp.2.json", DEFLATE).await;
+        socket.write(&frame(0xc1, &payload)).await;
+        // It is welcomed, at such length that it is compressed.
+        assert_eq!(socket.read_until(b"\xc1").await.len(), 1, "{payload:02x?}");
+    }
+    for (code, bytes) in [
+        (1007, frame(0xc1, &stored(0)[..20])),
+        (1007, frame(0xc1, &[stored(1), vec![0xff; 9]].concat())),
+        (1007, frame(0xc1, &[3, 0].repeat(60_000))),
+        (1002, frame(0xc8, &[3, 0xe8])),
+        (1002, frame(0xc9, b"x")),
+        (1002, frame(0xca, b"x")),
+        (1002, frame(0xc0, b"x")),
+        (1002, [frame(0x41, b""), frame(0xc0, b"")].concat()),
+        (1002, [frame(0x01, b""), frame(0xc0, b"")].concat()),
+        (1002, frame(0xe1, b"x")),
+        (1002, frame(0xd1, b"x")),
+    ] {
+        let socket = Raw::websocket(address, "wamp.2.json", DEFLATE).await;
+        let answer = socket.exchange(std::iter::once(bytes.clone())).await;
+        assert_eq!(close_code(&answer), Some(code), "{:02x?}", &bytes[..bytes.len().min(40)]);
+    }
+    bystanders.talk().await;
 }
 
 /// Streams of DEFLATE that end, are broken or are empty: no spinning, no crash.

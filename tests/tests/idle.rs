@@ -22,6 +22,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use tandem_protocols::websocket::deflate::{InflateLimits, WindowBits, compress, inflate};
+use tandem_tests::attacker::frame;
 use tandem_tests::certificates::Authority;
 use tandem_tests::daemon::Daemon;
 
@@ -45,19 +47,14 @@ const TIME_MAX: Duration = Duration::from_secs(300);
 /// Bare clients do not answer pings.
 const CONFIG: &str = "[websocket]\nping_interval_s = 36000\n";
 
-/// A text message, short and whole. It is masked with zeros.
+/// A text message, whole.
 fn text(payload: &str) -> Vec<u8> {
-    let mut frame = vec![0x81];
-    match payload.len() {
-        length @ 0..=125 => frame.push(0x80 | length as u8),
-        length => {
-            frame.push(0x80 | 126);
-            frame.extend((length as u16).to_be_bytes());
-        }
-    }
-    frame.extend([0; 4]);
-    frame.extend(payload.as_bytes());
-    frame
+    frame(0x81, payload.as_bytes())
+}
+
+/// The same, compressed.
+fn compressed(payload: &str) -> Vec<u8> {
+    frame(0xC1, &compress(payload.as_bytes(), WindowBits::MAX))
 }
 
 /// Reads until this was said.
@@ -71,30 +68,45 @@ async fn hear<S: AsyncRead + Unpin>(stream: &mut S, what: &str) {
     }
 }
 
+/// What a client says at the opening handshake that offers compression, as browsers do.
+const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+
 /// Whether this one subscribes to the shared topic, too. Half of either language do.
 fn shares(place: usize) -> bool {
     place % 4 < 2
 }
 
-async fn open(address: SocketAddr, place: usize) -> TcpStream {
-    join(TcpStream::connect(address).await.unwrap(), address, place).await
+async fn open(address: SocketAddr, headers: &str, place: usize) -> TcpStream {
+    join(TcpStream::connect(address).await.unwrap(), address, headers, place).await
 }
 
-/// Opens a WebSocket in this stream, and a session with its subscriptions in that.
-async fn join<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: SocketAddr, place: usize) -> S {
+/// Opens a WebSocket in this stream, with more header lines, and a session with its subscriptions in that.
+async fn join<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    address: SocketAddr,
+    headers: &str,
+    place: usize,
+) -> S {
     let is_wamp = place.is_multiple_of(2);
     let subprotocol = if is_wamp { "wamp.2.json" } else { "v12.stomp" };
     let request = format!(
         "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-         Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
+         Sec-WebSocket-Protocol: {subprotocol}\r\n{headers}\r\n"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     hear(&mut stream, "\r\n\r\n").await;
+    // Where it was agreed on, what the client says is compressed.
+    let text = |payload: &str| if headers.is_empty() { text(payload) } else { compressed(payload) };
     let topics = [Some(format!("a.topic.of.its.own.{place}")), shares(place).then(|| "shared".to_owned())];
     if is_wamp {
         stream.write_all(&text(r#"[1,"realm1",{"roles":{"subscriber":{}}}]"#)).await.unwrap();
-        hear(&mut stream, "[2,").await;
+        // What welcomes it is long enough to be compressed.
+        if headers.is_empty() {
+            hear(&mut stream, "[2,").await;
+        } else {
+            assert!(hear_compressed(&mut stream).await.starts_with("[2,"));
+        }
         for (request, topic) in (1..).zip(topics.iter().flatten()) {
             stream.write_all(&text(&format!(r#"[32,{request},{{}},"{topic}"]"#))).await.unwrap();
             hear(&mut stream, &format!("[33,{request},")).await;
@@ -112,14 +124,18 @@ async fn join<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, address: SocketA
 }
 
 /// Opens these, and gives them with their places.
-async fn open_all(address: SocketAddr, places: std::ops::Range<usize>) -> Vec<(usize, TcpStream)> {
+async fn open_all(
+    address: SocketAddr,
+    headers: &'static str,
+    places: std::ops::Range<usize>,
+) -> Vec<(usize, TcpStream)> {
     let mut openers = JoinSet::new();
     for opener in 0..OPENERS {
         let places = places.clone();
         openers.spawn(async move {
             let mut streams = Vec::new();
             for place in places.skip(opener).step_by(OPENERS) {
-                streams.push((place, open(address, place).await));
+                streams.push((place, open(address, headers, place).await));
             }
             streams
         });
@@ -133,9 +149,9 @@ async fn an_idle_connection_costs_at_most_two_kibibytes() {
     let daemon = Daemon::start_with(CONFIG);
     let address = daemon.address();
     // What the first ones bring into memory is the daemon's, not theirs.
-    let first = open_all(address, 0..OPENERS * 2).await;
+    let first = open_all(address, "", 0..OPENERS * 2).await;
     let before = daemon.resident_bytes();
-    let streams = open_all(address, OPENERS * 2..OPENERS * 2 + CONNECTIONS).await;
+    let streams = open_all(address, "", OPENERS * 2..OPENERS * 2 + CONNECTIONS).await;
     assert_eq!(daemon.metric("tandem_sessions"), (first.len() + CONNECTIONS) as i64);
     let after = daemon.resident_bytes();
     let each = (after - before) / CONNECTIONS;
@@ -153,6 +169,44 @@ async fn an_idle_connection_costs_at_most_two_kibibytes() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_that_compresses_costs_no_more() {
+    let daemon = Daemon::start_with(CONFIG);
+    let address = daemon.address();
+    let first = open_all(address, OFFER, 0..OPENERS * 2).await;
+    let before = daemon.resident_bytes();
+    let streams = open_all(address, OFFER, OPENERS * 2..OPENERS * 2 + CONNECTIONS).await;
+    // Compression is not only agreed on, it was used in both directions.
+    let (_, mut publisher) = first.into_iter().find(|(place, _)| place % 4 == 3).expect("there is one");
+    let words = "for half of you, and long enough to be compressed; ".repeat(20);
+    let send = format!("SEND\ndestination:/topic/shared\ncontent-type:text/plain\n\n{words}\0");
+    publisher.write_all(&compressed(&send)).await.unwrap();
+    let mut idle = Vec::new();
+    for (place, mut stream) in streams {
+        if shares(place) {
+            let message = timeout(TIME_MAX, hear_compressed(&mut stream)).await.expect("it arrives");
+            assert!(message.contains("half of you"), "{message}");
+        }
+        idle.push(stream);
+    }
+    let after = daemon.resident_bytes();
+    let each = (after - before) / CONNECTIONS;
+    println!("{CONNECTIONS} idle connections that compress: {each} bytes each");
+    assert!(each <= BYTES_MAX, "an idle connection that compresses costs {each} bytes");
+}
+
+/// Reads one message, which must be short, compressed and all that comes.
+async fn hear_compressed<S: AsyncRead + Unpin>(stream: &mut S) -> String {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[0], 0xC1, "a whole text, compressed");
+    let length = if head[1] == 126 { stream.read_u16().await.unwrap() } else { head[1].into() };
+    let mut payload = vec![0; length.into()];
+    stream.read_exact(&mut payload).await.unwrap();
+    let limits = InflateLimits { bytes_max: 1 << 16, ratio_max: 1000 };
+    String::from_utf8(inflate(&payload, limits).unwrap().to_vec()).unwrap()
+}
+
+#[tokio::test]
 async fn an_idle_connection_over_tls_costs_at_most_twelve_kibibytes() {
     let authority = Authority::new();
     authority.renew();
@@ -162,7 +216,7 @@ async fn an_idle_connection_over_tls_costs_at_most_twelve_kibibytes() {
         let mut streams = Vec::new();
         for place in places {
             let stream = authority.peer().connect(address).await;
-            streams.push(timeout(TIME_MAX, join(stream, address, place)).await.expect("it opens"));
+            streams.push(timeout(TIME_MAX, join(stream, address, "", place)).await.expect("it opens"));
         }
         streams
     };

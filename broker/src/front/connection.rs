@@ -239,7 +239,7 @@ pub fn now() -> Instant {
 impl<W: Wire> Connection<W> {
     /// A connection that was just opened. Awaiting it runs it to its end. It is spawned as it is: an `async`
     /// function around it would hold it once more for each move, for as long as it lives.
-    pub fn new(parts: Parts<W>) -> Connection<W> {
+    pub fn new(mut parts: Parts<W>) -> Connection<W> {
         let now = now();
         metrics::CONNECTIONS.add(1);
         let mut work = Work::default();

@@ -7,13 +7,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use tandem_protocols::wamp::rawsocket::Limit;
-use tandem_protocols::websocket::extensions::Policy;
 use tandem_protocols::websocket::origin::OriginPolicy;
 
 use crate::core::access::{Authenticator, Peer, Presented};
 use crate::core::mailbox::{Bounds, mailbox};
 use crate::core::protocol::Protocol;
 use crate::core::realm::Entropy;
+use crate::front::compression::{CompressionSettings, Contexts};
 use crate::front::connection::{Connection, Parts, PumpLimits};
 use crate::front::gate::{Gate, Permit};
 use crate::front::longpoll::asked::LongPollSettings;
@@ -35,8 +35,8 @@ pub struct DoorSettings {
     pub websocket: WebSocketLimits,
     /// The largest message over RawSocket.
     pub rawsocket_limit: Limit,
-    /// Whether to compress.
-    pub compression: Policy,
+    /// Whether and how to compress.
+    pub compression: CompressionSettings,
     /// Whose pages may connect.
     pub origins: OriginPolicy,
     /// The token that a WebSocket peer gets that names no subprotocol, if such peers are taken at all.
@@ -84,6 +84,8 @@ pub struct Door {
     authenticator: Arc<dyn Authenticator>,
     /// The strangers in door of it.
     pub gate: Arc<Gate>,
+    /// Places for those who compress with a context.
+    pub contexts: Contexts,
     /// The transports of those who poll.
     pub lanes: Arc<Lanes>,
     /// The sessions of SockJS.
@@ -106,6 +108,7 @@ impl Door {
             lanes: Lanes::new(entropy.clone()),
             sockjs: Sessions::new(),
             entropy,
+            contexts: Contexts::new(settings.compression.takeover_connections_max),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
             settings,

@@ -12,11 +12,13 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+use tandem_protocols::websocket::extensions::Policy;
 use tandem_protocols::websocket::handshake::{self, Accept, Rejection, Rules};
 
 use crate::core::access::Peer;
 use crate::front::answer::{Answer, last, later, text};
 use crate::front::authorization;
+use crate::front::compression::Compressor;
 use crate::front::connection::now;
 use crate::front::door::{Door, Visitor};
 use crate::front::gate::Permit;
@@ -134,12 +136,13 @@ fn upgrade(
     mut request: Request<Incoming>,
     socket: &Socket<'_>,
 ) -> Answer {
-    let accept = match judge(door, &request, socket) {
+    let (policy, permit) = door.contexts.policy(&door.settings.compression);
+    let accept = match judge(door, &request, socket, policy) {
         Ok(accept) => accept,
         Err(rejection) => {
             metrics::HANDSHAKES_REFUSED.add(1);
             tracing::info!(%peer, reason = %rejection, "opening handshake refused");
-            return response(rejection.response());
+            return refusal(door, &rejection);
         }
     };
     let presented = match authorization::presented(request.headers()) {
@@ -153,7 +156,7 @@ fn upgrade(
     if door.shutdown.is_cancelled() {
         return later("shutting down\n");
     }
-    let Accept { subprotocol, compression, response: answer } = accept;
+    let Accept { subprotocol, compression, is_plain_agent, response: answer } = accept;
     let chosen = subprotocol.map(|index| socket.tokens[index]).or(socket.default);
     let Some(token) = chosen else { return text(StatusCode::BAD_REQUEST, "no subprotocol\n") };
     let upgraded = hyper::upgrade::on(&mut request);
@@ -168,7 +171,12 @@ fn upgrade(
             return tracing::error!(%peer, "the upgraded connection is of an unknown type");
         };
         let wire = parts.io.into_inner().with_first(parts.read_buf);
-        let transport = WebSocket::new(door.settings.websocket, compression.as_ref());
+        let bytes_min = door.settings.compression.bytes_min;
+        let compressor = compression.as_ref().map(|agreement| Compressor::new(agreement, bytes_min, permit));
+        let mut transport = WebSocket::new(door.settings.websocket, compression.as_ref(), compressor);
+        if is_plain_agent {
+            transport = transport.without_fragments();
+        }
         // A fresh, small task runs the connection: this one, with all that HTTP needed, ends here.
         let visitor = Visitor { peer, presented };
         door.open(token, wrap(transport), wire, visitor, stranger, now());
@@ -176,7 +184,23 @@ fn upgrade(
     response(answer)
 }
 
-fn judge(door: &Door, request: &Request<Incoming>, socket: &Socket<'_>) -> Result<Accept, Rejection> {
+/// What a refused client may do instead, if it could not know: it is told where long-polling is.
+fn refusal(door: &Door, rejection: &Rejection) -> Answer {
+    let mut refusal = rejection.response();
+    if let (Rejection::CompressionRequired | Rejection::PlainAgent, Some(longpoll)) =
+        (rejection, &door.settings.longpoll)
+    {
+        refusal.body.push_str(&format!("without it, there is long-polling: POST {}/open\n", longpoll.path));
+    }
+    response(refusal)
+}
+
+fn judge(
+    door: &Door,
+    request: &Request<Incoming>,
+    socket: &Socket<'_>,
+    compression: Policy,
+) -> Result<Accept, Rejection> {
     let headers: Vec<handshake::Field<'_>> =
         request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let version = match request.version() {
@@ -193,7 +217,8 @@ fn judge(door: &Door, request: &Request<Incoming>, socket: &Socket<'_>) -> Resul
     let rules = Rules {
         subprotocols: socket.tokens,
         allow_no_subprotocol: socket.default.is_some(),
-        compression: door.settings.compression,
+        compression,
+        plain_agents: &door.settings.compression.plain_agents,
         origins: &door.settings.origins,
     };
     handshake::check(&request, &rules)

@@ -8,6 +8,7 @@
 pub mod answer;
 pub mod authorization;
 pub mod certificates;
+pub mod compression;
 pub mod connection;
 pub mod cors;
 pub mod door;

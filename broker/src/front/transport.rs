@@ -48,7 +48,7 @@ impl Transport {
     }
 
     /// What the wire begins with, before anything is said.
-    pub fn greeting(&self) -> Option<Bytes> {
+    pub fn greeting(&mut self) -> Option<Bytes> {
         let Transport::SockJs(socket) = self else { return None };
         Some(socket.greeting())
     }

@@ -1,16 +1,15 @@
 //! Messages as WebSocket frames (RFC 6455), the server's side.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use tandem_protocols::websocket::deflate::{COMPRESS_BYTES_MIN, WindowBits, compress};
 use tandem_protocols::websocket::extensions::Agreement;
 use tandem_protocols::websocket::frame::{Header, Opcode, Role, Violation, close, close_payload};
 use tandem_protocols::websocket::message::{Decoder, Event, Kind as MessageKind, Limits};
 
-use crate::core::message::{Frame, Kind, Message};
+use crate::core::message::{Frame, Kind};
 use crate::core::protocol::{Close, Reason};
+use crate::front::compression::Compressor;
 use crate::front::framing::{Arrival, Piece, put_bytes};
-use crate::metrics;
 
 /// Longer messages are sent in fragments of this size, so that pings and closes pass between them.
 const FRAGMENT_BYTES: usize = 64 * 1024;
@@ -28,8 +27,10 @@ pub struct WebSocketLimits {
 #[derive(Debug)]
 pub struct WebSocket {
     decoder: Decoder,
-    /// The window that messages to this peer are compressed with, if compression was agreed on.
-    compression: Option<WindowBits>,
+    /// If compression was agreed on.
+    compressor: Option<Compressor>,
+    /// Fragments are this long, or whole messages.
+    fragment_bytes: usize,
     /// What it may send once it is let in.
     established: Option<Box<Limits>>,
     /// The code that the peer closed with, or that its breach is answered with.
@@ -37,14 +38,24 @@ pub struct WebSocket {
 }
 
 impl WebSocket {
-    /// A connection whose opening handshake came to this agreement.
-    pub fn new(limits: WebSocketLimits, agreement: Option<&Agreement>) -> WebSocket {
+    /// A connection whose opening handshake came to this agreement, which the compressor goes by.
+    pub fn new(
+        limits: WebSocketLimits,
+        agreement: Option<&Agreement>,
+        compressor: Option<Compressor>,
+    ) -> WebSocket {
         WebSocket {
             decoder: Decoder::new(Role::Server, limits.stranger, agreement),
-            compression: agreement.map(|agreement| agreement.outgoing(Role::Server).bits),
+            compressor,
+            fragment_bytes: FRAGMENT_BYTES,
             established: Some(Box::new(limits.established)),
             close_code: None,
         }
+    }
+
+    /// The same for a peer that cannot put fragments together.
+    pub fn without_fragments(self) -> WebSocket {
+        WebSocket { fragment_bytes: usize::MAX, ..self }
     }
 
     /// Takes the next thing off what was read.
@@ -76,17 +87,18 @@ impl WebSocket {
     }
 
     /// Frames a message; compresses it if that was agreed on and is worth it.
-    pub fn frame(&self, frame: &Frame, buffer: &mut Vec<u8>) -> Piece {
+    pub fn frame(&mut self, frame: &Frame, buffer: &mut Vec<u8>) -> Piece {
         let message = frame.message();
         let opcode = if message.kind == Kind::Text { Opcode::Text } else { Opcode::Binary };
-        if let Some(bits) = self.compression.filter(|_| message.len() >= COMPRESS_BYTES_MIN) {
-            let compressed = match frame {
-                Frame::Own(message) => compress_message(message, bits),
-                Frame::Shared(shared) => shared.compressed(bits.get(), |m| compress_message(m, bits)),
-            };
-            return put_frames(opcode, true, &compressed, &Bytes::new(), buffer);
+        let whole = Header::whole(opcode, message.len());
+        if let Some(compressor) = &mut self.compressor
+            && let Some(compressed) = compressor.compress(frame)
+        {
+            let fragment_bytes = if compressor.is_per_frame() { usize::MAX } else { self.fragment_bytes };
+            let whole = Header { compressed: true, ..whole };
+            return put_frames(whole, fragment_bytes, &compressed, &Bytes::new(), buffer);
         }
-        put_frames(opcode, false, &message.head, &message.body, buffer)
+        put_frames(whole, self.fragment_bytes, &message.head, &message.body, buffer)
     }
 
     /// The next fragment of a message.
@@ -131,21 +143,17 @@ impl WebSocket {
 /// Closed because the peer was silent for too long: of the codes that applications may define.
 const CLOSE_SILENT: u16 = 4000;
 
-fn compress_message(message: &Message, bits: WindowBits) -> Bytes {
-    metrics::COMPRESSIONS.add(1);
-    if message.body.is_empty() {
-        return compress(&message.head, bits);
-    }
-    let mut whole = BytesMut::with_capacity(message.len());
-    whole.extend_from_slice(&message.head);
-    whole.extend_from_slice(&message.body);
-    compress(&whole, bits)
-}
-
-fn put_frames(opcode: Opcode, compressed: bool, head: &Bytes, body: &Bytes, buffer: &mut Vec<u8>) -> Piece {
+/// Puts a message that is `head` and `body`. Its first header says what it is.
+fn put_frames(
+    first: Header,
+    fragment_bytes: usize,
+    head: &Bytes,
+    body: &Bytes,
+    buffer: &mut Vec<u8>,
+) -> Piece {
     let length = head.len() + body.len();
-    let whole = Header { compressed, ..Header::whole(opcode, length) };
-    if length <= FRAGMENT_BYTES {
+    let whole = Header { len: length as u64, ..first };
+    if length <= fragment_bytes {
         buffer.extend_from_slice(&whole.encode());
         return put_bytes(head, body, buffer);
     }

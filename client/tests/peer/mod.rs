@@ -11,7 +11,7 @@ use tandem_client::Error;
 use tandem_client::dial::{WebSocketOptions, open_websocket};
 use tandem_client::transport::Transport;
 use tandem_protocols::websocket::extensions::{Agreement, Policy};
-use tandem_protocols::websocket::frame::{Header, Opcode, Role, close_payload, unmasked};
+use tandem_protocols::websocket::frame::{Header, Opcode, Role, Unit, close_payload, unmasked};
 use tandem_protocols::websocket::handshake::{Request, Rules, check};
 use tandem_protocols::websocket::message::{Decoder, Event, Kind, Limits};
 use tandem_protocols::websocket::origin::OriginPolicy;
@@ -88,6 +88,7 @@ impl Peer {
             subprotocols: SUBPROTOCOLS,
             allow_no_subprotocol: true,
             compression,
+            plain_agents: &[],
             origins: &OriginPolicy::default(),
         };
         let judged = Request { method: "GET", version: (1, 1), headers: &headers, forwarded_host: None };
@@ -147,7 +148,8 @@ impl Peer {
 }
 
 fn frames(mut data: &[u8]) -> Vec<Header> {
-    let expect = tandem_protocols::websocket::frame::Expect { role: Role::Server, compression: true };
+    let expect =
+        tandem_protocols::websocket::frame::Expect { role: Role::Server, compression: Some(Unit::Message) };
     let mut found = Vec::new();
     while let Ok(Some((header, at))) = Header::parse(expect, data) {
         let Some(rest) = data.get(at + header.len as usize..) else { break };

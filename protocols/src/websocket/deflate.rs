@@ -59,7 +59,11 @@ impl WindowBits {
     /// The largest window, of 32 KiB, which is also what holds where nothing was agreed.
     pub const MAX: Self = Self(15);
 
-    const COUNT: usize = 7;
+    /// 8 bits, which a server may ask of a client, and which no payload of ours needs: what is made for it is
+    /// stored, not compressed. Whoever has to send with it had better send plain.
+    pub(super) const TOO_SMALL: Self = Self(8);
+
+    const COUNT: usize = 8;
 
     /// `None` outside 9 to 15.
     pub fn new(bits: u8) -> Option<Self> {
@@ -71,8 +75,13 @@ impl WindowBits {
         self.0
     }
 
+    /// Whether anything gets shorter with it.
+    pub fn compresses(self) -> bool {
+        self >= Self::MIN
+    }
+
     fn index(self) -> usize {
-        usize::from(self.0 - Self::MIN.0)
+        usize::from(self.0 - Self::TOO_SMALL.0)
     }
 }
 
@@ -127,7 +136,9 @@ impl fmt::Debug for Deflater {
 impl Deflater {
     /// A compressor with an empty context.
     pub fn new(bits: WindowBits) -> Self {
-        Self { stream: Compress::new_with_window_bits(Compression::new(LEVEL), false, bits.0) }
+        let level = if bits.compresses() { LEVEL } else { 0 };
+        let bits = bits.max(WindowBits::MIN);
+        Self { stream: Compress::new_with_window_bits(Compression::new(level), false, bits.0) }
     }
 
     /// Compresses the next message of the connection.
@@ -185,7 +196,7 @@ enum Stream {
 impl Inflater {
     /// A decompressor with an empty context.
     pub fn new(bits: WindowBits) -> Self {
-        Self { stream: Decompress::new_with_window_bits(false, bits.0) }
+        Self { stream: Decompress::new_with_window_bits(false, bits.max(WindowBits::MIN).0) }
     }
 
     /// Inflates the next payload of the connection. After an error the connection cannot go on.
@@ -389,6 +400,10 @@ mod tests {
             let payload = compress(&message, bits);
             assert_eq!(Inflater::new(bits).inflate(&payload, LIMITS).unwrap(), message, "{bits:?}");
         }
+        // For 8 bits nothing refers back at all.
+        let stored = compress(&message, WindowBits::TOO_SMALL);
+        assert!(stored.len() > message.len() && !WindowBits::TOO_SMALL.compresses());
+        assert_eq!(Inflater::new(WindowBits::TOO_SMALL).inflate(&stored, LIMITS).unwrap(), message);
     }
 
     proptest! {

@@ -12,11 +12,16 @@
 //! ```
 //!
 //! An offer that breaks the second table is skipped, as if it had not been made; a header that breaks the
-//! first is refused. `server_max_window_bits=8` is skipped too, as zlib cannot compress with it.
-//! `x-webkit-deflate-frame` (Safari before 15) is an extension that we do not know, and so is declined.
+//! first is refused. `server_max_window_bits=8` is skipped too, as zlib cannot compress with it; a client that is
+//! answered `client_max_window_bits=8` compresses nothing, which it need not.
+//!
+//! `x-webkit-deflate-frame` (Safari before 15; draft-tyoshino-hybi-websocket-perframe-deflate) has
+//! `no_context_takeover` and `max_window_bits=8-15`, each about what the other end sends. A server takes it where
+//! the policy says so and nothing better is offered, always without context takeover; else it declines it, as
+//! it does all that it does not know.
 
 use crate::websocket::deflate::WindowBits;
-use crate::websocket::frame::Role;
+use crate::websocket::frame::{Role, Unit};
 
 /// The name of the header.
 pub const HEADER: &str = "Sec-WebSocket-Extensions";
@@ -26,6 +31,10 @@ const SERVER_TAKEOVER: &str = "server_no_context_takeover";
 const CLIENT_TAKEOVER: &str = "client_no_context_takeover";
 const SERVER_BITS: &str = "server_max_window_bits";
 const CLIENT_BITS: &str = "client_max_window_bits";
+
+const LEGACY_NAME: &str = "x-webkit-deflate-frame";
+const LEGACY_TAKEOVER: &str = "no_context_takeover";
+const LEGACY_BITS: &str = "max_window_bits";
 
 /// Whether to compress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +59,10 @@ pub struct Policy {
     pub client_no_context_takeover: bool,
     /// The largest window the server compresses with.
     pub server_max_window_bits: WindowBits,
+    /// The largest window the client compresses with. A server can ask that only of a client that offers it.
+    pub client_max_window_bits: WindowBits,
+    /// A server takes `x-webkit-deflate-frame`, where nothing better is offered.
+    pub legacy_frames: bool,
 }
 
 impl Default for Policy {
@@ -59,7 +72,21 @@ impl Default for Policy {
             server_no_context_takeover: true,
             client_no_context_takeover: true,
             server_max_window_bits: WindowBits::MAX,
+            client_max_window_bits: WindowBits::MAX,
+            legacy_frames: false,
         }
+    }
+}
+
+impl Policy {
+    /// The same, but for contexts: neither end keeps one.
+    pub fn without_takeover(self) -> Self {
+        Self { server_no_context_takeover: true, client_no_context_takeover: true, ..self }
+    }
+
+    /// Whether an end may have to keep a context.
+    pub fn allows_takeover(&self) -> bool {
+        self.mode != Mode::Off && !(self.server_no_context_takeover && self.client_no_context_takeover)
     }
 }
 
@@ -79,9 +106,16 @@ pub struct Agreement {
     pub server: Direction,
     /// What the client sends.
     pub client: Direction,
+    /// What is compressed by itself: with permessage-deflate, a message.
+    pub unit: Unit,
 }
 
 impl Agreement {
+    /// Whether an end keeps a context.
+    pub fn has_takeover(&self) -> bool {
+        self.server.takeover || self.client.takeover
+    }
+
     /// How the end with this role compresses what it sends.
     pub fn outgoing(&self, role: Role) -> Direction {
         match role {
@@ -124,7 +158,7 @@ pub enum ExtensionError {
 /// assert!(!agreement.server.takeover);
 /// ```
 pub fn negotiate(policy: &Policy, lines: &[&str]) -> Result<Option<(Agreement, String)>, ExtensionError> {
-    let mut taken = None;
+    let (mut taken, mut legacy) = (None, None);
     // All lines are read even after a choice, so that what is malformed is refused wherever it stands.
     for line in lines {
         for extension in Extensions(Some(line)) {
@@ -132,9 +166,12 @@ pub fn negotiate(policy: &Policy, lines: &[&str]) -> Result<Option<(Agreement, S
             if taken.is_none() && policy.mode != Mode::Off {
                 taken = Parameters::of_offer(&extension).and_then(|offer| accept(policy, &offer));
             }
+            if legacy.is_none() && policy.mode != Mode::Off && policy.legacy_frames {
+                legacy = accept_legacy(policy, &extension);
+            }
         }
     }
-    Ok(taken)
+    Ok(taken.or(legacy))
 }
 
 /// The client's side: the value of the header that offers compression; `None` if the policy says no.
@@ -142,7 +179,9 @@ pub fn offer(policy: &Policy) -> Option<String> {
     if policy.mode == Mode::Off {
         return None;
     }
-    let mut offer = format!("{NAME}; {CLIENT_BITS}");
+    let mut offer = NAME.to_owned();
+    let client_bits = policy.client_max_window_bits;
+    push(&mut offer, CLIENT_BITS, (client_bits < WindowBits::MAX).then_some(client_bits.get()));
     if policy.server_max_window_bits < WindowBits::MAX {
         push(&mut offer, SERVER_BITS, Some(policy.server_max_window_bits.get()));
     }
@@ -172,17 +211,19 @@ pub fn accept_answer(policy: &Policy, lines: &[&str]) -> Result<Option<Agreement
     {
         return Err(ExtensionError::BadAnswer);
     }
-    let client_bits = match answer.client_bits {
-        Some(Some(bits)) => WindowBits::new(bits).ok_or(ExtensionError::BadAnswer)?,
-        Some(None) | None => WindowBits::MAX,
-    };
+    // Not answered, our offer binds us as we said (section 7.1.2.2).
+    let client_bits = answer.client_bits.flatten().unwrap_or(policy.client_max_window_bits.get());
+    if client_bits > policy.client_max_window_bits.get() {
+        return Err(ExtensionError::BadAnswer);
+    }
     Ok(Some(Agreement {
         // A window of 8 bits is inflated with one of 9.
         server: Direction { takeover: !answer.server_alone, bits: at_least_min(server_bits) },
         client: Direction {
             takeover: !answer.client_alone && !policy.client_no_context_takeover,
-            bits: client_bits,
+            bits: WindowBits::new(client_bits).unwrap_or(WindowBits::TOO_SMALL),
         },
+        unit: Unit::Message,
     }))
 }
 
@@ -203,13 +244,47 @@ fn accept(policy: &Policy, offer: &Parameters) -> Option<(Agreement, String)> {
     if offer.server_bits.is_some() || server_bits < WindowBits::MAX {
         push(&mut answer, SERVER_BITS, Some(server_bits.get()));
     }
-    // Not answered, client_max_window_bits does not bind the client, whatever it offered. What a client
-    // says it will use, it may use, but nothing here depends on it: we inflate with the largest window.
+    // What a client that is not answered says of its window, nothing here depends on: we inflate with the
+    // largest. One that did not say that it can limit it must not be answered.
+    let mut client_bits = WindowBits::MAX;
+    if let Some(offered) = offer.client_bits
+        && policy.client_max_window_bits < WindowBits::MAX
+    {
+        let bits = policy.client_max_window_bits.get().min(offered.unwrap_or(15));
+        push(&mut answer, CLIENT_BITS, Some(bits));
+        client_bits = at_least_min(bits);
+    }
     let agreement = Agreement {
         server: Direction { takeover: !server_alone, bits: server_bits },
-        client: Direction { takeover: !client_alone, bits: WindowBits::MAX },
+        client: Direction { takeover: !client_alone, bits: client_bits },
+        unit: Unit::Message,
     };
     Some((agreement, answer))
+}
+
+/// Takes an offer of `x-webkit-deflate-frame`. What it says is about what the server sends.
+fn accept_legacy(policy: &Policy, extension: &Extension<'_>) -> Option<(Agreement, String)> {
+    if !extension.name.eq_ignore_ascii_case(LEGACY_NAME) {
+        return None;
+    }
+    let (mut alone, mut server_bits) = (false, None);
+    for parameter in &extension.parameters {
+        let fresh = match (parameter.name.to_ascii_lowercase().as_str(), parameter.value.as_deref()) {
+            (LEGACY_TAKEOVER, None) => !std::mem::replace(&mut alone, true),
+            (LEGACY_BITS, Some(value)) => server_bits.replace(WindowBits::new(bits(value)?)?).is_none(),
+            _ => false,
+        };
+        if !fresh {
+            return None;
+        }
+    }
+    let bits = server_bits.unwrap_or(WindowBits::MAX).min(policy.server_max_window_bits);
+    let agreement = Agreement {
+        server: Direction { takeover: false, bits },
+        client: Direction { takeover: false, bits: WindowBits::MAX },
+        unit: Unit::Frame,
+    };
+    Some((agreement, format!("{LEGACY_NAME}; {LEGACY_TAKEOVER}")))
 }
 
 fn push(header: &mut String, name: &str, bits: Option<u8>) {
@@ -493,7 +568,11 @@ mod tests {
         let agreed = |server: u8, client_takeover: bool, client: u8| {
             Ok(Some(Agreement {
                 server: Direction { takeover: false, bits: WindowBits::new(server).unwrap() },
-                client: Direction { takeover: client_takeover, bits: WindowBits::new(client).unwrap() },
+                client: Direction {
+                    takeover: client_takeover,
+                    bits: WindowBits::new(client).unwrap_or(WindowBits::TOO_SMALL),
+                },
+                unit: Unit::Message,
             }))
         };
         let table = [
@@ -502,7 +581,16 @@ mod tests {
             ("p-d; server_nct; client_nct", agreed(15, false, 15)),
             ("p-d; server_nct; client_bits=10; server_bits=12", agreed(12, true, 10)),
             ("p-d; server_nct; server_bits=8", agreed(9, true, 15)),
-            ("p-d; server_nct; client_bits=8", Err(ExtensionError::BadAnswer)),
+            ("p-d; server_nct; client_bits=8", agreed(15, true, 8)),
+            ("p-d; server_nct; client_bits=\"9\"", agreed(15, true, 9)),
+            ("p-d; server_nct; client_bits=7", Err(ExtensionError::BadAnswer)),
+            ("p-d; server_nct; client_bits=09", Err(ExtensionError::BadAnswer)),
+            ("p-d; server_nct; client_bits=9; client_bits=9", Err(ExtensionError::BadAnswer)),
+            ("p-d; server_nct; server_bits", Err(ExtensionError::BadAnswer)),
+            ("p-d; server_nct; server_bits=16", Err(ExtensionError::BadAnswer)),
+            ("p-d; server_nct=1", Err(ExtensionError::BadAnswer)),
+            ("p-d; server_nct; client_nct=0", Err(ExtensionError::BadAnswer)),
+            ("x-webkit-deflate-frame; no_context_takeover", Err(ExtensionError::NotOffered)),
             ("p-d; server_nct; client_bits", Err(ExtensionError::BadAnswer)),
             ("p-d", Err(ExtensionError::BadAnswer)),
             ("p-d; server_nct; foo", Err(ExtensionError::BadAnswer)),
@@ -518,23 +606,90 @@ mod tests {
         assert_eq!(accept_answer(&off, &[NAME]), Err(ExtensionError::NotOffered));
         let small = Policy { server_max_window_bits: WindowBits::new(10).unwrap(), ..policy };
         assert_eq!(accept_answer(&small, &[&long("p-d; server_nct")]), Err(ExtensionError::BadAnswer));
+        let narrow = Policy { client_max_window_bits: WindowBits::new(10).unwrap(), ..policy };
+        assert_eq!(super::offer(&narrow), Some(long("p-d; client_bits=10; server_nct")));
+        let table = [
+            ("p-d; server_nct", agreed(15, true, 10)),
+            ("p-d; server_nct; client_bits=9", agreed(15, true, 9)),
+            ("p-d; server_nct; client_bits=10", agreed(15, true, 10)),
+            ("p-d; server_nct; client_bits=11", Err(ExtensionError::BadAnswer)),
+        ];
+        for (answer, expected) in table {
+            assert_eq!(accept_answer(&narrow, &[&long(answer)]), expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_server_limits_the_window_of_a_client_that_can_limit_it() {
+        let policy = Policy { client_max_window_bits: WindowBits::new(11).unwrap(), ..Policy::default() };
+        let both = "p-d; server_nct; client_nct";
+        for (offer, bits, kept) in
+            [("", None, 15), ("; client_bits", Some(11), 11), ("; client_bits=15", Some(11), 11)]
+                .into_iter()
+                .chain([("; client_bits=10", Some(10), 10), ("; client_bits=8", Some(8), 9)])
+        {
+            let (agreement, answer) = negotiate(&policy, &[&long(&format!("p-d{offer}"))]).unwrap().unwrap();
+            let expected = bits.map_or(both.to_owned(), |bits| format!("{both}; client_bits={bits}"));
+            assert_eq!(answer, long(&expected));
+            assert_eq!(agreement.client.bits.get(), kept, "{offer}");
+        }
+    }
+
+    #[test]
+    fn old_safaris_are_answered_where_the_policy_says_so() {
+        let policy = Policy {
+            legacy_frames: true,
+            server_no_context_takeover: false,
+            client_no_context_takeover: false,
+            ..Policy::default()
+        };
+        let webkit = "x-webkit-deflate-frame; no_context_takeover";
+        let table = [
+            ("x-webkit-deflate-frame", Some((webkit, 15))),
+            ("X-WebKit-Deflate-Frame; no_context_takeover", Some((webkit, 15))),
+            ("x-webkit-deflate-frame; bits=10", Some((webkit, 10))),
+            ("x-webkit-deflate-frame; bits=8", None),
+            ("x-webkit-deflate-frame; bits", None),
+            ("x-webkit-deflate-frame; bits=9; bits=9", None),
+            ("x-webkit-deflate-frame; no_context_takeover=1", None),
+            ("x-webkit-deflate-frame; server_no_context_takeover", None),
+            ("x-webkit-deflate-frame; bits=8, x-webkit-deflate-frame", Some((webkit, 15))),
+            ("x-webkit-deflate-frame, p-d", Some((NAME, 15))),
+        ];
+        for (offer, expected) in table {
+            let taken = negotiate(&policy, &[&long(offer)]).unwrap();
+            let found =
+                taken.as_ref().map(|(agreement, answer)| (answer.as_str(), agreement.server.bits.get()));
+            assert_eq!(found, expected, "{offer}");
+            let unit =
+                if expected.is_some_and(|(name, _)| name == NAME) { Unit::Message } else { Unit::Frame };
+            assert!(taken.is_none_or(|(agreement, _)| agreement.unit == unit
+                && agreement.has_takeover() == (unit == Unit::Message)));
+        }
+        assert_eq!(answer(&Policy { mode: Mode::Off, ..policy }, &["x-webkit-deflate-frame"]), None);
     }
 
     proptest! {
         #[test]
         fn what_we_offer_we_accept_and_what_we_answer_the_client_takes(
-            server: (bool, bool, u8), client: (bool, bool, u8),
+            server: (bool, bool, u8, u8), client: (bool, bool, u8, u8),
         ) {
-            let policy = |(server, client, bits): (bool, bool, u8)| Policy {
+            let window = |bits: u8| WindowBits::new(9 + bits % 7).unwrap();
+            let policy = |(server, client, server_bits, client_bits): (bool, bool, u8, u8)| Policy {
                 mode: Mode::Offered,
                 server_no_context_takeover: server,
                 client_no_context_takeover: client,
-                server_max_window_bits: WindowBits::new(9 + bits % 7).unwrap(),
+                server_max_window_bits: window(server_bits),
+                client_max_window_bits: window(client_bits),
+                legacy_frames: true,
             };
             let (server, client) = (policy(server), policy(client));
             let offer = offer(&client).unwrap();
             let (agreement, answer) = negotiate(&server, &[&offer]).unwrap().unwrap();
-            prop_assert_eq!(accept_answer(&client, &[&answer]), Ok(Some(agreement)));
+            let taken = accept_answer(&client, &[&answer]).unwrap().unwrap();
+            prop_assert_eq!((taken.server, taken.client.takeover), (agreement.server, agreement.client.takeover));
+            // The client may bind itself more than it is bound.
+            prop_assert!(taken.client.bits <= agreement.client.bits);
         }
 
         #[test]

@@ -3,7 +3,8 @@
 //! ```text
 //! frame   = FIN RSV1 RSV2 RSV3 opcode:4  MASK len:7  [len:16 | len:64]  [key:32]  payload
 //! opcode  = 0 continuation | 1 text | 2 binary | 8 close | 9 ping | 10 pong ; the rest is reserved
-//! RSV1    = compressed (RFC 7692), on the first frame of a data message only, and only if negotiated
+//! RSV1    = compressed (RFC 7692), on the first frame of a data message only, and only if negotiated;
+//!           where frames are compressed by themselves, on any of a data message's
 //! control = 8 | 9 | 10 ; FIN set, at most 125 octets
 //! ```
 //!
@@ -142,13 +143,22 @@ pub struct Header {
     pub len: u64,
 }
 
+/// What is compressed by itself, and marked as compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A message, by its first frame: permessage-deflate.
+    Message,
+    /// A frame: x-webkit-deflate-frame.
+    Frame,
+}
+
 /// What a reader expects of the headers it reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expect {
     /// The role of the reader.
     pub role: Role,
-    /// Whether permessage-deflate was agreed.
-    pub compression: bool,
+    /// What may be compressed, if that was agreed on.
+    pub compression: Option<Unit>,
 }
 
 impl Header {
@@ -313,11 +323,16 @@ fn first_octet(expect: Expect, octet: u8) -> Result<(bool, bool, Opcode), Violat
         return Err(Violation::protocol("reserved bits are set"));
     }
     let opcode = Opcode::from_bits(octet & 0x0F).ok_or(Violation::protocol("reserved opcode"))?;
-    if compressed && !expect.compression {
-        return Err(Violation::protocol("compressed, but no compression was agreed"));
-    }
-    if compressed && !matches!(opcode, Opcode::Text | Opcode::Binary) {
-        return Err(Violation::protocol("only the first frame of a message may be marked as compressed"));
+    match (expect.compression, opcode) {
+        _ if !compressed => {}
+        (None, _) => return Err(Violation::protocol("compressed, but no compression was agreed")),
+        (Some(_), Opcode::Text | Opcode::Binary) | (Some(Unit::Frame), Opcode::Continuation) => {}
+        (Some(Unit::Message), Opcode::Continuation) => {
+            return Err(Violation::protocol("only the first frame of a message may be marked as compressed"));
+        }
+        (Some(_), Opcode::Close | Opcode::Ping | Opcode::Pong) => {
+            return Err(Violation::protocol("a control frame must not be marked as compressed"));
+        }
     }
     if opcode.is_control() && !fin {
         return Err(Violation::protocol("fragmented control frame"));
@@ -368,8 +383,8 @@ mod tests {
 
     use super::*;
 
-    const SERVER: Expect = Expect { role: Role::Server, compression: false };
-    const CLIENT: Expect = Expect { role: Role::Client, compression: false };
+    const SERVER: Expect = Expect { role: Role::Server, compression: None };
+    const CLIENT: Expect = Expect { role: Role::Client, compression: None };
 
     #[test]
     fn the_examples_of_section_5_7_are_read_and_written() {
@@ -401,12 +416,14 @@ mod tests {
     #[test]
     fn every_first_octet_is_judged_at_once() {
         for octet in 0..=u8::MAX {
-            for compression in [false, true] {
+            for compression in [None, Some(Unit::Message), Some(Unit::Frame)] {
                 let expect = Expect { role: Role::Server, compression };
                 let opcode = octet & 0x0F;
                 let known = matches!(opcode, 0..=2 | 8..=10);
                 let fin = octet & 0x80 != 0;
-                let rsv1 = octet & 0x40 == 0 || compression && matches!(opcode, 1 | 2);
+                let rsv1 = octet & 0x40 == 0
+                    || compression.is_some() && matches!(opcode, 1 | 2)
+                    || compression == Some(Unit::Frame) && opcode == 0;
                 let legal = known && octet & 0x30 == 0 && rsv1 && (fin || opcode < 8);
                 match Header::parse(expect, &[octet]) {
                     Ok(None) => assert!(legal, "{octet:#x}"),
@@ -513,7 +530,7 @@ mod tests {
             let header = Header { fin, compressed, opcode, mask: key, len: len >> shift };
             let role = if key.is_some() { Role::Server } else { Role::Client };
             let bytes = header.encode();
-            let read = Header::parse(Expect { role, compression: true }, &bytes);
+            let read = Header::parse(Expect { role, compression: Some(Unit::Message) }, &bytes);
             prop_assert_eq!(read, Ok(Some((header, bytes.len()))));
         }
     }

@@ -66,6 +66,8 @@ pub struct Rules<'a> {
     pub allow_no_subprotocol: bool,
     /// Whether and how to compress.
     pub compression: Policy,
+    /// Clients whose `User-Agent` contains one of these offer compression and cannot do it: they are declined.
+    pub plain_agents: &'a [String],
     /// Which web pages may connect.
     pub origins: &'a OriginPolicy,
 }
@@ -77,6 +79,8 @@ pub struct Accept {
     pub subprotocol: Option<usize>,
     /// How to compress, if at all.
     pub compression: Option<Agreement>,
+    /// Whether the client is one of [`Rules::plain_agents`].
+    pub is_plain_agent: bool,
     /// What to answer.
     pub response: Response,
 }
@@ -121,6 +125,9 @@ pub enum Rejection {
         "compression is required here; offer permessage-deflate (with server_max_window_bits of 9 or more)"
     )]
     CompressionRequired,
+    /// Compression is required, and this client's does not work.
+    #[error("compression is required here, and that of this browser does not work")]
+    PlainAgent,
     /// `Sec-WebSocket-Extensions` cannot be read.
     #[error(transparent)]
     Extensions(#[from] ExtensionError),
@@ -140,6 +147,7 @@ impl Rejection {
             | Self::NotAscii(_)
             | Self::Subprotocol(_)
             | Self::CompressionRequired
+            | Self::PlainAgent
             | Self::Extensions(_) => (400, Vec::new()),
         };
         Response { status, headers, body: format!("{self}\n") }
@@ -165,6 +173,7 @@ impl Rejection {
 ///     subprotocols: &["wamp.2.cbor", "v12.stomp"],
 ///     allow_no_subprotocol: false,
 ///     compression: Policy::default(),
+///     plain_agents: &[],
 ///     origins: &OriginPolicy::default(),
 /// };
 /// let accept = check(&request, &rules).unwrap();
@@ -177,9 +186,14 @@ pub fn check(request: &Request<'_>, rules: &Rules<'_>) -> Result<Accept, Rejecti
     let host = headers.one("Host")?.ok_or(Rejection::Malformed("Host is missing"))?;
     rules.origins.judge(headers.one("Origin")?, request.forwarded_host.unwrap_or(host))?;
     let subprotocol = choose(&headers, rules)?;
-    let compression = extensions::negotiate(&rules.compression, &headers.all(extensions::HEADER)?)?;
+    let is_plain_agent = headers.contains_any("User-Agent", rules.plain_agents);
+    let policy = match is_plain_agent {
+        true => Policy { mode: Mode::Off, ..rules.compression },
+        false => rules.compression,
+    };
+    let compression = extensions::negotiate(&policy, &headers.all(extensions::HEADER)?)?;
     if compression.is_none() && rules.compression.mode == Mode::Required {
-        return Err(Rejection::CompressionRequired);
+        return Err(if is_plain_agent { Rejection::PlainAgent } else { Rejection::CompressionRequired });
     }
     let mut answer = vec![
         (UPGRADE, "websocket".to_owned()),
@@ -196,6 +210,7 @@ pub fn check(request: &Request<'_>, rules: &Rules<'_>) -> Result<Accept, Rejecti
     Ok(Accept {
         subprotocol,
         compression,
+        is_plain_agent,
         response: Response { status: 101, headers: answer, body: String::new() },
     })
 }
@@ -411,6 +426,15 @@ impl<'a> Headers<'a> {
         let lines = self.all(name)?;
         Ok(lines.iter().flat_map(|line| line.split(',')).any(|found| trim(found).eq_ignore_ascii_case(token)))
     }
+
+    /// Whether a line with this name contains one of these texts. What is no text contains none.
+    fn contains_any(&self, name: &'static str, texts: &[String]) -> bool {
+        let mut lines = self.0.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        lines.any(|(_, value)| {
+            let value = str::from_utf8(value).unwrap_or_default();
+            texts.iter().any(|text| value.contains(text.as_str()))
+        })
+    }
 }
 
 /// Visible ASCII, spaces and tabs, without those around it.
@@ -451,6 +475,7 @@ mod tests {
             subprotocols: &["superchat", "chat"],
             allow_no_subprotocol: false,
             compression: Policy::default(),
+            plain_agents: &[],
             origins,
         }
     }
@@ -578,6 +603,46 @@ mod tests {
         let accept = ask("GET", (1, 1), &with(PROTOCOL, &[]), &rules).unwrap();
         assert_eq!((accept.subprotocol, header(&accept.response, PROTOCOL)), (None, None));
         assert!(ask("GET", (1, 1), &with(PROTOCOL, &["mqtt"]), &rules).is_err());
+    }
+
+    #[test]
+    fn compression_is_declined_to_those_who_offer_it_and_cannot_do_it() {
+        let origins = OriginPolicy::default();
+        let plain_agents = ["Version/15.1".to_owned(), "OS 15_1".to_owned()];
+        let rules = Rules { plain_agents: &plain_agents, ..rules(&origins) };
+        let asked = |agent: &str, rules: &Rules<'_>| {
+            let offer =
+                [("Sec-WebSocket-Extensions", &b"permessage-deflate"[..]), ("User-Agent", agent.as_bytes())];
+            ask("GET", (1, 1), &[&with("", &[])[..], &offer].concat(), rules)
+        };
+        let webkit = "AppleWebKit/605.1.15 (KHTML, like Gecko)";
+        for (agent, plain) in [
+            (
+                format!(
+                    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) {webkit} Version/15.1 Safari/605.1.15"
+                ),
+                true,
+            ),
+            (format!("Mozilla/5.0 (iPhone; CPU iPhone OS 15_1_1 like Mac OS X) {webkit} CriOS/99.0"), true),
+            (
+                format!(
+                    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) {webkit} Version/15.4 Safari/605.1.15"
+                ),
+                false,
+            ),
+            ("\u{e9} Version/15.1".to_owned(), true),
+            (String::new(), false),
+        ] {
+            let accept = asked(&agent, &rules).unwrap();
+            assert_eq!((accept.compression.is_none(), accept.is_plain_agent), (plain, plain), "{agent}");
+            let required = Policy { mode: Mode::Required, ..Policy::default() };
+            let required = asked(&agent, &Rules { compression: required, ..rules });
+            assert_eq!(
+                required.map(drop),
+                if plain { Err(Rejection::PlainAgent) } else { Ok(()) },
+                "{agent}"
+            );
+        }
     }
 
     #[test]

@@ -6,15 +6,16 @@
 //! So an idle connection owns nothing here, unless its peer agreed to keep a compression context.
 //!
 //! Text is judged as it arrives, also within one frame. A compressed message is kept compressed until its
-//! last octet is there, then inflated within its limits: what waits is never larger than what was sent.
+//! last octet is there, then inflated within its limits: what waits is never larger than what was sent. Where
+//! frames are compressed by themselves, that holds for each frame.
 
 use bytes::Bytes;
 
 use crate::websocket::deflate::{self, InflateLimits, Inflater};
 use crate::websocket::extensions::{Agreement, Direction};
 use crate::websocket::frame::{
-    CONTROL_BYTES_MAX, Expect, HEADER_BYTES_MAX, Header, Opcode, Role, Violation, close_code_may_be_sent,
-    mask,
+    CONTROL_BYTES_MAX, Expect, HEADER_BYTES_MAX, Header, Opcode, Role, Unit, Violation,
+    close_code_may_be_sent, mask,
 };
 use crate::websocket::utf8::{NotUtf8, Validator};
 
@@ -39,6 +40,14 @@ impl Limits {
     /// What a compressed message may measure: incompressible content grows a little.
     fn compressed_bytes_max(&self) -> usize {
         self.message_bytes_max.saturating_add(self.message_bytes_max / 16).saturating_add(64)
+    }
+
+    /// What is left for the rest of a message of which so much is there.
+    fn inflating(&self, present: usize) -> InflateLimits {
+        InflateLimits {
+            bytes_max: self.message_bytes_max.saturating_sub(present),
+            ratio_max: self.inflate_ratio_max,
+        }
     }
 }
 
@@ -95,6 +104,7 @@ pub struct Decoder {
     /// Only with context takeover, and only from the first compressed message on.
     inflater: Option<Box<Inflater>>,
     incoming: Option<Direction>,
+    unit: Unit,
     role: Role,
     /// After a close frame or a violation: whatever follows is ignored.
     closed: bool,
@@ -139,17 +149,21 @@ impl Default for Control {
 #[derive(Debug)]
 struct Message {
     kind: Kind,
+    /// The whole of it or, where frames are compressed by themselves, the frame that is arriving.
     compressed: bool,
     fragments: u32,
     text: Validator,
     payload: Vec<u8>,
+    /// Where in the payload that frame begins.
+    frame_at: usize,
 }
 
 impl Decoder {
     /// A decoder for the end with this role. `agreement` is what the handshake came to.
     pub fn new(role: Role, limits: Limits, agreement: Option<&Agreement>) -> Self {
         let incoming = agreement.map(|agreement| agreement.incoming(role));
-        Self { limits, partial: None, inflater: None, incoming, role, closed: false }
+        let unit = agreement.map_or(Unit::Message, |agreement| agreement.unit);
+        Self { limits, partial: None, inflater: None, incoming, unit, role, closed: false }
     }
 
     /// Whether a frame or message has begun and not ended: then a deadline should run.
@@ -235,7 +249,7 @@ impl Decoder {
 
     /// Reads the next header, perhaps from two reads; `None` once `data` is used up.
     fn header(&mut self, data: &mut &mut [u8]) -> Result<Option<Header>, Violation> {
-        let expect = Expect { role: self.role, compression: self.incoming.is_some() };
+        let expect = Expect { role: self.role, compression: self.incoming.map(|_| self.unit) };
         let (mut bytes, mut len) = match self.partial.as_ref().map(|partial| &partial.frame) {
             Some(Frame::Head { bytes, len }) => (*bytes, usize::from(*len)),
             _ => ([0; HEADER_BYTES_MAX], 0),
@@ -265,7 +279,7 @@ impl Decoder {
         if header.opcode.is_control() {
             return Ok(());
         }
-        let limits = self.limits;
+        let (limits, unit) = (self.limits, self.unit);
         let begun = self.partial.as_mut().and_then(|partial| partial.message.as_mut());
         let (compressed, received) = match (header.opcode, begun) {
             (Opcode::Continuation, None) => return Err(Violation::protocol("continuation of nothing")),
@@ -273,6 +287,10 @@ impl Decoder {
                 message.fragments += 1;
                 if message.fragments > limits.fragments_max {
                     return Err(Violation::too_big("message of too many fragments"));
+                }
+                if unit == Unit::Frame {
+                    message.compressed = header.compressed;
+                    message.frame_at = message.payload.len();
                 }
                 (message.compressed, message.payload.len())
             }
@@ -310,10 +328,13 @@ impl Decoder {
         if piece.octets.is_empty() && !piece.whole {
             return Ok(None);
         }
-        let limits = self.limits;
+        let (limits, unit) = (self.limits, self.unit);
         let begin = || Message::new(kind(header.opcode).unwrap_or(Kind::Binary), header.compressed);
         let message = self.partial().message.get_or_insert_with(begin);
         message.append(piece, limits)?;
+        if unit == Unit::Frame && piece.whole {
+            message.inflate_frame(limits)?;
+        }
         if !piece.whole || !header.fin {
             return Ok(None);
         }
@@ -341,10 +362,7 @@ impl Decoder {
     }
 
     fn inflate(&mut self, kind: Kind, octets: &[u8]) -> Result<Event, Violation> {
-        let limits = InflateLimits {
-            bytes_max: self.limits.message_bytes_max,
-            ratio_max: self.limits.inflate_ratio_max,
-        };
+        let limits = self.limits.inflating(0);
         let payload = match self.incoming {
             Some(Direction { takeover: true, bits }) => {
                 self.inflater.get_or_insert_with(|| Box::new(Inflater::new(bits))).inflate(octets, limits)?
@@ -370,7 +388,21 @@ struct Piece<'a> {
 
 impl Message {
     fn new(kind: Kind, compressed: bool) -> Self {
-        Self { kind, compressed, fragments: 1, text: Validator::default(), payload: Vec::new() }
+        Self { kind, compressed, fragments: 1, text: Validator::default(), payload: Vec::new(), frame_at: 0 }
+    }
+
+    /// Puts what the last frame holds in its place, if it was compressed by itself.
+    fn inflate_frame(&mut self, limits: Limits) -> Result<(), Violation> {
+        if !std::mem::take(&mut self.compressed) {
+            return Ok(());
+        }
+        let inflated = deflate::inflate(&self.payload[self.frame_at..], limits.inflating(self.frame_at))?;
+        self.payload.truncate(self.frame_at);
+        self.payload.extend_from_slice(&inflated);
+        if self.kind == Kind::Text {
+            self.text.feed(&inflated)?;
+        }
+        Ok(())
     }
 
     fn append(&mut self, piece: &Piece<'_>, limits: Limits) -> Result<(), Violation> {
@@ -452,8 +484,15 @@ mod tests {
     }
 
     fn compressing(direction: Direction) -> Decoder {
-        let agreement = Agreement { server: direction, client: direction };
+        let agreement = Agreement { server: direction, client: direction, unit: Unit::Message };
         Decoder::new(Role::Server, Limits::default(), Some(&agreement))
+    }
+
+    /// For a peer that compresses each frame by itself.
+    fn per_frame(message_bytes_max: usize) -> Decoder {
+        let agreement = Agreement { server: POOLED, client: POOLED, unit: Unit::Frame };
+        let limits = Limits { message_bytes_max, ..Limits::default() };
+        Decoder::new(Role::Server, limits, Some(&agreement))
     }
 
     fn text(payload: &str) -> Event {
@@ -713,15 +752,59 @@ mod tests {
         assert_eq!(judge(decoder, &raw(0xC2, &latin)).1, None);
         let bomb = compress(&vec![0; 20 << 20], WindowBits::MAX);
         assert_eq!(judge(decoder, &raw(0xC2, &bomb)).1, Some(close::TOO_BIG));
-        assert_eq!(judge(decoder, &raw(0xC9, b"")).1, Some(close::PROTOCOL));
+        for control in [0xC8, 0xC9, 0xCA] {
+            assert_eq!(judge(decoder, &raw(control, b"")).1, Some(close::PROTOCOL));
+            assert_eq!(judge(|| per_frame(9), &raw(control, b"")).1, Some(close::PROTOCOL));
+        }
         assert_eq!(judge(decoder, &[raw(0x41, b""), raw(0xC0, b"")].concat()).1, Some(close::PROTOCOL));
+        assert_eq!(judge(decoder, &[raw(0x01, b""), raw(0xC0, b"")].concat()).1, Some(close::PROTOCOL));
+    }
+
+    #[test]
+    fn frames_may_be_compressed_one_by_one_where_that_was_agreed() {
+        let alone = |text: &str| compress(text.as_bytes(), WindowBits::MAX);
+        let bytes = [
+            raw(0xC1, &alone("whole")),
+            raw(0x41, &alone("a compressed ")),
+            raw(0x89, b""),
+            raw(0x00, "plain ".as_bytes()),
+            raw(0x40, b""),
+            raw(0xC0, &alone("and a compressed frame")),
+            raw(0x01, "plain €".as_bytes()),
+            raw(0xC0, &alone(" first")),
+            raw(0x81, b"plain"),
+        ]
+        .concat();
+        let (mut events, code) = judge(|| per_frame(1000), &bytes);
+        events.remove(1);
+        assert_eq!(code, None);
+        let said = ["whole", "a compressed plain and a compressed frame", "plain € first", "plain"];
+        assert_eq!(events, said.map(text));
+        // A character may be cut by a frame; what is not UTF-8 is noticed at the frame's end.
+        let cut = [
+            raw(0x41, &compress(b"\xE2\x82", WindowBits::MAX)),
+            raw(0xC0, &compress(b"\xAC", WindowBits::MAX)),
+        ];
+        assert_eq!(judge(|| per_frame(9), &cut.concat()), (vec![text("€")], None));
+        let wrong = raw(0x41, &compress(b"\xE2\xFF", WindowBits::MAX));
+        assert_eq!(judge(|| per_frame(9), &wrong).1, Some(close::INVALID_PAYLOAD));
+        assert_eq!(judge(|| per_frame(9), &raw(0x41, b"\xFF\xFF")).1, Some(close::INVALID_PAYLOAD));
+        // The limit is the message's, over all of its frames.
+        let five = alone("12345");
+        let parts = |last| [raw(0x41, &five), raw(0x80, last)].concat();
+        assert_eq!(judge(|| per_frame(9), &parts(b"6789")).1, None);
+        assert_eq!(judge(|| per_frame(9), &parts(b"67890")).1, Some(close::TOO_BIG));
+        assert_eq!(
+            judge(|| per_frame(9), &[raw(0x41, &five), raw(0xC0, &five)].concat()).1,
+            Some(close::TOO_BIG)
+        );
     }
 
     /// Frames that are mostly legal, so that more than the first is read.
     fn frame() -> impl Strategy<Value = Vec<u8>> {
         let first = prop_oneof![
             4 => Just(0x01u8), 4 => Just(0x02), 8 => Just(0x00), 8 => Just(0x80), 4 => Just(0x81), 4 => Just(0x82),
-            4 => Just(0x89), 4 => Just(0x8A), 1 => Just(0x88), 3 => Just(0xC1), 1 => any::<u8>(),
+            4 => Just(0x89), 4 => Just(0x8A), 1 => Just(0x88), 3 => Just(0xC1), 2 => Just(0xC0), 1 => any::<u8>(),
         ];
         let payload = prop_oneof![
             "[a-zé€😀]{0,40}".prop_map(String::into_bytes),
@@ -739,6 +822,7 @@ mod tests {
             flip in proptest::option::of((any::<prop::sample::Index>(), any::<u8>())),
             size in 2usize..40,
             takeover: bool,
+            per_frame: bool,
         ) {
             let mut bytes = frames.concat();
             if let Some((at, octet)) = flip.filter(|_| !bytes.is_empty()) {
@@ -747,7 +831,8 @@ mod tests {
             }
             let decoder = || {
                 let direction = Direction { takeover, ..POOLED };
-                let agreement = Agreement { server: direction, client: direction };
+                let unit = if per_frame && !takeover { Unit::Frame } else { Unit::Message };
+                let agreement = Agreement { server: direction, client: direction, unit };
                 let limits = Limits { message_bytes_max: 300, fragments_max: 4, inflate_ratio_max: 50 };
                 Decoder::new(Role::Server, limits, Some(&agreement))
             };

@@ -28,7 +28,7 @@ impl SockJsSocket {
     }
 
     /// What is said first.
-    pub fn greeting(&self) -> Bytes {
+    pub fn greeting(&mut self) -> Bytes {
         let mut buffer = Vec::new();
         self.say(OPEN, &mut buffer);
         buffer.into()
@@ -78,18 +78,18 @@ impl SockJsSocket {
     }
 
     /// Asks whether the peer is alive; and says so, as SockJS does.
-    pub fn ping(&self, buffer: &mut Vec<u8>) {
+    pub fn ping(&mut self, buffer: &mut Vec<u8>) {
         self.say(HEART_BEAT, buffer);
         self.websocket.ping(buffer);
     }
 
     /// Says goodbye. True when the peer has yet to do so.
-    pub fn close(&self, reason: Option<Reason>, buffer: &mut Vec<u8>) -> bool {
+    pub fn close(&mut self, reason: Option<Reason>, buffer: &mut Vec<u8>) -> bool {
         self.say(close(reason), buffer);
         self.websocket.close(reason, buffer)
     }
 
-    fn say(&self, frame: &'static str, buffer: &mut Vec<u8>) {
+    fn say(&mut self, frame: &'static str, buffer: &mut Vec<u8>) {
         let message = Message::new(Kind::Text, Bytes::from_static(frame.as_bytes()));
         // It is short, and so is in the buffer.
         self.websocket.frame(&Frame::Own(message), buffer);
