@@ -49,7 +49,7 @@ fn house() -> House {
         pattern,
         effect,
     };
-    let (own, everything) = (Pattern::exact(name(OWN)), Pattern::prefix("").unwrap());
+    let (own, everything) = (Pattern::exact(name(OWN)), Pattern::prefix("").expect("a pattern"));
     let rules = Action::ALL.into_iter().flat_map(|action| {
         let others = format!("{action}.others");
         [
@@ -144,7 +144,7 @@ fn what_one_was_told_or_has_takes_no_permission() {
             number: 1,
             role: Some("nobody".into()),
             actions: Action::ALL.into(),
-            pattern: Pattern::prefix("").unwrap(),
+            pattern: Pattern::prefix("").expect("a pattern"),
             effect: Effect::Allow { disclose: None },
         };
         house.realm.set_rules(Rules::new(vec![none]).expect("rules"));
