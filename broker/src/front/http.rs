@@ -91,8 +91,7 @@ async fn answer(
         }
         socket = Socket { default: Some(settings.token), ..socket };
         if asked == Asked::Socket {
-            socket =
-                Socket { tokens: door.tokens_beside(settings.token), wrap: SockJsSocket::wrap, ..socket };
+            socket = Socket { tokens: door.tokens_beside(settings.token), wrap: sockjs_socket, ..socket };
         }
         if !attendance.become_stranger(door, peer) {
             return last(later("too many wait to be let in\n"));
@@ -119,6 +118,10 @@ fn health(door: &Door) -> Answer {
         return text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
     }
     text(StatusCode::OK, "ok\n")
+}
+
+fn sockjs_socket(websocket: WebSocket) -> Transport {
+    Transport::SockJs(Box::new(SockJsSocket::new(websocket)))
 }
 
 /// What is spoken over a WebSocket.

@@ -78,9 +78,13 @@ pub async fn answer(
         Asked::Of(name, verb) => (name, verb),
         other => return page(door, settings, &other, &parts.method, &parts.headers, &parts.uri),
     };
-    let cors = match judge(door, peer, &parts.headers, &parts.uri) {
+    let cors = match Cors::judge(&door.settings.origins, &parts.headers, &parts.uri) {
         Ok(cors) => cors,
-        Err(refusal) => return refusal,
+        Err(reason) => {
+            metrics::HANDSHAKES_REFUSED.add(1);
+            tracing::info!(%peer, %reason, "SockJS request refused");
+            return text(StatusCode::FORBIDDEN, format!("{reason}\n"));
+        }
     };
     let answer = match (&parts.method, verb) {
         (&Method::OPTIONS, _) => Cors::preflight_for(methods(verb), &parts.headers),
@@ -92,14 +96,6 @@ pub async fn answer(
         _ => not_allowed(methods(verb)),
     };
     cors.allow(not_kept(answer))
-}
-
-fn judge(door: &Door, peer: &Peer, headers: &HeaderMap, uri: &hyper::Uri) -> Result<Cors, Answer> {
-    Cors::judge(&door.settings.origins, headers, uri).map_err(|reason| {
-        metrics::HANDSHAKES_REFUSED.add(1);
-        tracing::info!(%peer, %reason, "SockJS request refused");
-        text(StatusCode::FORBIDDEN, format!("{reason}\n"))
-    })
 }
 
 fn methods(verb: Verb) -> &'static str {
@@ -243,7 +239,7 @@ async fn receive(
     match door.sockjs.get_or_open(name, opener) {
         Found::New(listed, wire, receive) => match open(door, settings, peer, listed, wire) {
             Ok(()) => deliver(settings, verb, receiver(receive, true)).await,
-            Err(refusal) => refusal,
+            Err(why) => last(later(why)),
         },
         Found::Known(lane) => match lane.claim() {
             Claim::Held(receive) => deliver(settings, verb, receiver(receive, false)).await,
@@ -257,18 +253,18 @@ async fn receive(
     }
 }
 
-/// Opens a session.
+/// Opens a session; or says why it cannot be now.
 fn open(
     door: &Arc<Door>,
     settings: &SockJsSettings,
     peer: &Peer,
     listed: Listed,
     wire: LaneWire,
-) -> Result<(), Answer> {
+) -> Result<(), &'static str> {
     let refused = |why: &'static str| {
         metrics::CONNECTIONS_REFUSED.add(1);
         tracing::info!(%peer, reason = why.trim_end(), "no SockJS session opened");
-        Err(last(later(why)))
+        Err(why)
     };
     if door.shutdown.is_cancelled() {
         return refused("shutting down\n");

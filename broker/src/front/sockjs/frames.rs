@@ -74,7 +74,7 @@ impl Messages {
     }
 
     /// How long it is so far.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.0.len()
     }
 

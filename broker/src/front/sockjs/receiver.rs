@@ -136,7 +136,7 @@ impl Receiver {
             frame.begin();
             frame.put(&message);
             frame.end();
-            if frame.len() >= FRAME_BYTES {
+            if frame.bytes() >= FRAME_BYTES {
                 break;
             }
             next = match self.receive.poll() {

@@ -7,7 +7,6 @@ use crate::core::protocol::{Close, Reason};
 use crate::front::framing::{Arrival, Fitness, Piece};
 use crate::front::longpoll::lane::take_framed;
 use crate::front::sockjs::frames::{HEART_BEAT, Malformed, Messages, OPEN, close, read};
-use crate::front::transport::Transport;
 use crate::front::websocket::WebSocket;
 
 /// SockJS on a WebSocket.
@@ -22,9 +21,8 @@ pub struct SockJsSocket {
 
 impl SockJsSocket {
     /// On this WebSocket.
-    pub fn wrap(websocket: WebSocket) -> Transport {
-        let socket = SockJsSocket { websocket, pending: Bytes::new(), fitness: Fitness::for_text() };
-        Transport::SockJs(Box::new(socket))
+    pub fn new(websocket: WebSocket) -> SockJsSocket {
+        SockJsSocket { websocket, pending: Bytes::new(), fitness: Fitness::for_text() }
     }
 
     /// What is said first.
