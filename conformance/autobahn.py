@@ -45,6 +45,7 @@ def arguments():
     parser.add_argument("--all", action="store_true", help="all cases")
     parser.add_argument("--cases", action="append", help="only these, such as 7.* or 13.1.4; may be repeated")
     parser.add_argument("--client", action="store_true", help="the command is a client's; {port} is the fuzzing server's")
+    parser.add_argument("--deadline", type=int, help="seconds; by default 900, or 5400 with --all")
     parser.add_argument("--url", help="a server that runs already")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="starts an echo server; {port} stands for its port")
     options = parser.parse_args()
@@ -158,7 +159,7 @@ def main():
         return 0
     REPORTS.mkdir(exist_ok=True)
     cases = ["*"] if options.all else options.cases or SOME
-    deadline = 5400 if options.all else 900
+    deadline = options.deadline or (5400 if options.all else 900)
     out = REPORTS / ("autobahn-client" if options.client else "autobahn")
     began = time.monotonic()
     server = None

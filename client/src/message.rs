@@ -43,6 +43,9 @@ impl fmt::Display for Closed {
     }
 }
 
+/// Pings of one read that are answered.
+const PINGS_MAX: usize = 16;
+
 /// What came, and what is to be written, some of it in answer.
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals {
@@ -50,8 +53,8 @@ pub(crate) struct Arrivals {
     pub(crate) inbox_bytes: usize,
     pub(crate) output: Vec<u8>,
     pub(crate) closed: Option<Closed>,
-    /// To be answered; only the last one of a read, as RFC 6455 section 5.5.3 allows.
-    pub(crate) ping: Option<Bytes>,
+    /// To be answered; of many in one read only the newest, as RFC 6455 section 5.5.3 allows.
+    pub(crate) pings: VecDeque<Bytes>,
     pub(crate) pong: Option<Bytes>,
     pub(crate) ignores_pings: bool,
 }
@@ -63,7 +66,13 @@ impl Arrivals {
     }
 
     pub(crate) fn ping(&mut self, data: Bytes) {
-        self.ping = Some(data).filter(|_| !self.ignores_pings);
+        if self.ignores_pings {
+            return;
+        }
+        if self.pings.len() == PINGS_MAX {
+            self.pings.pop_front();
+        }
+        self.pings.push_back(data);
     }
 
     pub(crate) fn pong(&mut self, data: Bytes) {

@@ -314,6 +314,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
                 return Poll::Ready(Ok(Some(message)));
             }
             if let Some(failure) = self.failure.take() {
+                self.answer_violation(cx, &failure);
                 return Poll::Ready(Err(failure));
             }
             if self.arrivals.closed.is_some() {
@@ -379,22 +380,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
                 Ok(())
             }
         };
-        let answered = received.and_then(|()| self.answer_ping());
-        if let Err(error) = answered {
+        let answered = self.answer_pings();
+        if let Err(error) = received.and(answered) {
             self.fail(error);
         }
     }
 
-    fn answer_ping(&mut self) -> Result<(), Error> {
-        let Some(data) = self.arrivals.ping.take() else { return Ok(()) };
-        match &self.framing {
-            // Nothing may follow a close frame.
-            Framing::WebSocket(socket) if socket.close_sent => {}
-            Framing::WebSocket(_) => put_control(Opcode::Pong, &data, &mut self.arrivals.output),
-            Framing::RawSocket(socket) => socket.put_pong(&data, &mut self.arrivals.output)?,
-            Framing::Stream => {}
+    fn answer_pings(&mut self) -> Result<(), Error> {
+        // A server that does not read the answers gets no more of them.
+        let is_full = self.output_bytes() >= OUTPUT_BYTES_MAX;
+        for data in std::mem::take(&mut self.arrivals.pings) {
+            match &self.framing {
+                _ if is_full => {}
+                // Nothing may follow a close frame.
+                Framing::WebSocket(socket) if socket.close_sent => {}
+                Framing::WebSocket(_) => put_control(Opcode::Pong, &data, &mut self.arrivals.output),
+                Framing::RawSocket(socket) => socket.put_pong(&data, &mut self.arrivals.output)?,
+                Framing::Stream => {}
+            }
         }
         Ok(())
+    }
+
+    /// Tells the server what it did wrong, behind all that was fed before.
+    fn answer_violation(&mut self, cx: &mut Context<'_>, failure: &Error) {
+        if let (Framing::WebSocket(socket), Error::WebSocket(violation)) = (&mut self.framing, failure) {
+            socket.put_close(violation.code, violation.text, &mut self.arrivals.output);
+            // What cannot be written now is by the next that is awaited. That it failed is said already.
+            let _ = self.poll_write(cx);
+        }
     }
 
     fn end(&mut self) {

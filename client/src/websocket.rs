@@ -140,10 +140,8 @@ impl WebSocket {
                     self.put_close(code.unwrap_or(close::NORMAL), "", &mut arrivals.output);
                     arrivals.closed = Some(Closed::Frame { code, reason });
                 }
-                Err(violation) => {
-                    self.put_close(violation.code, violation.text, &mut arrivals.output);
-                    return Err(violation.into());
-                }
+                // Answered when whoever uses this hears of it: what came before may still be answered.
+                Err(violation) => return Err(violation.into()),
             }
         }
     }

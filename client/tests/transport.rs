@@ -222,6 +222,23 @@ async fn a_violation_comes_after_what_was_right_and_is_answered() {
 }
 
 #[tokio::test]
+async fn what_came_before_a_violation_can_be_answered() {
+    let (mut transport, mut peer) = plain("wamp.2.json").await;
+    let pings: Vec<_> = (0..20).map(|n: u8| unmasked(Opcode::Ping, &[n])).collect();
+    let violation = b"\x85\x00".to_vec();
+    peer.write(&[unmasked(Opcode::Text, b"right").to_vec(), pings.concat(), violation].concat()).await;
+    assert_eq!(transport.next().await.unwrap(), text("right"));
+    transport.send(Kind::Text, b"answer").await.unwrap();
+    assert!(matches!(transport.next().await, Err(Error::WebSocket(_))));
+    // Of many pings in one read the newest are answered.
+    for n in 4..20 {
+        assert_eq!(peer.event().await, Some(Event::Pong(vec![n].into())));
+    }
+    assert_eq!(peer.expect_text().await, "answer");
+    assert!(matches!(peer.event().await, Some(Event::Close { code: Some(1002), .. })));
+}
+
+#[tokio::test]
 async fn a_stream_that_ends_within_a_message_is_an_error() {
     let (mut transport, mut peer) = plain("wamp.2.json").await;
     peer.write(&unmasked(Opcode::Text, b"half a message")[..8]).await;

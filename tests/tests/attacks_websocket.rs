@@ -416,7 +416,7 @@ async fn final_blocks_and_marks_are_judged_where_compression_was_agreed_on() {
     for (code, bytes) in [
         (1007, frame(0xc1, &stored(0)[..20])),
         (1007, frame(0xc1, &[stored(1), vec![0xff; 9]].concat())),
-        (1007, frame(0xc1, &[3, 0].repeat(60_000))),
+        (1007, frame(0xc1, &[3, 0].repeat(2000))),
         (1002, frame(0xc8, &[3, 0xe8])),
         (1002, frame(0xc9, b"x")),
         (1002, frame(0xca, b"x")),

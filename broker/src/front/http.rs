@@ -174,9 +174,11 @@ fn upgrade(
             return tracing::error!(%peer, "the upgraded connection is of an unknown type");
         };
         let wire = parts.io.into_inner().with_first(parts.read_buf);
-        let bytes_min = door.settings.compression.bytes_min;
-        let compressor = compression.as_ref().map(|agreement| Compressor::new(agreement, bytes_min, permit));
-        let mut transport = WebSocket::new(door.settings.websocket, compression.as_ref(), compressor);
+        let mut transport = WebSocket::new(door.settings.websocket, compression.as_ref());
+        if let Some(agreement) = &compression {
+            let bytes_min = door.settings.compression.bytes_min;
+            transport = transport.with_compressor(Compressor::new(agreement, bytes_min, permit));
+        }
         if is_plain_agent {
             transport = transport.without_fragments();
         }

@@ -38,19 +38,20 @@ pub struct WebSocket {
 }
 
 impl WebSocket {
-    /// A connection whose opening handshake came to this agreement, which the compressor goes by.
-    pub fn new(
-        limits: WebSocketLimits,
-        agreement: Option<&Agreement>,
-        compressor: Option<Compressor>,
-    ) -> WebSocket {
+    /// A connection whose opening handshake came to this agreement.
+    pub fn new(limits: WebSocketLimits, agreement: Option<&Agreement>) -> WebSocket {
         WebSocket {
             decoder: Decoder::new(Role::Server, limits.stranger, agreement),
-            compressor,
+            compressor: None,
             fragment_bytes: FRAGMENT_BYTES,
             established: Some(Box::new(limits.established)),
             close_code: None,
         }
+    }
+
+    /// The same, compressing what it sends with this, which goes by the same agreement.
+    pub fn with_compressor(self, compressor: Compressor) -> WebSocket {
+        WebSocket { compressor: Some(compressor), ..self }
     }
 
     /// The same for a peer that cannot put fragments together.
