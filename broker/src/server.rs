@@ -23,7 +23,7 @@ use crate::core::protocol::Protocol;
 use crate::core::queues::durable::{Journal, Keeping};
 use crate::core::realm::{Entropy, Memory, Realm};
 use crate::core::realms::Realms;
-use crate::core::store::StoredQueue;
+use crate::core::store::{StoredQueue, StoredShelf};
 use crate::core::throttle::Throttle;
 use crate::front::connection::now;
 use crate::front::door::Door;
@@ -105,14 +105,15 @@ impl Server {
         }
         let entropy: Entropy = Arc::new(rand::random::<u64>);
         let limits = config.realm_limits();
-        let rules = config.history()?;
-        let opened = config.store().map(|settings| DiskStore::open(&settings)).transpose()?;
+        let (rules, retained_durably) = (config.history()?, config.retained_durably()?);
+        let mut opened = config.store().map(|settings| DiskStore::open(&settings)).transpose()?;
         let keeping = keeping(config, opened.as_ref());
         let chance = entropy.clone();
         let open = move |name: &str| {
             let clock: WallClock = Arc::new(wall_time_ms);
             let history = (!rules.is_empty()).then(|| History::new(&rules, clock.clone()));
-            let memory = Memory { history, keeping: keeping(name), clock: Some(clock) };
+            let (keeping, retained_durably) = (keeping(name), retained_durably.clone());
+            let memory = Memory { history, keeping, retained_durably, clock: Some(clock) };
             Realm::with_memory(name, limits, chance.clone(), memory)
         };
         let always = config.realms().iter().map(|name| open(name)).collect();
@@ -157,7 +158,10 @@ impl Server {
         if let Some(interval) = sweep_interval(config)? {
             tasks.spawn(sweep(realms.clone(), interval, door.shutdown.clone()));
         }
-        // Before anybody comes in.
+        // Before anybody comes in, and before the house publishes.
+        if let Some(opened) = &mut opened {
+            restore_shelves(std::mem::take(&mut opened.shelves), &realms);
+        }
         let furniture = Arc::new(Furniture::new(config, tasks.clone()));
         let furnish = furniture.clone();
         realms.watch(Box::new(move |realm| furnish.furnish(realm)));
@@ -258,6 +262,27 @@ fn keeping(config: &Config, opened: Option<&Opened>) -> impl Fn(&str) -> Keeping
         Some(store) => Keeping::Stored(Journal::new(store.clone(), realm, limits)),
         None if required => Keeping::Refused,
         None => Keeping::InMemory,
+    }
+}
+
+/// Gives each realm what its topics kept in the store.
+fn restore_shelves(shelves: Vec<StoredShelf>, realms: &Realms) {
+    let mut by_realm: BTreeMap<Arc<str>, Vec<StoredShelf>> = BTreeMap::new();
+    for shelf in shelves {
+        by_realm.entry(shelf.queue.realm.clone()).or_default().push(shelf);
+    }
+    for (name, shelves) in by_realm {
+        let messages: usize = shelves.iter().map(|shelf| shelf.records.len()).sum();
+        let realm = &*name;
+        match realms.open(&name) {
+            Ok(found) => {
+                tracing::info!(realm, messages, "what topics kept is restored");
+                found.topics().restore(shelves);
+            }
+            Err(why) => {
+                tracing::warn!(realm, messages, %why, "what topics kept is of a realm that there is not, and rests");
+            }
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::core::access::authorizer::Question;
 use crate::core::index::TooManyHoleSets;
 use crate::core::name::Name;
@@ -47,7 +49,7 @@ pub const GUARDED_PROCEDURES: &[&str] = &[
 const HOUSE_METHOD: &str = "internal";
 
 /// Identifies a session in its realm: 1 to 2^53, random.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
 
 /// A peer at a Unix socket, as far as the kernel knows it.

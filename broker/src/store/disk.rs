@@ -14,9 +14,11 @@ use parking_lot::Mutex;
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, StorageBackend};
 
-use crate::core::store::{Change, Fetch, QueueId, Store, StoredQueue, Submission, Unstorable};
+use crate::core::store::{
+    Change, Fetch, QueueId, Store, StoredQueue, StoredShelf, Submission, Unstorable,
+};
 use crate::metrics;
-use crate::store::layout::FORMAT;
+use crate::store::layout::{FORMAT, FORMAT_OF_QUEUES};
 use crate::store::reader::{Asked, Reader};
 use crate::store::recovery::{self, Found};
 use crate::store::space::{Disk, Gauge, SpaceLimits};
@@ -98,6 +100,8 @@ pub struct Opened {
     pub store: Arc<DiskStore>,
     /// What is in it.
     pub queues: Vec<StoredQueue>,
+    /// What topics kept in it.
+    pub shelves: Vec<StoredShelf>,
     /// What was wrong: a sentence, and how many messages are known to be lost by it.
     pub complaints: Vec<(String, u64)>,
 }
@@ -155,7 +159,7 @@ impl DiskStore {
         path: &Path,
     ) -> Result<Opened, OpenError> {
         let (database, found) = read_all(backend, is_new, path)?;
-        let Found { queues, last_queue, bytes, complaints, aside } = found;
+        let Found { queues, shelves, last_queue, bytes, complaints, aside } = found;
         for (complaint, lost) in &complaints {
             tracing::error!(lost, "{complaint}");
             metrics::STORE_UNREADABLE.add(*lost as i64);
@@ -181,7 +185,7 @@ impl DiskStore {
         ];
         let (last_queue, threads) = (AtomicU64::new(last_queue), Mutex::new(threads));
         let store = Arc::new(DiskStore { desk, asked, last_queue, limits, threads, _lock: lock });
-        Ok(Opened { store, queues, complaints })
+        Ok(Opened { store, queues, shelves, complaints })
     }
 
     /// Whether it failed, and keeps nothing any more.
@@ -295,7 +299,7 @@ fn read_all(backend: impl StorageBackend, is_new: bool, path: &Path) -> Result<(
         match format {
             None if is_new => recovery::prepare(&database).map_err(damaged)?,
             None => return Err(OpenError::Damaged("it does not say what format it has".into())),
-            Some(FORMAT) => {}
+            Some(FORMAT_OF_QUEUES..=FORMAT) => {}
             Some(found) if found > FORMAT => return Err(OpenError::Newer { found, known: FORMAT }),
             Some(found) => return Err(OpenError::Damaged(format!("there is no format {found}"))),
         }

@@ -16,10 +16,11 @@ use parking_lot::{Condvar, Mutex};
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 
 use crate::core::mailbox::Batch;
+use crate::core::store::kept::is_shelf;
 use crate::core::store::{Change, Done, Submission, Unstorable};
 use crate::metrics;
 use crate::store::layout::{
-    self, ASIDE, BLOCKS, Block, Entry, Key, NOTES, QUEUES, QUEUES_COPY, QueueRow, RECORDS, TOTALS, Totals,
+    self, ASIDE, BLOCKS, Block, Entry, FORMAT, FORMAT_KEY, Key, META, NOTES, QUEUES, QUEUES_COPY, QueueRow, RECORDS, TOTALS, Totals,
     encode_record, seal,
 };
 use crate::store::space::{Gauge, SpaceLimits};
@@ -267,6 +268,11 @@ struct Sums {
 fn commit(database: &Database, group: &[Submission], live_bytes: u64) -> Result<Sums, WriteError> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
+    let mut changes = group.iter().flat_map(|submission| &submission.changes);
+    if changes.any(|change| matches!(change, Change::Make { properties, .. } if is_shelf(properties))) {
+        // Those who know no shelves must not open it any more.
+        transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
+    }
     let sums = {
         let mut work = Work::begin(&transaction, live_bytes)?;
         for change in group.iter().flat_map(|submission| &submission.changes) {
