@@ -887,6 +887,7 @@ impl Config {
             connections_max: self.limits.connections_max.unwrap_or(1_000_000),
             strangers_max: self.limits.strangers_max.unwrap_or(4096),
             strangers_per_address_max: self.limits.strangers_per_address_max.unwrap_or(64),
+            ailments: Vec::new(),
         })
     }
 

@@ -26,7 +26,7 @@ use crate::core::realms::Realms;
 use crate::core::store::{StoredQueue, StoredShelf};
 use crate::core::throttle::Throttle;
 use crate::front::connection::now;
-use crate::front::door::Door;
+use crate::front::door::{Ailment, Door};
 use crate::front::listener::bind;
 use crate::front::tls::Tls;
 use crate::front::unix::UnixSocket;
@@ -151,6 +151,10 @@ impl Server {
             })),
         ];
         let mut settings = config.front()?;
+        settings.ailments.extend(opened.as_ref().map(|opened| Ailment {
+            token: opened.store.failure().clone(),
+            sentence: "the store failed: nothing persistent is taken or confirmed",
+        }));
         if !config.websocket.require_subprotocol {
             settings.default_token = protocols[1].tokens().first().copied();
         }
@@ -226,6 +230,14 @@ impl Server {
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
         check(config)?;
         self.furniture.reload(config, &self.realms)
+    }
+
+    /// Waits until the store fails; for ever where there is none.
+    pub async fn store_failure(&self) {
+        match &self.store {
+            Some(store) => store.failure().cancelled().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Whether the store failed: what was to be kept since then was refused.

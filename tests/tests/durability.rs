@@ -514,7 +514,8 @@ async fn a_second_broker_on_the_same_store_does_not_start() {
 async fn a_disk_that_fails_ends_durable_service_and_nothing_else() {
     executable();
     let directory = Directory::new("failing");
-    let daemon = Daemon::start_with_small_files(&directory.config(), 8 << 10);
+    let config = directory.config().replace("[limits]", "on_failure = \"serve\"\n[limits]");
+    let daemon = Daemon::start_with_small_files(&config, 8 << 10);
     let mut client = connect(daemon.address()).await.expect("the broker runs");
     let mut confirmed = 0;
     let error = loop {

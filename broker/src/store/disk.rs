@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, StorageBackend};
+use tokio_util::sync::CancellationToken;
 
 use crate::core::store::{
     Change, Fetch, QueueId, Store, StoredQueue, StoredShelf, Submission, Unstorable,
@@ -191,6 +192,11 @@ impl DiskStore {
     /// Whether it failed, and keeps nothing any more.
     pub fn has_failed(&self) -> bool {
         self.desk.has_failed()
+    }
+
+    /// Cancelled once it failed.
+    pub fn failure(&self) -> &CancellationToken {
+        &self.desk.failure
     }
 
     /// Writes what is to be written, answers, and closes the file. Waits for the disk.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use redb::{Database, ReadableTable, Table, WriteTransaction};
+use tokio_util::sync::CancellationToken;
 
 use crate::core::mailbox::Batch;
 use crate::core::store::kept::is_shelf;
@@ -97,6 +98,8 @@ pub(super) struct Desk {
     pub(super) inbox: Mutex<Inbox>,
     pub(super) submitted: Condvar,
     failed: AtomicBool,
+    /// The same, for who waits for it.
+    pub(super) failure: CancellationToken,
     nearly_full: AtomicBool,
 }
 
@@ -146,6 +149,10 @@ impl Writer {
                 if catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
                     tracing::error!("an answer of the store was received badly");
                 }
+            }
+            if outcome.is_err() {
+                // After those who waited for it were told: they may be sent away over it.
+                self.desk.failure.cancel();
             }
         }
     }
