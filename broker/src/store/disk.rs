@@ -312,8 +312,12 @@ fn read_all(backend: impl StorageBackend, is_new: bool, path: &Path) -> Result<(
         let found = recovery::recover(&database).map_err(damaged)?;
         Ok((database, found))
     };
-    catch_unwind(AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err(OpenError::Damaged("the engine panicked reading it".into())))
+    let read = catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(OpenError::Damaged("the engine panicked reading it".into())));
+    read.map_err(|error| match error {
+        OpenError::Damaged(why) => OpenError::Damaged(format!("{}: {why}", path.display())),
+        error => error,
+    })
 }
 
 fn refused(error: &DatabaseError, path: &Path) -> OpenError {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,9 @@ const GATHER_TIME_MAX: Duration = Duration::from_millis(2);
 
 /// How often it is looked whether there is space again.
 const SPACE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How often it is looked whether others took the space, while there is nothing to write.
+const IDLE_SPACE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is to be written.
 #[derive(Debug, Default)]
@@ -180,12 +183,13 @@ impl Writer {
             match lies_until {
                 Some(until) if until <= now => return Some(inbox.take()),
                 Some(until) => drop(desk.submitted.wait_until(&mut inbox, until)),
-                None if desk.is_nearly_full() => {
-                    if desk.submitted.wait_for(&mut inbox, SPACE_INTERVAL).timed_out() {
-                        self.look_at_space();
+                None => {
+                    let interval = if desk.is_nearly_full() { SPACE_INTERVAL } else { IDLE_SPACE_INTERVAL };
+                    if desk.submitted.wait_for(&mut inbox, interval).timed_out() {
+                        // Nobody who submits is to wait for it.
+                        MutexGuard::unlocked(&mut inbox, || self.look_at_space());
                     }
                 }
-                None => desk.submitted.wait(&mut inbox),
             }
         }
     }
