@@ -307,7 +307,9 @@ fn a_history_is_as_it_was_after_a_crash_and_what_falls_out_of_it_leaves_the_stor
     let shelves = house.store.recovered_shelves();
     assert_eq!(shelves[0].queue.messages.len(), EVENTS_MAX);
     let told = |past: Vec<Past>| {
-        past.into_iter().map(|past| (body(&past.publication), past.publication.id, past.at_ms)).collect::<Vec<_>>()
+        past.into_iter()
+            .map(|past| (body(&past.publication), past.publication.id, past.at_ms))
+            .collect::<Vec<_>>()
     };
     let before = told(peer.past(&Query::default()));
     assert_eq!(before.iter().map(|(body, ..)| *body).collect::<Vec<_>>(), [4, 5, 6, 7, 8]);
@@ -645,7 +647,8 @@ fn what_was_confirmed_survives_on_a_disk_that_loses_what_was_not_synced() {
         assert_eq!(found.complaints, []);
         let realm = realm_of(&mut found);
         let (retained, past) = (all_retained(&realm), all_past(&realm));
-        let right = states.iter().any(|state| state.0 == retained) && states.iter().any(|state| state.1 == past);
+        let right =
+            states.iter().any(|state| state.0 == retained) && states.iter().any(|state| state.1 == past);
         assert!(right, "seed {seed}: {retained:?} and {past:?} is none of {states:?}");
         found.store.close();
         opened.store.close();
@@ -670,7 +673,7 @@ fn of_changed_bits_none_makes_what_is_kept_silently_wrong_or_missing() {
     opened.store.close();
     let image = file.disk();
     let whole: BTreeMap<String, u64> = TOPICS.into_iter().map(str::to_owned).zip(1..).collect();
-    let past = vec![5, 6];
+    let past = [5, 6];
     let (mut chance, mut affected) = (Chance(7), 0);
     // Most of the file is empty.
     let written: Vec<usize> = (0..image.len()).filter(|place| image[*place] != 0).collect();
@@ -713,7 +716,8 @@ fn a_file_without_shelves_stays_as_older_brokers_know_it_and_one_with_them_does_
     let mut opened = open(&file).unwrap();
     let realm = realm_of(&mut opened);
     let mut peer = Peer::join(&realm);
-    fake_disk::write(&opened.store, vec![fake_disk::make(tandem_broker::core::store::QueueId(9), "q")]).unwrap();
+    fake_disk::write(&opened.store, vec![fake_disk::make(tandem_broker::core::store::QueueId(9), "q")])
+        .unwrap();
     opened.store.close();
     assert_eq!(format(&file), 1);
     drop((peer.take(), peer));

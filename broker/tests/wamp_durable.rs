@@ -99,9 +99,7 @@ fn what_the_store_does_not_keep_of_a_topic_is_an_error_of_its_publication() {
     let store = SimulatedStore::new();
     let house = House::with_store(store.clone());
     let mut client = house.join(Format::MsgPack);
-    let publish = |request: u64| {
-        json!([16, request, {"persistent": true, "retain": true, "acknowledge": true}, "t", [1]])
-    };
+    let publish = |request: u64| json!([16, request, {"persistent": true, "retain": true, "acknowledge": true}, "t", [1]]);
     store.set_nearly_full(true);
     assert_eq!(error_of(&client.ask(publish(1))), (16, 1, "tandem.error.not_stored"));
     store.set_nearly_full(false);

@@ -6,6 +6,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The disk, which goes with this.
 #[derive(Debug)]
@@ -17,7 +18,9 @@ pub struct SmallDisk {
 impl SmallDisk {
     /// Mounts one of so many MiB.
     pub fn mount(mib: usize) -> Result<SmallDisk, String> {
-        let path = std::env::temp_dir().join(format!("tandem-disk-{}", std::process::id()));
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("tandem-disk-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).map_err(|error| error.to_string())?;
         let script = format!("mount -t tmpfs -o size={mib}m tmpfs \"$0\" && echo mounted && exec cat");
         let mut holder = Command::new("unshare")

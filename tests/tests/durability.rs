@@ -617,6 +617,7 @@ async fn keep(address: SocketAddr, topic: u64, kept: Kept) {
             if topic == 0 { ("own".to_owned(), "true") } else { (format!("kept.{topic}"), "false") };
         let frame = Frame::new(Command::Send)
             .with("destination", &format!("/topic/{name}"))
+            .with("content-type", "text/plain")
             .with("persistent", persistent)
             .with("retain", retain)
             .with_body(number.to_string());
@@ -633,7 +634,9 @@ async fn retained(address: SocketAddr, topic: u64) -> Option<u64> {
     let mut client = connect(address).await.expect("the broker runs");
     let subscribe = Frame::new(Command::Subscribe).with("destination", &format!("/topic/{name}"));
     client.request(subscribe.with("id", "1").with("x-get-retained", "true")).await.unwrap();
-    let end = Frame::new(Command::Send).with("destination", &format!("/topic/{name}")).with("x-end", "1");
+    let end = Frame::new(Command::Send)
+        .with("destination", &format!("/topic/{name}"))
+        .with("content-type", "text/plain");
     client.request(end.with_body("0")).await.unwrap();
     let frame = timeout(PATIENCE, client.next_message()).await.expect("in time").unwrap();
     let number = str::from_utf8(&frame.body).unwrap().parse().unwrap();
@@ -707,7 +710,8 @@ async fn judge_kept(address: SocketAddr, kept: &Kept) {
             let past: Vec<u64> = past.into_iter().filter(|number| *number > 0).collect();
             assert!(past.is_sorted_by(|before, after| before < after), "in order, and none twice: {past:?}");
             let first = past.first().copied().unwrap_or(u64::MAX);
-            let missing: Vec<&u64> = confirmed.range(first..).filter(|number| !past.contains(number)).collect();
+            let missing: Vec<&u64> =
+                confirmed.range(first..).filter(|number| !past.contains(number)).collect();
             assert!(missing.is_empty(), "topic {topic} forgot {missing:?}, it has {past:?}");
             assert!(past.last().copied().unwrap_or(0) >= last, "topic {topic} has {past:?}");
         }

@@ -1,7 +1,11 @@
 //! The store as the operator of a daemon meets it: what it says when it cannot open it, when its disk fails, and when
 //! its disk is full.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what fails here fails a test; skips are printed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "what fails here fails a test; skips are printed"
+)]
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -20,7 +24,7 @@ use tandem_client::{Error, stomp};
 use tandem_protocols::payload::Format;
 use tandem_protocols::stomp::frame::{Command, Frame, Version};
 use tandem_protocols::wamp::dict::Dict;
-use tandem_tests::broker::eventually;
+use tandem_tests::broker::{Broker, eventually};
 use tandem_tests::daemon::{ConfigFile, Daemon, executable};
 use tandem_tests::disk::SmallDisk;
 use tandem_tests::peers;
@@ -50,7 +54,9 @@ impl Drop for Directory {
 
 /// A store there, that takes nothing when less than so many bytes are free.
 fn config(directory: &Path, free_bytes_min: u64, more: &str) -> String {
-    format!("[store]\npath = {directory:?}\nfree_bytes_min = {free_bytes_min}\nfree_percent_min = 0\n{more}\n")
+    format!(
+        "[store]\npath = {directory:?}\nfree_bytes_min = {free_bytes_min}\nfree_percent_min = 0\n{more}\n"
+    )
 }
 
 async fn connect(address: SocketAddr) -> stomp::Client {
@@ -197,6 +203,30 @@ fn a_store_in_use_and_one_of_a_newer_broker_are_left_alone() {
     assert!(said.contains("the store has format 99") && said.contains("or a newer one"), "{said}");
 }
 
+/// Also in realms that are made on first use: they are there before anybody uses them.
+#[tokio::test]
+async fn each_realm_gets_back_what_its_topics_kept() {
+    let directory = Directory::new();
+    let patterns = "[[realm_patterns]]\npattern = \"tenant.\"\nmatch = \"prefix\"\nidle_s = 1\n";
+    let config = config(&directory.0, 0, patterns);
+    let broker = Broker::start_with(&config).await;
+    for (realm, body) in [("realm1", "one"), ("tenant.a", "two")] {
+        let transport = connect_tcp(broker.address()).await.unwrap();
+        let options = stomp::ConnectOptions { host: realm.into(), ..stomp::ConnectOptions::default() };
+        let mut client = stomp::Client::connect(transport, Version::V12, &options).await.unwrap();
+        let frame = Frame::new(Command::Send).with("destination", "/topic/t").with("retain", "set");
+        client.request(frame.with("persistent", "true").with_body(body)).await.unwrap();
+    }
+    broker.shutdown().await;
+    let broker = Broker::start_with(&config).await;
+    for realm in ["realm1", "tenant.a"] {
+        let found = broker.server().all_realms().get(realm).expect("it is made again");
+        assert!(found.topics().retains_any(), "{realm}");
+    }
+    assert!(broker.server().all_realms().get("tenant.b").is_none());
+    broker.shutdown().await;
+}
+
 // ---- failing -----------------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -281,7 +311,9 @@ async fn the_kernel_is_asked_to_sync_before_the_first_receipt() {
     let Some(by) = traced(&["-o", trace.to_str().unwrap(), "-e", calls]) else { return };
     let daemon = Daemon::start_by(by, &config(&directory.0.join("store"), 0, ""));
     let mut client = connect(daemon.address()).await;
-    for (destination, header) in [("/queue/jobs", "persistent:true"), ("/topic/t", "retain:set\npersistent:true")] {
+    for (destination, header) in
+        [("/queue/jobs", "persistent:true"), ("/topic/t", "retain:set\npersistent:true")]
+    {
         let receipt = format!("after-{}", destination.len());
         let mut frame = Frame::new(Command::Send).with("destination", destination).with("receipt", &receipt);
         for pair in header.lines() {
@@ -335,7 +367,10 @@ async fn on_a_full_disk_persistent_messages_are_refused_and_taken_again_when_the
     wamp.subscribe("t", MatchPolicy::Exact).await.unwrap();
     let mut client = connect(daemon.address()).await;
     for destination in ["/topic/t", "/queue/other"] {
-        client.request(Frame::new(Command::Send).with("destination", destination).with_body("x")).await.unwrap();
+        client
+            .request(Frame::new(Command::Send).with("destination", destination).with_body("x"))
+            .await
+            .unwrap();
     }
     timeout(PATIENCE, wamp.next_event()).await.expect("in time").unwrap();
 

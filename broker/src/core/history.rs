@@ -331,7 +331,11 @@ mod tests {
     fn history(rules: &[(Pattern, usize)]) -> History {
         let rules: Vec<_> = rules
             .iter()
-            .map(|(pattern, events_max)| HistoryRule { pattern: pattern.clone(), events_max: *events_max, durable: false })
+            .map(|(pattern, events_max)| HistoryRule {
+                pattern: pattern.clone(),
+                events_max: *events_max,
+                durable: false,
+            })
             .collect();
         let now = AtomicU64::new(0);
         History::new(&rules, Arc::new(move || now.fetch_add(10, Ordering::Relaxed) + 10))
@@ -396,7 +400,7 @@ mod tests {
     fn what_is_kept_is_bounded_in_events_and_in_bytes_and_so_is_an_answer() {
         let mut history = history(&[(exact("a"), 3)]);
         let record = |history: &History, count: u64| {
-            (1..=count).for_each(|number| history.record(&publication("a", number)));
+            (1..=count).for_each(|number| assert!(!history.record(&publication("a", number))));
         };
         record(&history, 5);
         assert_eq!(ids(&history, &exact("a"), &Query::default()), [3, 4, 5]);

@@ -146,7 +146,11 @@ impl Retained {
         let RetainedLimits { messages_max, bytes_max } = self.limits;
         if self.messages.len() > messages_max || self.bytes > bytes_max {
             let (messages, bytes) = (self.messages.len(), self.bytes);
-            tracing::warn!(messages, bytes, "the store has more retained messages than limits.retained_max or retained_bytes_max allow");
+            tracing::warn!(
+                messages,
+                bytes,
+                "the store has more retained messages than limits.retained_max or retained_bytes_max allow"
+            );
         }
     }
 

@@ -662,7 +662,7 @@ mod tests {
             let eligibility = Eligibility { sessions, roles, ..Eligibility::default() };
             let mut narrow = Arc::into_inner(publication("a.b", number)).unwrap();
             narrow.eligibility = Some(Arc::new(eligibility));
-            topics.publish(&Arc::new(narrow), None, Retain::Set, || None).unwrap()
+            topics.publish(&Arc::new(narrow), None, Retain::Set, || None).unwrap().0
         };
         let replayed = |number| {
             let (mailbox, mut late) = large_mailbox();

@@ -15,9 +15,7 @@ use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, StorageBackend};
 use tokio_util::sync::CancellationToken;
 
-use crate::core::store::{
-    Change, Fetch, QueueId, Store, StoredQueue, StoredShelf, Submission, Unstorable,
-};
+use crate::core::store::{Change, Fetch, QueueId, Store, StoredQueue, StoredShelf, Submission, Unstorable};
 use crate::metrics;
 use crate::store::layout::{FORMAT, FORMAT_OF_QUEUES};
 use crate::store::reader::{Asked, Reader};

@@ -11,8 +11,8 @@ use redb::{Database, ReadableDatabase, TableError};
 use crate::core::store::kept::is_shelf;
 use crate::core::store::{QueueId, StoredMessage, StoredQueue, StoredShelf};
 use crate::store::layout::{
-    ASIDE, BLOCKS, Block, Entry, FORMAT_KEY, FORMAT_OF_QUEUES, META, NOTES, QUEUES, QUEUES_COPY, QueueRow, RECORDS,
-    TOTALS, Table, Totals, decode_record, unseal,
+    ASIDE, BLOCKS, Block, Entry, FORMAT_KEY, FORMAT_OF_QUEUES, META, NOTES, QUEUES, QUEUES_COPY, QueueRow,
+    RECORDS, TOTALS, Table, Totals, decode_record, unseal,
 };
 
 /// What was found.

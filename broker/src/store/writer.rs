@@ -21,8 +21,8 @@ use crate::core::store::kept::is_shelf;
 use crate::core::store::{Change, Done, Submission, Unstorable};
 use crate::metrics;
 use crate::store::layout::{
-    self, ASIDE, BLOCKS, Block, Entry, FORMAT, FORMAT_KEY, Key, META, NOTES, QUEUES, QUEUES_COPY, QueueRow, RECORDS, TOTALS, Totals,
-    encode_record, seal,
+    self, ASIDE, BLOCKS, Block, Entry, FORMAT, FORMAT_KEY, Key, META, NOTES, QUEUES, QUEUES_COPY, QueueRow,
+    RECORDS, TOTALS, Totals, encode_record, seal,
 };
 use crate::store::space::{Gauge, SpaceLimits};
 

@@ -87,12 +87,19 @@ mod tests {
         };
         let plain = publication("a.b", 7).uncharged();
         let narrow = Publication { eligibility: Some(Arc::new(eligibility)), ..plain.uncharged() };
-        let disclosed = Publication { disclosed: Some(Arc::new(principal("joe", "user"))), ..plain.uncharged() };
+        let disclosed =
+            Publication { disclosed: Some(Arc::new(principal("joe", "user"))), ..plain.uncharged() };
         for before in [plain, narrow, disclosed] {
             let (after, at_ms) = decode(&encode(&before, 1234)).unwrap();
-            assert_eq!((after.id, &after.name, after.publisher, at_ms), (7, &before.name, before.publisher, 1234));
+            assert_eq!(
+                (after.id, &after.name, after.publisher, at_ms),
+                (7, &before.name, before.publisher, 1234)
+            );
             assert_eq!(after.eligibility, before.eligibility);
-            assert_eq!(after.disclosed.map(|who| who.id.clone()), before.disclosed.as_ref().map(|who| who.id.clone()));
+            assert_eq!(
+                after.disclosed.map(|who| who.id.clone()),
+                before.disclosed.as_ref().map(|who| who.id.clone())
+            );
             assert_eq!(after.payload.content(), before.payload.content());
         }
     }
