@@ -414,6 +414,8 @@ fn once_the_store_failed_nothing_of_it_is_confirmed_or_taken_and_the_rest_goes_o
     for retain in [Retain::Set, Retain::Remove] {
         assert_eq!(peer.publish(message("a", 4, true), terms(retain), 0), Err(failed.clone()));
     }
+    let outdated = peer.publish(message("a", 4, false), terms(Retain::Set), 0);
+    assert_eq!(outdated, Err(failed.clone()), "it could not replace the one in the store");
     assert_eq!(peer.publish(message("h.x", 4, false), terms(Retain::No), 0), Err(failed));
     assert_eq!(peer.publish(message("b", 5, false), terms(Retain::Set), 0), Ok(Progress::Done));
     assert_eq!(all_retained(&house.crash(0).realm), [("a".to_owned(), 1)].into());

@@ -77,6 +77,7 @@ impl Retained {
             return Err(Refusal::TooMany("bytes of retained messages of a realm", bytes_max));
         }
         let is_stored = self.is_stored(publication)?;
+        self.admit_removal(&publication.name)?;
         let shelf = self.shelf.as_mut().filter(|_| is_stored);
         let place = shelf.map(|shelf| shelf.put(publication, 0));
         let kept = Kept { publication: Arc::new(publication.uncharged()), place };
@@ -115,14 +116,20 @@ impl Retained {
         self.messages.is_empty()
     }
 
+    /// Whether what is kept for a topic can go: not out of a store that failed, where it would be at the next start.
+    fn admit_removal(&self, name: &Name) -> Result<(), Refusal> {
+        let is_there = self.messages.get(name).is_some_and(|known| known.place.is_some());
+        match self.shelf.as_ref().filter(|_| is_there).map(Shelf::admit) {
+            Some(Err(Refusal::Unstorable(Unstorable::Failed))) => {
+                Err(Refusal::Unstorable(Unstorable::Failed))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps nothing for a topic any more. True if the store has to do with it, which is refused once that failed.
     pub fn remove(&mut self, name: &Name) -> Result<bool, Refusal> {
-        let Some(known) = self.messages.get(name) else { return Ok(false) };
-        if let (Some(shelf), Some(_)) = (&self.shelf, known.place)
-            && let Err(Refusal::Unstorable(Unstorable::Failed)) = shelf.admit()
-        {
-            return Err(Refusal::Unstorable(Unstorable::Failed));
-        }
+        self.admit_removal(name)?;
         let known = self.messages.remove(name);
         self.bytes -= known.as_ref().map_or(0, |known| known.publication.cost());
         Ok(self.take_off(known))
