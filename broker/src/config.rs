@@ -160,6 +160,32 @@ pub struct StoreConfig {
     pub window_bytes_max: Option<usize>,
     /// The same for all queues of a realm. By default 256 MiB.
     pub windows_bytes_max: Option<usize>,
+    /// Topics whose retained messages are kept there too, whether their publishers say `persistent` or not.
+    pub retained: Vec<TopicsConfig>,
+    /// What the broker does when the store fails: end with an error, or go on without. By default it ends.
+    pub on_failure: OnStoreFailure,
+}
+
+/// Topics.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopicsConfig {
+    /// The topic, or what is matched.
+    pub pattern: String,
+    /// How topics are matched.
+    #[serde(default, rename = "match")]
+    pub policy: Match,
+}
+
+/// What the broker does when the store fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStoreFailure {
+    /// Tell everybody, and end with an error.
+    #[default]
+    Exit,
+    /// Go on with what needs no store, until it is told to end.
+    Serve,
 }
 
 /// Topics that have a history.
@@ -174,6 +200,9 @@ pub struct HistoryConfig {
     /// How many events are kept; the oldest go first. By default 1000.
     #[serde(default = "default_history")]
     pub limit: usize,
+    /// Whether they are kept in the store too. By default they are not.
+    #[serde(default)]
+    pub durable: bool,
 }
 
 fn default_history() -> usize {
@@ -605,6 +634,7 @@ impl Config {
         self.trust()?;
         self.origins()?;
         self.history()?;
+        self.retained_durably()?;
         self.check_permissions()?;
         self.queues()?;
         self.bindings()?;
@@ -807,11 +837,38 @@ impl Config {
 
     /// What is kept of the past.
     pub fn history(&self) -> Result<Vec<HistoryRule>, ConfigError> {
-        let rule = |HistoryConfig { pattern: text, policy, limit }: &HistoryConfig| {
+        let rule = |HistoryConfig { pattern: text, policy, limit, durable }: &HistoryConfig| {
             let refused = |why| ConfigError::Refused(format!("history: the pattern {text:?}: {why}"));
-            Ok(HistoryRule { pattern: pattern(*policy, text).map_err(refused)?, events_max: *limit })
+            let (pattern, durable) = (pattern(*policy, text).map_err(refused)?, *durable);
+            if durable && self.store.path.is_none() {
+                return Err(ConfigError::Refused(format!(
+                    "history: the pattern {text:?}: durable = true needs a [store] with a path"
+                )));
+            }
+            Ok(HistoryRule { pattern, events_max: *limit, durable })
         };
-        self.history.iter().map(rule).collect()
+        let rules = self.history.iter().map(rule).collect::<Result<Vec<_>, ConfigError>>()?;
+        for (at, HistoryRule { pattern, .. }) in rules.iter().enumerate().filter(|(_, rule)| rule.durable) {
+            if rules[..at].iter().any(|other| other.durable && other.pattern == *pattern) {
+                let text = pattern.as_str();
+                return Err(ConfigError::Refused(format!("history: the pattern {text:?} is durable twice")));
+            }
+        }
+        Ok(rules)
+    }
+
+    /// The topics whose retained messages are in the store, whatever their publishers say.
+    pub fn retained_durably(&self) -> Result<Vec<Pattern>, ConfigError> {
+        let refused = |text: &str, why: &str| {
+            ConfigError::Refused(format!("store.retained: the pattern {text:?}: {why}"))
+        };
+        let one = |TopicsConfig { pattern: text, policy }: &TopicsConfig| {
+            if self.store.path.is_none() {
+                return Err(refused(text, "the [store] needs a path"));
+            }
+            pattern(*policy, text).map_err(|why| refused(text, &why.to_string()))
+        };
+        self.store.retained.iter().map(one).collect()
     }
 
     /// The size of a message.
@@ -909,6 +966,7 @@ impl Config {
             connections_max: self.limits.connections_max.unwrap_or(1_000_000),
             strangers_max: self.limits.strangers_max.unwrap_or(4096),
             strangers_per_address_max: self.limits.strangers_per_address_max.unwrap_or(64),
+            ailments: Vec::new(),
         })
     }
 
@@ -1266,6 +1324,27 @@ mod tests {
         );
         let error = Config::parse("[[history]]\npattern = \"a.\"\n").unwrap().check().unwrap_err();
         assert!(error.to_string().contains("history"), "{error}");
+    }
+
+    #[test]
+    fn what_topics_keep_is_durable_where_there_is_a_store() {
+        let store = "[store]\npath = \"/x\"\n";
+        let retained = "[[store.retained]]\npattern = \"a.\"\nmatch = \"prefix\"\n";
+        let history = "[[history]]\npattern = \"b\"\ndurable = true\n";
+        let config = Config::parse(&format!("{store}{retained}{history}")).unwrap();
+        config.check().unwrap();
+        assert!(config.retained_durably().unwrap()[0].matches("a.b") && config.history().unwrap()[0].durable);
+        assert_eq!(config.store.on_failure, OnStoreFailure::Exit);
+        for (text, said) in [
+            (history.to_owned(), "durable = true needs a [store] with a path"),
+            (format!("[store]\nrequired = true\n{retained}"), "store.retained"),
+            (format!("{store}{}", retained.replace("prefix", "exact")), "store.retained"),
+            (format!("{store}{history}{history}"), "twice"),
+        ] {
+            let error = Config::parse(&text).unwrap().check().unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        assert!(Config::parse("[store]\non_failure = \"hope\"\n").is_err());
     }
 
     #[test]

@@ -23,10 +23,10 @@ use crate::core::protocol::Protocol;
 use crate::core::queues::durable::{Journal, Keeping};
 use crate::core::realm::{Entropy, Memory, Realm};
 use crate::core::realms::Realms;
-use crate::core::store::StoredQueue;
+use crate::core::store::{StoredQueue, StoredShelf};
 use crate::core::throttle::Throttle;
 use crate::front::connection::now;
-use crate::front::door::Door;
+use crate::front::door::{Ailment, Door};
 use crate::front::listener::bind;
 use crate::front::tls::Tls;
 use crate::front::unix::UnixSocket;
@@ -107,14 +107,15 @@ impl Server {
         }
         let entropy: Entropy = Arc::new(rand::random::<u64>);
         let limits = config.realm_limits();
-        let rules = config.history()?;
-        let opened = config.store().map(|settings| DiskStore::open(&settings)).transpose()?;
+        let (rules, retained_durably) = (config.history()?, config.retained_durably()?);
+        let mut opened = config.store().map(|settings| DiskStore::open(&settings)).transpose()?;
         let keeping = keeping(config, opened.as_ref());
         let chance = entropy.clone();
         let open = move |name: &str| {
             let clock: WallClock = Arc::new(wall_time_ms);
             let history = (!rules.is_empty()).then(|| History::new(&rules, clock.clone()));
-            let memory = Memory { history, keeping: keeping(name), clock: Some(clock) };
+            let (keeping, retained_durably) = (keeping(name), retained_durably.clone());
+            let memory = Memory { history, keeping, retained_durably, clock: Some(clock) };
             Realm::with_memory(name, limits, chance.clone(), memory)
         };
         let always = config.realms().iter().map(|name| open(name)).collect();
@@ -153,6 +154,10 @@ impl Server {
             })),
         ];
         let mut settings = config.front()?;
+        settings.ailments.extend(opened.as_ref().map(|opened| Ailment {
+            token: opened.store.failure().clone(),
+            sentence: "the store failed: nothing persistent is taken or confirmed",
+        }));
         if !config.websocket.require_subprotocol {
             settings.default_token = protocols[1].tokens().first().copied();
         }
@@ -164,7 +169,10 @@ impl Server {
         if let Some(interval) = sweep_interval(config)? {
             tasks.spawn(sweep(realms.clone(), interval, door.shutdown.clone()));
         }
-        // Before anybody comes in.
+        // Before anybody comes in, and before the house publishes.
+        if let Some(opened) = &mut opened {
+            restore_shelves(std::mem::take(&mut opened.shelves), &realms);
+        }
         let furniture = Arc::new(Furniture::new(config, tasks.clone()));
         let furnish = furniture.clone();
         realms.watch(Box::new(move |realm| furnish.furnish(realm)));
@@ -253,6 +261,14 @@ impl Server {
         self.furniture.reload(config, &self.realms)
     }
 
+    /// Waits until the store fails; for ever where there is none.
+    pub async fn store_failure(&self) {
+        match &self.store {
+            Some(store) => store.failure().cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Whether the store failed: what was to be kept since then was refused.
     pub fn store_has_failed(&self) -> bool {
         self.store.as_ref().is_some_and(|store| store.has_failed())
@@ -287,6 +303,27 @@ fn keeping(config: &Config, opened: Option<&Opened>) -> impl Fn(&str) -> Keeping
         Some(store) => Keeping::Stored(Journal::new(store.clone(), realm, limits)),
         None if required => Keeping::Refused,
         None => Keeping::InMemory,
+    }
+}
+
+/// Gives each realm what its topics kept in the store.
+fn restore_shelves(shelves: Vec<StoredShelf>, realms: &Realms) {
+    let mut by_realm: BTreeMap<Arc<str>, Vec<StoredShelf>> = BTreeMap::new();
+    for shelf in shelves {
+        by_realm.entry(shelf.queue.realm.clone()).or_default().push(shelf);
+    }
+    for (name, shelves) in by_realm {
+        let messages: usize = shelves.iter().map(|shelf| shelf.records.len()).sum();
+        let realm = &*name;
+        match realms.open(&name) {
+            Ok(found) => {
+                tracing::info!(realm, messages, "what topics kept is restored");
+                found.topics().restore(shelves);
+            }
+            Err(why) => {
+                tracing::warn!(realm, messages, %why, "what topics kept is of a realm that there is not, and rests");
+            }
+        }
     }
 }
 

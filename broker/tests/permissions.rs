@@ -39,7 +39,7 @@ fn realm(list: impl IntoIterator<Item = Rule>) -> Arc<Realm> {
         queues: QueueLimits { queues_max: 9, messages_max: 99, bytes_max: 1 << 20, total_bytes_max: 1 << 20 },
     };
     let (last, clock) = (AtomicU64::new(0), AtomicU64::new(0));
-    let history = HistoryRule { pattern: everything(), events_max: 99 };
+    let history = HistoryRule { pattern: everything(), events_max: 99, durable: false };
     let history = History::new(&[history], Arc::new(move || clock.fetch_add(1, Ordering::Relaxed)));
     let entropy = Arc::new(move || last.fetch_add(1, Ordering::Relaxed));
     let realm = Realm::with_history("test", limits, entropy, history);

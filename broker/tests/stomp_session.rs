@@ -1234,6 +1234,36 @@ fn p1_a_receipt_for_what_is_kept_comes_when_the_store_has_it_and_others_at_once(
 }
 
 #[test]
+fn p1_what_a_topic_is_to_keep_gets_its_receipt_when_the_store_has_it() {
+    let store = SimulatedStore::new();
+    let house = House::with_store(store.clone(), LIMITS);
+    let (mut client, mut worker) = (house.connect("1.2"), house.connect("1.2"));
+    worker.say("SUBSCRIBE\nid:1\ndestination:/topic/t\n\n");
+    client.say("SEND\ndestination:/topic/t\nretain:set\npersistent:true\nreceipt:1\n\nkept");
+    client.say("SEND\ndestination:/topic/t\npersistent:true\nreceipt:2\n\nnot kept");
+    client.receipt("2");
+    assert!(client.hear().is_empty());
+    assert_eq!(worker.bodies(), ["kept", "not kept"], "topics do not wait");
+    store.sync();
+    client.receipt("1");
+    client.say("SEND\ndestination:/topic/t\nretain:remove\nreceipt:3\n\n");
+    client.say("DISCONNECT\nreceipt:4\n\n");
+    assert!(client.hear().is_empty());
+    store.sync();
+    ["3", "4"].into_iter().for_each(|receipt| client.receipt(receipt));
+    let set = "SEND\ndestination:/topic/t\nretain:set\npersistent:true\nreceipt:5\n\n";
+    store.set_nearly_full(true);
+    let error = house.connect("1.2").refused(set, "Not stored");
+    assert_eq!(header(&error, "receipt-id"), "5");
+    store.set_nearly_full(false);
+    let mut client = house.connect("1.2");
+    client.say(set);
+    store.fail_next_sync();
+    store.sync();
+    client.expect(Command::Error, &[("message", "Not stored"), ("receipt-id", "5")]);
+}
+
+#[test]
 fn p2_the_receipts_of_a_transaction_come_when_the_store_has_all_of_it() {
     let store = SimulatedStore::new();
     let house = House::with_store(store.clone(), LIMITS);

@@ -401,13 +401,13 @@ fn a_store_of_a_newer_format_is_left_alone() {
     let database = Database::builder().create_with_backend(file.clone()).unwrap();
     let writing = database.begin_write().unwrap();
     let meta: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-    writing.open_table(meta).unwrap().insert("format", 2).unwrap();
+    writing.open_table(meta).unwrap().insert("format", 3).unwrap();
     writing.commit().unwrap();
     drop(database);
     let before = file.disk();
     let error = open(&FakeFile::of(before)).unwrap_err();
-    assert!(matches!(error, OpenError::Newer { found: 2, known: 1 }));
-    assert!(error.to_string().contains("format 2"), "{error}");
+    assert!(matches!(error, OpenError::Newer { found: 3, known: 2 }));
+    assert!(error.to_string().contains("format 3"), "{error}");
 }
 
 #[test]

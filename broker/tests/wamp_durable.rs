@@ -62,3 +62,51 @@ fn a_request_that_waits_for_the_store_is_in_flight() {
     client.say(send);
     client.is_aborted();
 }
+
+#[test]
+fn what_a_topic_is_to_keep_is_acknowledged_when_the_store_has_it() {
+    for persistent in [json!({"persistent": true}), json!({"x_headers": {"persistent": "true"}})] {
+        let store = SimulatedStore::new();
+        let house = House::with_store(store.clone());
+        let (mut publisher, mut late) = (house.join(Format::Json), house.join(Format::Cbor));
+        let with = |more: serde_json::Value| {
+            let mut options = persistent.as_object().unwrap().clone();
+            options.extend(more.as_object().unwrap().clone());
+            serde_json::Value::from(options)
+        };
+        publisher.say(json!([16, 1, with(json!({"retain": true, "acknowledge": true})), "t", ["kept"]]));
+        publisher.say(json!([16, 2, with(json!({"acknowledge": true})), "t", ["not kept"]]));
+        let second = publisher.hear();
+        assert_eq!((&second[0], &second[1]), (&json!(17), &json!(2)));
+        publisher.hears_nothing();
+        store.sync();
+        let first = publisher.hear();
+        assert_eq!((&first[0], &first[1]), (&json!(17), &json!(1)));
+        late.say(json!([32, 1, {"get_retained": true}, "t"]));
+        let subscribed = late.hear();
+        let event = late.hear();
+        assert_eq!((&event[1], &event[2], &event[4]), (&subscribed[2], &first[2], &json!(["kept"])));
+        assert_eq!(store.recovered_shelves()[0].queue.messages.len(), 1);
+        // Nobody wants to know.
+        publisher.say(json!([16, 3, with(json!({"retain": true})), "t", ["later"]]));
+        store.sync();
+        publisher.hears_nothing();
+    }
+}
+
+#[test]
+fn what_the_store_does_not_keep_of_a_topic_is_an_error_of_its_publication() {
+    let store = SimulatedStore::new();
+    let house = House::with_store(store.clone());
+    let mut client = house.join(Format::MsgPack);
+    let publish = |request: u64| json!([16, request, {"persistent": true, "retain": true, "acknowledge": true}, "t", [1]]);
+    store.set_nearly_full(true);
+    assert_eq!(error_of(&client.ask(publish(1))), (16, 1, "tandem.error.not_stored"));
+    store.set_nearly_full(false);
+    client.say(publish(2));
+    store.fail_next_sync();
+    store.sync();
+    assert_eq!(error_of(&client.hear()), (16, 2, "tandem.error.not_stored"));
+    let wrong = json!([16, 3, {"persistent": 1, "acknowledge": true}, "t", [1]]);
+    assert_eq!(error_of(&client.ask(wrong)), (16, 3, "wamp.error.invalid_argument"));
+}

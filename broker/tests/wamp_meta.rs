@@ -1004,7 +1004,7 @@ fn a_history_of_meta_events_is_kept_though_nobody_subscribes() {
     use tandem_broker::core::history::{History, HistoryRule};
     use tandem_broker::core::name::Pattern;
     use tandem_broker::core::realm::Realm;
-    let rule = |pattern: Pattern| HistoryRule { pattern, events_max: 100 };
+    let rule = |pattern: Pattern| HistoryRule { pattern, events_max: 100, durable: false };
     let rules = [rule(exact("wamp.session.on_leave")), rule(Pattern::prefix("").unwrap())];
     let last = AtomicU64::new(1);
     let entropy = Arc::new(move || last.fetch_add(1, Ordering::Relaxed));

@@ -34,6 +34,13 @@ impl Daemon {
         Daemon::run(shell, &["--config", file.path()])
     }
 
+    /// Starts it with this configuration by a program that becomes or runs the one that it is given.
+    pub fn start_by(mut by: Command, toml: &str) -> Daemon {
+        let file = ConfigFile::new(toml);
+        by.arg(executable());
+        Daemon::run(by, &["--config", file.path()])
+    }
+
     fn run(mut command: Command, arguments: &[&str]) -> Daemon {
         let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0"])

@@ -7,5 +7,6 @@ pub mod attacker;
 pub mod broker;
 pub mod certificates;
 pub mod daemon;
+pub mod disk;
 pub mod peers;
 pub mod poller;

@@ -514,7 +514,8 @@ async fn a_second_broker_on_the_same_store_does_not_start() {
 async fn a_disk_that_fails_ends_durable_service_and_nothing_else() {
     executable();
     let directory = Directory::new("failing");
-    let daemon = Daemon::start_with_small_files(&directory.config(), 8 << 10);
+    let config = directory.config().replace("[limits]", "on_failure = \"serve\"\n[limits]");
+    let daemon = Daemon::start_with_small_files(&config, 8 << 10);
     let mut client = connect(daemon.address()).await.expect("the broker runs");
     let mut confirmed = 0;
     let error = loop {
@@ -584,4 +585,139 @@ async fn who_sends_faster_than_the_disk_is_slowed_and_refused_nothing() {
     }
     client.request(send_frame((1, 5001))).await.unwrap();
     assert_eq!(daemon.metric("tandem_store_messages_total"), 5001);
+}
+
+// ---- what topics keep --------------------------------------------------------------------------------------
+
+const KEEPING_TOPICS: u64 = 5;
+
+/// Of the events of a topic.
+const REMEMBERED: u64 = 20;
+
+/// Of each topic the last number that was sent, and those that were confirmed. Every fourth takes away what is retained.
+type Kept = Arc<Mutex<BTreeMap<u64, (u64, BTreeSet<u64>)>>>;
+
+fn is_removal(number: u64) -> bool {
+    number.is_multiple_of(4)
+}
+
+/// Publishes to a topic until the broker dies.
+async fn keep(address: SocketAddr, topic: u64, kept: Kept) {
+    let Some(mut client) = connect(address).await else { return };
+    loop {
+        let number = {
+            let mut kept = kept.lock().unwrap();
+            let (sent, _) = kept.entry(topic).or_default();
+            *sent += 1;
+            *sent
+        };
+        let retain = if is_removal(number) { "remove" } else { "set" };
+        // One topic says it itself, the others the configuration.
+        let (name, persistent) =
+            if topic == 0 { ("own".to_owned(), "true") } else { (format!("kept.{topic}"), "false") };
+        let frame = Frame::new(Command::Send)
+            .with("destination", &format!("/topic/{name}"))
+            .with("content-type", "text/plain")
+            .with("persistent", persistent)
+            .with("retain", retain)
+            .with_body(number.to_string());
+        if client.request(frame).await.is_err() {
+            return;
+        }
+        kept.lock().unwrap().entry(topic).or_default().1.insert(number);
+    }
+}
+
+/// What a topic retains.
+async fn retained(address: SocketAddr, topic: u64) -> Option<u64> {
+    let name = if topic == 0 { "own".to_owned() } else { format!("kept.{topic}") };
+    let mut client = connect(address).await.expect("the broker runs");
+    let subscribe = Frame::new(Command::Subscribe).with("destination", &format!("/topic/{name}"));
+    client.request(subscribe.with("id", "1").with("x-get-retained", "true")).await.unwrap();
+    let end = Frame::new(Command::Send)
+        .with("destination", &format!("/topic/{name}"))
+        .with("content-type", "text/plain");
+    client.request(end.with_body("0")).await.unwrap();
+    let frame = timeout(PATIENCE, client.next_message()).await.expect("in time").unwrap();
+    let number = str::from_utf8(&frame.body).unwrap().parse().unwrap();
+    (number > 0).then_some(number)
+}
+
+/// The numbers that a topic remembers.
+async fn remembered(address: SocketAddr, topic: u64) -> Vec<u64> {
+    use tandem_client::wamp::MatchPolicy;
+    let mut client = peers::wamp(address, tandem_protocols::payload::Format::Json).await;
+    let subscription = client.subscribe(&format!("kept.{topic}"), MatchPolicy::Exact).await.unwrap();
+    let arguments = client.args(&[subscription.get()]).unwrap();
+    let outcome = client.call("wamp.subscription.get_events", arguments).await.unwrap();
+    let events: Vec<serde_json::Value> = outcome.args().unwrap();
+    let number = |event: &serde_json::Value| event["args"][0].as_str().unwrap().parse().unwrap();
+    events.iter().map(number).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_topics_keep_survives_the_death_of_the_broker() {
+    executable();
+    let directory = Directory::new("topics");
+    let more = format!(
+        "[[store.retained]]\npattern = \"kept.\"\nmatch = \"prefix\"\n[[history]]\npattern = \
+         \"kept.\"\nmatch = \"prefix\"\ndurable = true\nlimit = {}\n",
+        REMEMBERED * KEEPING_TOPICS
+    );
+    let config = directory.config() + &more;
+    let kept: Kept = Arc::default();
+    let mut chance = Chance(3);
+    for round in 0..ROUNDS {
+        let daemon = Daemon::start_with(&config);
+        let address = daemon.address();
+        let confirmed = || kept.lock().unwrap().values().map(|(_, confirmed)| confirmed.len()).sum::<usize>();
+        if round > 0 {
+            judge_kept(address, &kept).await;
+        }
+        let mut clients = JoinSet::new();
+        for topic in 0..KEEPING_TOPICS {
+            clients.spawn(keep(address, topic, kept.clone()));
+        }
+        let enough = confirmed() + chance.below(300) as usize;
+        let died = timeout(PATIENCE, async {
+            while confirmed() < enough {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            tokio::time::sleep(Duration::from_micros(chance.below(5000))).await;
+        });
+        died.await.expect("receipts come");
+        daemon.signal("KILL");
+        drop(daemon);
+        while let Some(ended) = clients.join_next().await {
+            ended.unwrap();
+        }
+    }
+    let daemon = Daemon::start_with(&config);
+    judge_kept(daemon.address(), &kept).await;
+    assert_eq!(daemon.metric("tandem_store_unreadable_total"), 0);
+    let (log, well) = daemon.terminate();
+    assert!(well, "{log}");
+}
+
+/// What is kept is what was confirmed last, or what came after it and nobody was told of.
+async fn judge_kept(address: SocketAddr, kept: &Kept) {
+    let known = kept.lock().unwrap().clone();
+    for (topic, (sent, confirmed)) in known {
+        let last = confirmed.last().copied().unwrap_or(0);
+        if topic > 0 {
+            // The markers are 0. What was not confirmed may be missing.
+            let past = remembered(address, topic).await;
+            let past: Vec<u64> = past.into_iter().filter(|number| *number > 0).collect();
+            assert!(past.is_sorted_by(|before, after| before < after), "in order, and none twice: {past:?}");
+            let first = past.first().copied().unwrap_or(u64::MAX);
+            let missing: Vec<&u64> =
+                confirmed.range(first..).filter(|number| !past.contains(number)).collect();
+            assert!(missing.is_empty(), "topic {topic} forgot {missing:?}, it has {past:?}");
+            assert!(past.last().copied().unwrap_or(0) >= last, "topic {topic} has {past:?}");
+        }
+        let found = retained(address, topic).await;
+        let possible = |number: u64| if is_removal(number) || number == 0 { None } else { Some(number) };
+        let right = (last..=sent).any(|number| possible(number) == found);
+        assert!(right, "topic {topic} retains {found:?}, of {last} to {sent}");
+    }
 }

@@ -8,7 +8,7 @@ use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Listen, Outcome, Serve, say};
-use crate::config::Config;
+use crate::config::{Config, OnStoreFailure};
 use crate::server::Server;
 
 /// Lines of the log that may wait to be read.
@@ -50,8 +50,12 @@ async fn serve(config: &Config, file: Option<&Path>) -> Outcome {
     let mut terminate = signal(SignalKind::terminate())?;
     let server = Server::start(config)?;
     greet(&server)?;
+    let exits = config.store.on_failure == OnStoreFailure::Exit;
     loop {
         tokio::select! {
+            () = server.store_failure(), if exits => {
+                tracing::error!("the broker ends, for its store failed: see on_failure in [store]");
+            }
             _ = interrupt.recv() => tracing::info!("interrupted: saying goodbye"),
             _ = terminate.recv() => tracing::info!("told to terminate: saying goodbye"),
             _ = hangup.recv() => {

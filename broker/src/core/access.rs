@@ -15,6 +15,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::core::access::authorizer::Question;
 use crate::core::index::TooManyHoleSets;
 use crate::core::name::Name;
@@ -48,7 +50,7 @@ pub const GUARDED_PROCEDURES: &[&str] = &[
 const HOUSE_METHOD: &str = "internal";
 
 /// Identifies a session in its realm: 1 to 2^53, random.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
 
 /// A peer at a Unix socket, as far as the kernel knows it.

@@ -3,11 +3,14 @@
 //! A publisher that narrows nothing has no [`Eligibility`], and costs the fan-out nothing. The lists are sorted
 //! when they are made: what a receiver costs grows with the logarithm of their length.
 
+use serde::{Deserialize, Serialize};
+
 use crate::core::access::{Principal, SessionId};
 use crate::core::shard::ShardKey;
 
 /// The lists of a publication. A receiver must pass all six, and be the one of the shard.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Eligibility {
     /// By session.
     pub sessions: Lists<SessionId>,
@@ -20,7 +23,7 @@ pub struct Eligibility {
 }
 
 /// Who is kept out and, if not everybody else, who is let in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lists<T> {
     excluded: Box<[T]>,
     eligible: Option<Box<[T]>>,

@@ -2,6 +2,9 @@
 //!
 //! Not what was published to or kept from sessions by their numbers: a session that asks has another number
 //! than it had then. Lists of users and roles are judged when somebody asks.
+//!
+//! All of it is in memory. What is to outlive the process is on a shelf of the store as well, and falls off there with
+//! what falls out here.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,10 +12,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::core::access::Principal;
+use crate::core::access::{Principal, Refusal};
 use crate::core::message::Publication;
 use crate::core::name::{Name, Pattern};
+use crate::core::queues::durable::Keeping;
 use crate::core::reserved::reaches;
+use crate::core::shelf::{FromShelf, Shelf};
+use crate::core::store::{StoredShelf, kept};
 
 /// The time of day, in milliseconds since 1970.
 pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -33,6 +39,8 @@ pub struct HistoryRule {
     pub pattern: Pattern,
     /// How many events are kept; the oldest go first.
     pub events_max: usize,
+    /// Whether they outlive the process, in a realm with a store.
+    pub durable: bool,
 }
 
 impl HistoryRule {
@@ -57,6 +65,9 @@ struct Log {
 struct Events {
     ring: VecDeque<Past>,
     bytes: usize,
+    shelf: Option<Shelf>,
+    /// Of each event on the shelf, in the order of the ring; none without a shelf.
+    places: VecDeque<u64>,
 }
 
 /// An event of the past.
@@ -148,19 +159,61 @@ impl History {
         self.logs.iter().any(|log| log.rule.means(name))
     }
 
-    /// Keeps a publication for each pattern that matches it.
-    pub fn record(&self, publication: &Publication) {
-        if publication.eligibility.as_ref().is_some_and(|lists| !lists.sessions.is_empty()) {
-            return;
+    /// The same, and what is to outlive the process does so if persistent messages do.
+    pub fn keeping(mut self, keeping: &Keeping) -> History {
+        let Keeping::Stored(journal) = keeping else { return self };
+        for log in self.logs.iter_mut().filter(|log| log.rule.durable) {
+            let shelf = Shelf::new(journal.clone(), kept::history(&log.rule.pattern));
+            log.events.get_mut().shelf = Some(shelf);
         }
-        let mut past = None;
+        self
+    }
+
+    /// Whether what is published under a name must be in the store; refused if that takes nothing now.
+    pub fn admit(&self, name: &Name) -> Result<bool, Refusal> {
+        let mut is_stored = false;
+        for log in self.logs.iter().filter(|log| log.rule.durable && log.rule.means(name)) {
+            if let Some(shelf) = &log.events.lock().shelf {
+                shelf.admit()?;
+                is_stored = true;
+            }
+        }
+        Ok(is_stored)
+    }
+
+    /// Keeps a publication for each pattern that matches it. True if the store has to do with it.
+    pub fn record(&self, publication: &Publication) -> bool {
+        if !is_recorded(publication) {
+            return false;
+        }
+        let (mut past, mut is_stored) = (None, false);
         for log in self.logs.iter().filter(|log| log.rule.means(&publication.name)) {
             let past = past.get_or_insert_with(|| Past {
                 publication: Arc::new(publication.uncharged()),
                 at_ms: (self.clock)(),
             });
-            log.push(past.clone());
+            is_stored |= log.push(past.clone());
         }
+        is_stored
+    }
+
+    /// Takes what the store had of one of its patterns. For the start, before there are sessions. Gives back what is of
+    /// no pattern that is to outlive the process.
+    pub fn restore(&self, found: StoredShelf) -> Option<StoredShelf> {
+        let is_its = |log: &&Log| {
+            let events = log.events.lock();
+            events.shelf.as_ref().is_some_and(|shelf| *shelf.properties() == found.queue.properties)
+        };
+        match self.logs.iter().find(is_its) {
+            Some(log) => log.restore(found),
+            None => return Some(found),
+        }
+        None
+    }
+
+    /// Whether it has events that outlive the process.
+    pub fn stores_any(&self) -> bool {
+        self.logs.iter().any(|log| log.events.lock().shelf.as_ref().is_some_and(|shelf| !shelf.is_empty()))
     }
 
     /// What somebody may see of the past of a subscription, of the topics that they may see. `None` where none is
@@ -181,15 +234,49 @@ impl History {
     }
 }
 
-impl Log {
-    fn push(&self, past: Past) {
-        let mut events = self.events.lock();
-        events.bytes += past.publication.cost();
-        events.ring.push_back(past);
-        while events.ring.len() > self.rule.events_max || events.bytes > self.bytes_max {
-            let Some(oldest) = events.ring.pop_front() else { break };
-            events.bytes -= oldest.publication.cost();
+/// Whether a publication can be part of a past: not if it was narrowed by the numbers of sessions.
+pub fn is_recorded(publication: &Publication) -> bool {
+    publication.eligibility.as_ref().is_none_or(|lists| lists.sessions.is_empty())
+}
+
+impl Events {
+    fn push(&mut self, past: Past) {
+        self.bytes += past.publication.cost();
+        self.ring.push_back(past);
+    }
+
+    fn shorten(&mut self, events_max: usize, bytes_max: usize) {
+        while self.ring.len() > events_max || self.bytes > bytes_max {
+            let Some(oldest) = self.ring.pop_front() else { break };
+            self.bytes -= oldest.publication.cost();
+            if let (Some(shelf), Some(place)) = (&mut self.shelf, self.places.pop_front()) {
+                shelf.take_off(place);
+            }
         }
+    }
+}
+
+impl Log {
+    /// Keeps an event. True if the store has to do with it.
+    fn push(&self, past: Past) -> bool {
+        let mut events = self.events.lock();
+        let Events { shelf, places, .. } = &mut *events;
+        places.extend(shelf.as_mut().map(|shelf| shelf.put(&past.publication, past.at_ms)));
+        events.push(past);
+        events.shorten(self.rule.events_max, self.bytes_max);
+        events.shelf.as_mut().is_some_and(Shelf::submit)
+    }
+
+    fn restore(&self, found: StoredShelf) {
+        let mut events = self.events.lock();
+        let found = events.shelf.as_mut().map(|shelf| shelf.restore(found)).unwrap_or_default();
+        for FromShelf { place, publication, at_ms } in found {
+            events.places.push_back(place);
+            events.push(Past { publication: Arc::new(publication), at_ms });
+        }
+        // The limits may be lower than they were.
+        events.shorten(self.rule.events_max, self.bytes_max);
+        let _written = events.shelf.as_mut().is_some_and(Shelf::submit);
     }
 
     fn query(
@@ -244,7 +331,11 @@ mod tests {
     fn history(rules: &[(Pattern, usize)]) -> History {
         let rules: Vec<_> = rules
             .iter()
-            .map(|(pattern, events_max)| HistoryRule { pattern: pattern.clone(), events_max: *events_max })
+            .map(|(pattern, events_max)| HistoryRule {
+                pattern: pattern.clone(),
+                events_max: *events_max,
+                durable: false,
+            })
             .collect();
         let now = AtomicU64::new(0);
         History::new(&rules, Arc::new(move || now.fetch_add(10, Ordering::Relaxed) + 10))
@@ -309,7 +400,7 @@ mod tests {
     fn what_is_kept_is_bounded_in_events_and_in_bytes_and_so_is_an_answer() {
         let mut history = history(&[(exact("a"), 3)]);
         let record = |history: &History, count: u64| {
-            (1..=count).for_each(|number| history.record(&publication("a", number)));
+            (1..=count).for_each(|number| assert!(!history.record(&publication("a", number))));
         };
         record(&history, 5);
         assert_eq!(ids(&history, &exact("a"), &Query::default()), [3, 4, 5]);

@@ -28,6 +28,7 @@ pub mod reserved;
 pub mod retained;
 pub mod secure;
 pub mod shard;
+pub mod shelf;
 pub mod store;
 pub mod testament;
 pub mod throttle;

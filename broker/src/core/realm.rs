@@ -74,6 +74,8 @@ pub struct Memory {
     pub history: Option<History>,
     /// What it does with persistent messages.
     pub keeping: Keeping,
+    /// Topics whose retained messages are persistent, whatever their publishers say.
+    pub retained_durably: Vec<Pattern>,
     /// Tells milliseconds since 1970. Without it time stands still for queues.
     pub clock: Option<WallClock>,
 }
@@ -112,13 +114,14 @@ impl Realm {
     }
 
     /// A realm that will remember what it is told to. What a store had of it is for
-    /// [`Queues::restore`](crate::core::queues::Queues::restore).
+    /// [`Queues::restore`](crate::core::queues::Queues::restore) and [`Topics::restore`].
     pub fn with_memory(name: &str, limits: RealmLimits, entropy: Entropy, memory: Memory) -> Arc<Realm> {
         let topics = Topics::new(limits.retained);
         let topics = match memory.history {
             Some(history) => topics.with_history(history),
             None => topics,
         };
+        let topics = topics.keeping(&memory.keeping, memory.retained_durably);
         let (watch, rules) = (Arc::default(), SharedRules::default());
         let clock = memory.clock.unwrap_or_else(|| Arc::new(|| 0));
         Arc::new(Realm {
@@ -567,17 +570,29 @@ impl Member {
         self.publish_under(outgoing, PublishTerms { exclude_me, ..PublishTerms::default() })
     }
 
-    /// The same, on terms.
+    /// The same, on terms. What must be stored may yet fail, which comes into the mailbox under the ticket 0.
     pub fn publish_under(&self, outgoing: Outgoing, terms: PublishTerms) -> Result<u64, Refusal> {
+        self.publish_for(outgoing, terms, 0).map(|(id, _)| id)
+    }
+
+    /// The same. Whether the store has what is retained or remembered of it comes into the mailbox under the ticket, if
+    /// it must.
+    pub fn publish_for(
+        &self,
+        outgoing: Outgoing,
+        terms: PublishTerms,
+        ticket: u64,
+    ) -> Result<(u64, Progress), Refusal> {
         let said = self.permit(Action::Publish, &outgoing.name)?;
-        self.publish_permitted(outgoing, terms, said)
+        self.publish_permitted(outgoing, terms, said, || Some(self.told_under(ticket)))
     }
 
     /// The same, to everybody but one session.
     pub fn publish_past(&self, outgoing: Outgoing, session: SessionId) -> Result<u64, Refusal> {
         self.permit(Action::Publish, &outgoing.name)?;
         let publication = self.charged_publication(outgoing, &PublishTerms::default());
-        self.realm.topics.publish(&publication, Some(session));
+        let _stored_in_its_time =
+            self.realm.topics.publish(&publication, Some(session), Retain::No, || None)?;
         Ok(publication.id)
     }
 
@@ -585,7 +600,7 @@ impl Member {
     /// meanwhile count, and whom they say to ask is not asked again.
     pub fn publish_later(&self, outgoing: Outgoing, terms: PublishTerms) -> Result<u64, Refusal> {
         let said = self.permit_later(Action::Publish, &outgoing.name)?;
-        self.publish_permitted(outgoing, terms, said)
+        self.publish_permitted(outgoing, terms, said, || Some(self.told_under(0))).map(|(id, _)| id)
     }
 
     fn charged_publication(&self, outgoing: Outgoing, terms: &PublishTerms) -> Arc<Publication> {
@@ -604,18 +619,14 @@ impl Member {
         outgoing: Outgoing,
         mut terms: PublishTerms,
         said: Option<bool>,
-    ) -> Result<u64, Refusal> {
+        asker: impl FnOnce() -> Option<Asker>,
+    ) -> Result<(u64, Progress), Refusal> {
         terms.disclose_me = access::disclosure(terms.disclose_me, said)?;
         let publication = self.charged_publication(outgoing, &terms);
         let PublishTerms { exclude_me, retain, .. } = terms;
         let exclude = exclude_me.then_some(self.id);
-        match retain {
-            Retain::No => self.realm.topics.publish(&publication, exclude),
-            Retain::Set | Retain::Remove => {
-                self.realm.topics.publish_and_retain(&publication, exclude, retain)?
-            }
-        };
-        Ok(publication.id)
+        let (_, progress) = self.realm.topics.publish(&publication, exclude, retain, asker)?;
+        Ok((publication.id, progress))
     }
 
     /// Publishes to a topic when the session ends.
@@ -693,11 +704,15 @@ impl Member {
 
     /// Tells under the ticket when all that this session sent and settled is safe, as far as it is kept.
     pub fn flush(&self, ticket: u64) -> Progress {
-        self.realm.queues.flush(Asker { mailbox: self.mailbox.clone(), ticket })
+        self.realm.queues.flush(self.told_under(ticket))
     }
 
     fn asker(&self, publication: &Publication, ticket: u64) -> Option<Asker> {
-        publication.is_persistent().then(|| Asker { mailbox: self.mailbox.clone(), ticket })
+        publication.is_persistent().then(|| self.told_under(ticket))
+    }
+
+    fn told_under(&self, ticket: u64) -> Asker {
+        Asker { mailbox: self.mailbox.clone(), ticket }
     }
 
     /// Takes messages from a queue.
@@ -751,7 +766,7 @@ impl Member {
         ticket: Option<u64>,
     ) -> Result<Progress, Refusal> {
         let queue = &self.consumption(consumer)?.queue;
-        let asker = ticket.map(|ticket| Asker { mailbox: self.mailbox.clone(), ticket });
+        let asker = ticket.map(|ticket| self.told_under(ticket));
         self.realm.queues.settle_for(queue, self.key(consumer), sequence, settlement, asker)
     }
 
@@ -806,12 +821,18 @@ impl Member {
                 }
             }
         }
-        let asker = Asker { mailbox: self.mailbox.clone(), ticket };
-        let progress = self.realm.queues.commit_for(steps, Some(asker))?;
-        for (outgoing, handling, said) in publications {
-            self.publish_permitted(outgoing, PublishTerms { handling, ..PublishTerms::default() }, said)?;
+        let mut remembered = false;
+        for (outgoing, _, _) in &publications {
+            remembered |= self.realm.topics.admit(&outgoing.name)?;
         }
-        Ok(progress)
+        // Once, and when the last of it is safe.
+        let asker = (!remembered).then(|| self.told_under(ticket));
+        let progress = self.realm.queues.commit_for(steps, asker)?;
+        for (outgoing, handling, said) in publications {
+            let terms = PublishTerms { handling, ..PublishTerms::default() };
+            let _told_of_all = self.publish_permitted(outgoing, terms, said, || None)?;
+        }
+        if remembered { Ok(self.flush(ticket)) } else { Ok(progress) }
     }
 
     /// Registers a procedure, or all that match a pattern.

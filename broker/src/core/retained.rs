@@ -1,4 +1,7 @@
 //! The last message of each topic that was published to be kept, for those who subscribe later.
+//!
+//! All of them are in memory. Those that are to outlive the process are on a shelf of the store as well: what was said
+//! of a topic last counts there too, so that one that is not to outlive it takes its predecessor off.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -7,6 +10,9 @@ use std::sync::Arc;
 use crate::core::access::Refusal;
 use crate::core::message::Publication;
 use crate::core::name::{MatchKind, Name, Pattern};
+use crate::core::queues::durable::{Keeping, warn_once};
+use crate::core::shelf::{FromShelf, Shelf};
+use crate::core::store::{StoredShelf, Unstorable, kept};
 
 /// What a realm keeps.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +33,20 @@ impl Default for RetainedLimits {
 #[derive(Debug, Default)]
 pub struct Retained {
     limits: RetainedLimits,
-    messages: BTreeMap<Name, Arc<Publication>>,
+    messages: BTreeMap<Name, Kept>,
     bytes: usize,
+    shelf: Option<Shelf>,
+    /// Whether messages are refused that are to outlive the process, for there is no store.
+    refuses: bool,
+    /// Topics whose messages are to outlive the process, whatever their publishers say.
+    durable: Vec<Pattern>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    publication: Arc<Publication>,
+    /// Where it is on the shelf, if it is there.
+    place: Option<u64>,
 }
 
 impl Retained {
@@ -37,10 +55,20 @@ impl Retained {
         Retained { limits, ..Retained::default() }
     }
 
-    /// Keeps a message in place of the one before it on its topic.
-    pub fn set(&mut self, publication: &Publication) -> Result<(), Refusal> {
+    /// The same where persistent messages are treated so, and those of these topics are all persistent.
+    pub fn keeping(self, keeping: &Keeping, durable: Vec<Pattern>) -> Retained {
+        let shelf = match keeping {
+            Keeping::Stored(journal) => Some(Shelf::new(journal.clone(), kept::retained())),
+            Keeping::InMemory | Keeping::Refused => None,
+        };
+        let refuses = matches!(keeping, Keeping::Refused);
+        Retained { shelf, refuses, durable, ..self }
+    }
+
+    /// Keeps a message in place of the one before it on its topic. True if the store has to do with it.
+    pub fn set(&mut self, publication: &Publication) -> Result<bool, Refusal> {
         let RetainedLimits { messages_max, bytes_max } = self.limits;
-        let before = self.messages.get(&publication.name).map(|known| known.cost());
+        let before = self.messages.get(&publication.name).map(|known| known.publication.cost());
         if before.is_none() && self.messages.len() >= messages_max {
             return Err(Refusal::TooMany("retained messages of a realm", messages_max));
         }
@@ -48,9 +76,39 @@ impl Retained {
         if bytes > bytes_max {
             return Err(Refusal::TooMany("bytes of retained messages of a realm", bytes_max));
         }
+        let is_stored = self.is_stored(publication)?;
+        self.admit_removal(&publication.name)?;
+        let shelf = self.shelf.as_mut().filter(|_| is_stored);
+        let place = shelf.map(|shelf| shelf.put(publication, 0));
+        let kept = Kept { publication: Arc::new(publication.uncharged()), place };
         self.bytes = bytes;
-        self.messages.insert(publication.name.clone(), Arc::new(publication.uncharged()));
-        Ok(())
+        let before = self.messages.insert(publication.name.clone(), kept);
+        Ok(self.take_off(before))
+    }
+
+    /// Whether a message is to be in the store, which may be refused.
+    fn is_stored(&self, publication: &Publication) -> Result<bool, Refusal> {
+        let name = publication.name.as_str();
+        if !publication.is_persistent() && !self.durable.iter().any(|pattern| pattern.matches(name)) {
+            return Ok(false);
+        }
+        match &self.shelf {
+            Some(shelf) => shelf.admit().map(|()| true),
+            None if self.refuses => Err(Refusal::Unstorable(Unstorable::NoStore)),
+            None => {
+                warn_once();
+                Ok(false)
+            }
+        }
+    }
+
+    /// Takes what was kept before off the shelf, if it is there, and hands over what changed there.
+    fn take_off(&mut self, before: Option<Kept>) -> bool {
+        let Some(shelf) = &mut self.shelf else { return false };
+        if let Some(place) = before.and_then(|kept| kept.place) {
+            shelf.take_off(place);
+        }
+        shelf.submit()
     }
 
     /// True when nothing is kept.
@@ -58,10 +116,48 @@ impl Retained {
         self.messages.is_empty()
     }
 
-    /// Keeps nothing for a topic any more.
-    pub fn remove(&mut self, name: &Name) {
-        if let Some(known) = self.messages.remove(name) {
-            self.bytes -= known.cost();
+    /// Whether what is kept for a topic can go: not out of a store that failed, where it would be at the next start.
+    fn admit_removal(&self, name: &Name) -> Result<(), Refusal> {
+        let is_there = self.messages.get(name).is_some_and(|known| known.place.is_some());
+        match self.shelf.as_ref().filter(|_| is_there).map(Shelf::admit) {
+            Some(Err(Refusal::Unstorable(Unstorable::Failed))) => {
+                Err(Refusal::Unstorable(Unstorable::Failed))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps nothing for a topic any more. True if the store has to do with it, which is refused once that failed.
+    pub fn remove(&mut self, name: &Name) -> Result<bool, Refusal> {
+        self.admit_removal(name)?;
+        let known = self.messages.remove(name);
+        self.bytes -= known.as_ref().map_or(0, |known| known.publication.cost());
+        Ok(self.take_off(known))
+    }
+
+    /// Keeps what the store had of it. For the start, before there are sessions. Where there are lower limits now, all
+    /// of it is kept, and nothing is taken beside it.
+    pub fn restore(&mut self, found: StoredShelf) {
+        let Some(shelf) = &mut self.shelf else { return };
+        for FromShelf { place, publication, .. } in shelf.restore(found) {
+            self.bytes += publication.cost();
+            let name = publication.name.clone();
+            let kept = Kept { publication: Arc::new(publication), place: Some(place) };
+            // There is one of each topic. If there were two, the later one would count.
+            if let Some(before) = self.messages.insert(name, kept) {
+                self.bytes -= before.publication.cost();
+                before.place.into_iter().for_each(|place| shelf.take_off(place));
+            }
+        }
+        shelf.submit();
+        let RetainedLimits { messages_max, bytes_max } = self.limits;
+        if self.messages.len() > messages_max || self.bytes > bytes_max {
+            let (messages, bytes) = (self.messages.len(), self.bytes);
+            tracing::warn!(
+                messages,
+                bytes,
+                "the store has more retained messages than limits.retained_max or retained_bytes_max allow"
+            );
         }
     }
 
@@ -74,7 +170,7 @@ impl Retained {
             .range::<str, _>((Bound::Included(beginning.as_str()), end))
             .take_while(move |(name, _)| name.as_str().starts_with(&beginning))
             .filter(|(name, _)| pattern.matches(name.as_str()))
-            .map(|(_, publication)| publication)
+            .map(|(_, kept)| &kept.publication)
     }
 }
 
@@ -94,7 +190,7 @@ mod tests {
     use super::*;
     use crate::core::testing::{exact, name, publication};
 
-    fn kept(retained: &Retained, pattern: &Pattern) -> Vec<String> {
+    fn names(retained: &Retained, pattern: &Pattern) -> Vec<String> {
         retained.matching(pattern).map(|publication| publication.name.to_string()).collect()
     }
 
@@ -105,15 +201,15 @@ mod tests {
             retained.set(&publication(topic, 1)).unwrap();
             retained.set(&publication(topic, 2)).unwrap();
         }
-        assert_eq!(kept(&retained, &exact("a.b")), ["a.b"]);
+        assert_eq!(names(&retained, &exact("a.b")), ["a.b"]);
         assert_eq!(retained.matching(&exact("a.b")).next().unwrap().id, 2);
-        assert_eq!(kept(&retained, &Pattern::prefix("a.b").unwrap()), ["a.b", "a.b.c", "a.bb"]);
-        assert_eq!(kept(&retained, &Pattern::wildcard(".b.c").unwrap()), ["a.b.c", "b.b.c"]);
-        assert_eq!(kept(&retained, &Pattern::wildcard("a.").unwrap()), ["a.b", "a.bb"]);
+        assert_eq!(names(&retained, &Pattern::prefix("a.b").unwrap()), ["a.b", "a.b.c", "a.bb"]);
+        assert_eq!(names(&retained, &Pattern::wildcard(".b.c").unwrap()), ["a.b.c", "b.b.c"]);
+        assert_eq!(names(&retained, &Pattern::wildcard("a.").unwrap()), ["a.b", "a.bb"]);
         let all_below = Pattern::components([Some("a")], true).unwrap();
-        assert_eq!(kept(&retained, &all_below), ["a", "a.b", "a.b.c", "a.bb"]);
-        retained.remove(&name("a.b"));
-        assert!(kept(&retained, &exact("a.b")).is_empty());
+        assert_eq!(names(&retained, &all_below), ["a", "a.b", "a.b.c", "a.bb"]);
+        retained.remove(&name("a.b")).unwrap();
+        assert!(names(&retained, &exact("a.b")).is_empty());
     }
 
     #[test]
@@ -126,9 +222,9 @@ mod tests {
         let refused = retained.set(&publication("c", 1));
         assert_eq!(refused, Err(Refusal::TooMany("retained messages of a realm", 2)));
         retained.set(&publication("a", 2)).unwrap();
-        retained.remove(&name("a"));
-        retained.remove(&name("a"));
-        retained.remove(&name("b"));
+        retained.remove(&name("a")).unwrap();
+        retained.remove(&name("a")).unwrap();
+        retained.remove(&name("b")).unwrap();
         assert_eq!(retained.bytes, 0);
         let mut small = Retained::new(RetainedLimits { bytes_max: cost, ..limits });
         small.set(&publication("a", 1)).unwrap();

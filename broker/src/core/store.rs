@@ -5,6 +5,7 @@
 //! all, whatever happens to the process or to the power. The store knows no messages: a record is bytes,
 //! which [`record`] makes.
 
+pub mod kept;
 pub mod record;
 pub mod simulated;
 
@@ -168,6 +169,16 @@ pub struct StoredMessage {
     pub deliveries: u32,
     /// What was to be known of it without reading it.
     pub note: Box<[u8]>,
+}
+
+/// A shelf as it was found: what topics kept lies in the store as in a queue that nobody consumes from, and is marked
+/// as such by its properties ([`kept`]). All of it is in memory while the broker runs, so that it comes whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredShelf {
+    /// The shelf, and the places on it.
+    pub queue: StoredQueue,
+    /// What is at each place; `None` where it is damaged or missing.
+    pub records: Vec<Option<Bytes>>,
 }
 
 /// Keeps what is in queues. None of these waits for the disk.

@@ -12,7 +12,7 @@ use crate::core::access::gate::Gate;
 use crate::core::access::rules::SharedRules;
 use crate::core::access::{Principal, Refusal};
 use crate::core::eligibility::Eligibility;
-use crate::core::history::History;
+use crate::core::history::{History, is_recorded};
 use crate::core::index::Index;
 use crate::core::mailbox::{Mailbox, Pushed};
 use crate::core::message::{Handling, Publication, SessionId};
@@ -20,9 +20,11 @@ use crate::core::name::{Name, Pattern};
 use crate::core::notice::{Notice, SubscriptionFacts};
 use crate::core::parcel::{Parcel, SubscriptionId};
 use crate::core::queues::Queue;
+use crate::core::queues::durable::{Asker, Journal, Keeping, Progress};
 use crate::core::reserved::{reaches, reserved_prefix};
 use crate::core::retained::{Retained, RetainedLimits};
 use crate::core::shard::ShardKey;
+use crate::core::store::{StoredShelf, kept};
 use crate::core::watch::Watch;
 use crate::metrics;
 
@@ -74,6 +76,7 @@ pub struct Subscriber {
 pub struct Topics {
     state: RwLock<State>,
     history: Option<History>,
+    journal: Option<Arc<Journal>>,
     watch: Arc<Watch>,
     rules: SharedRules,
 }
@@ -210,6 +213,38 @@ impl Topics {
     /// The same topics with a history.
     pub fn with_history(self, history: History) -> Topics {
         Topics { history: Some(history), ..self }
+    }
+
+    /// The same topics in a realm that treats persistent messages so; what these topics retain is persistent, too.
+    pub fn keeping(self, keeping: &Keeping, retained_durably: Vec<Pattern>) -> Topics {
+        let Topics { state, history, .. } = self;
+        let mut state = state.into_inner();
+        state.retained = state.retained.keeping(keeping, retained_durably);
+        let journal = match keeping {
+            Keeping::Stored(journal) => Some(journal.clone()),
+            Keeping::InMemory | Keeping::Refused => None,
+        };
+        let history = history.map(|history| history.keeping(keeping));
+        Topics { state: RwLock::new(state), history, journal, watch: self.watch, rules: self.rules }
+    }
+
+    /// Keeps what the store had of them. For the start, before there are sessions.
+    pub fn restore(&self, shelves: Vec<StoredShelf>) {
+        for found in shelves {
+            let left = if found.queue.properties == kept::retained() {
+                self.state.write().retained.restore(found);
+                None
+            } else {
+                self.history.as_ref().map_or(Some(found.clone()), |history| history.restore(found))
+            };
+            if let Some(StoredShelf { queue, records }) = left {
+                let (realm, events) = (&*queue.realm, records.len());
+                tracing::warn!(
+                    realm, shelf = ?queue.properties, events,
+                    "the store has a history that the configuration does not: it rests there"
+                );
+            }
+        }
     }
 
     /// The same topics, of a realm that is watched so.
@@ -403,38 +438,57 @@ impl Topics {
         ids
     }
 
-    /// Hands a publication to every subscriber whose pattern matches its name, once per subscription:
-    /// exact patterns first, then prefixes from short to long, then wildcards; not to who is excluded and
-    /// not to whom its lists or the rules keep it from. Never waits. Says how many took it.
-    pub fn publish(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
-        self.record(publication);
-        let rules = self.rules.load();
-        self.state.read().publish(publication, exclude, Gate::new(&rules, publication.name.as_str()))
+    /// Whether what is published under a name must be in the store, for it is remembered there; refused if that takes
+    /// nothing now.
+    pub fn admit(&self, name: &Name) -> Result<bool, Refusal> {
+        self.history.as_ref().map_or(Ok(false), |history| history.admit(name))
     }
 
-    /// The same, and keeps the publication or what was kept before it no more.
-    pub fn publish_and_retain(
+    /// Hands a publication to every subscriber whose pattern matches its name, once per subscription:
+    /// exact patterns first, then prefixes from short to long, then wildcards; not to who is excluded and
+    /// not to whom its lists or the rules keep it from. Keeps it, or what was kept before it no more, as is said.
+    /// Never waits. Says how many took it, and whether it is yet to be stored: who asks is told then.
+    pub fn publish(
         &self,
         publication: &Arc<Publication>,
         exclude: Option<SessionId>,
         retain: Retain,
-    ) -> Result<usize, Refusal> {
+        asker: impl FnOnce() -> Option<Asker>,
+    ) -> Result<(usize, Progress), Refusal> {
         let rules = self.rules.load();
         let gate = Gate::new(&rules, publication.name.as_str());
-        let mut state = self.state.write();
-        match retain {
-            Retain::No => {}
-            Retain::Set => state.retained.set(publication)?,
-            Retain::Remove => state.retained.remove(&publication.name),
+        if is_recorded(publication) {
+            self.admit(&publication.name)?;
         }
-        self.record(publication);
+        if retain == Retain::No {
+            let progress = self.record(publication, false, asker);
+            return Ok((self.state.read().publish(publication, exclude, gate), progress));
+        }
+        let mut state = self.state.write();
+        let is_stored = match retain {
+            Retain::No => false,
+            Retain::Set => state.retained.set(publication)?,
+            Retain::Remove => state.retained.remove(&publication.name)?,
+        };
+        let progress = self.record(publication, is_stored, asker);
         // Whoever subscribes now gets it either from what is kept or as an event, not both.
-        Ok(RwLockWriteGuard::downgrade(state).publish(publication, exclude, gate))
+        Ok((RwLockWriteGuard::downgrade(state).publish(publication, exclude, gate), progress))
     }
 
-    fn record(&self, publication: &Publication) {
-        if let Some(history) = &self.history {
-            history.record(publication);
+    /// Remembers a publication, if it is, and asks when all that the store has to do with it is safe.
+    fn record(
+        &self,
+        publication: &Publication,
+        is_stored: bool,
+        asker: impl FnOnce() -> Option<Asker>,
+    ) -> Progress {
+        let is_stored = self.history.as_ref().is_some_and(|history| history.record(publication)) || is_stored;
+        match &self.journal {
+            Some(journal) if is_stored => {
+                journal.conclude(publication.cost(), asker());
+                Progress::Storing
+            }
+            _ => Progress::Done,
         }
     }
 
@@ -448,9 +502,9 @@ impl Topics {
         self.state.read().subscriptions.get(&id).map(|subscription| subscription.pattern.clone())
     }
 
-    /// Whether the last message of some topic is kept.
+    /// Whether the last message of some topic is kept, or a past that outlives the process.
     pub fn retains_any(&self) -> bool {
-        !self.state.read().retained.is_empty()
+        !self.state.read().retained.is_empty() || self.history.as_ref().is_some_and(History::stores_any)
     }
 
     /// How many subscriptions there are.
@@ -541,6 +595,10 @@ mod tests {
         (topics.subscribe(pattern, session(number), receiver(Sink::Mailbox(mailbox))).unwrap(), inbox)
     }
 
+    fn publish(topics: &Topics, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
+        topics.publish(publication, exclude, Retain::No, || None).unwrap().0
+    }
+
     /// By the subscription that it came for, and the publication.
     fn events(inbox: &mut Inbox) -> Vec<(SubscriptionId, u64)> {
         let event = |parcel| match parcel {
@@ -560,7 +618,7 @@ mod tests {
         assert_ne!(first, other);
         assert_eq!(topics.get(&exact("a.b")), Some(first));
         assert_eq!(topics.pattern(first), Some(exact("a.b")));
-        assert_eq!(topics.publish(&publication("a.b", 7), None), 3);
+        assert_eq!(publish(&topics, &publication("a.b", 7), None), 3);
         assert_eq!(events(&mut inbox1), [(first, 7)]);
         assert_eq!(events(&mut inbox2), [(first, 7)]);
         assert_eq!(events(&mut inbox3), [(other, 7)]);
@@ -572,7 +630,7 @@ mod tests {
         let (first, mut inbox) = subscribe(&topics, &exact("a.b"), 1);
         let (again, mut unused) = subscribe(&topics, &exact("a.b"), 1);
         assert_eq!(first, again);
-        assert_eq!(topics.publish(&publication("a.b", 1), None), 1);
+        assert_eq!(publish(&topics, &publication("a.b", 1), None), 1);
         assert_eq!((events(&mut inbox).len(), events(&mut unused).len()), (1, 0));
     }
 
@@ -581,7 +639,7 @@ mod tests {
         let topics = Topics::default();
         let (id, mut own) = subscribe(&topics, &exact("a.b"), 1);
         let (_, mut other) = subscribe(&topics, &exact("a.b"), 2);
-        assert_eq!(topics.publish(&publication("a.b", 1), Some(SessionId(1))), 1);
+        assert_eq!(publish(&topics, &publication("a.b", 1), Some(SessionId(1))), 1);
         assert_eq!(events(&mut own), []);
         assert_eq!(events(&mut other), [(id, 1)]);
     }
@@ -604,7 +662,7 @@ mod tests {
             let eligibility = Eligibility { sessions, roles, ..Eligibility::default() };
             let mut narrow = Arc::into_inner(publication("a.b", number)).unwrap();
             narrow.eligibility = Some(Arc::new(eligibility));
-            topics.publish_and_retain(&Arc::new(narrow), None, Retain::Set).unwrap()
+            topics.publish(&Arc::new(narrow), None, Retain::Set, || None).unwrap().0
         };
         let replayed = |number| {
             let (mailbox, mut late) = large_mailbox();
@@ -638,7 +696,7 @@ mod tests {
         let ids = patterns
             .map(|pattern| (pattern, receiver(Sink::Mailbox(mailbox.clone()))))
             .map(|(pattern, receiver)| topics.subscribe(&pattern, session(1), receiver).unwrap());
-        assert_eq!(topics.publish(&publication("a.b.c", 1), None), 4);
+        assert_eq!(publish(&topics, &publication("a.b.c", 1), None), 4);
         let order: Vec<_> = events(&mut inbox).into_iter().map(|(id, _)| id).collect();
         assert_eq!(order, [ids[2], ids[3], ids[1], ids[0]]);
     }
@@ -655,7 +713,7 @@ mod tests {
         assert!(topics.unsubscribe(first, session(2)));
         assert!(topics.is_empty());
         assert_eq!((topics.get(&exact("a.b")), topics.pattern(first)), (None, None));
-        assert_eq!(topics.publish(&publication("a.b", 1), None), 0);
+        assert_eq!(publish(&topics, &publication("a.b", 1), None), 0);
         assert_ne!(subscribe(&topics, &exact("a.b"), 1).0, first);
     }
 
@@ -664,11 +722,11 @@ mod tests {
         let topics = Topics::default();
         let (id, mut inbox) = subscribe(&topics, &exact("a.b"), 1);
         let (_, mut other) = subscribe(&topics, &exact("a.b"), 2);
-        topics.publish(&publication("a.b", 1), None);
+        publish(&topics, &publication("a.b", 1), None);
         assert!(topics.remove_session(id, SessionId(1)));
         let unknown = SubscriptionId(99);
         assert!(!topics.remove_session(id, SessionId(1)) && !topics.remove_session(unknown, SessionId(2)));
-        topics.publish(&publication("a.b", 2), None);
+        publish(&topics, &publication("a.b", 2), None);
         assert_eq!(events(&mut inbox), [(id, 1)]);
         assert_eq!(events(&mut other), [(id, 1), (id, 2)]);
         assert!(topics.remove_session(id, SessionId(2)) && topics.is_empty());
@@ -682,7 +740,7 @@ mod tests {
         let (slow, mut slow_inbox) = mailbox(bounds);
         let id = topics.subscribe(&exact("a.b"), session(1), receiver(Sink::Mailbox(slow))).unwrap();
         let (_, mut inbox) = subscribe(&topics, &exact("a.b"), 2);
-        let taken: Vec<_> = (1..=3).map(|n| topics.publish(&publication("a.b", n), None)).collect();
+        let taken: Vec<_> = (1..=3).map(|n| publish(&topics, &publication("a.b", n), None)).collect();
         assert_eq!(taken, [2, 1, 1]);
         assert_eq!(events(&mut slow_inbox), [(id, 1)]);
         assert_eq!(events(&mut inbox), [(id, 1), (id, 2), (id, 3)]);
@@ -705,7 +763,7 @@ mod tests {
         for number in 1..=2 {
             let mut publication = Arc::into_inner(publication("a.b", number)).unwrap();
             publication.charge = Some(budget.charge(publication.cost()));
-            assert_eq!(topics.publish(&Arc::new(publication), None), 2);
+            assert_eq!(publish(&topics, &Arc::new(publication), None), 2);
         }
         assert_eq!((queue.len(), take(&mut inbox).len()), (2, 1));
         assert_eq!(budget.bytes(), 2 * UNIT, "a mailbox holds them");

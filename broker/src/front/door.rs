@@ -53,6 +53,17 @@ pub struct DoorSettings {
     pub strangers_max: usize,
     /// Connections of strangers from one address at a time.
     pub strangers_per_address_max: usize,
+    /// What the health page asks about.
+    pub ailments: Vec<Ailment>,
+}
+
+/// Something that the broker may come to suffer from.
+#[derive(Clone, Debug)]
+pub struct Ailment {
+    /// Cancelled when it does.
+    pub token: CancellationToken,
+    /// What the health page says then, in a sentence.
+    pub sentence: &'static str,
 }
 
 /// Who stands at the door, and what their opening handshake said of who they are.

@@ -113,7 +113,11 @@ async fn answer(
     }
 }
 
+/// Unwell is also a broker that goes on, but not with all that it is there for.
 fn health(door: &Door) -> Answer {
+    if let Some(ailment) = door.settings.ailments.iter().find(|ailment| ailment.token.is_cancelled()) {
+        return text(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", ailment.sentence));
+    }
     if door.shutdown.is_cancelled() {
         return text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
     }

@@ -13,10 +13,11 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, StorageBackend};
+use tokio_util::sync::CancellationToken;
 
-use crate::core::store::{Change, Fetch, QueueId, Store, StoredQueue, Submission, Unstorable};
+use crate::core::store::{Change, Fetch, QueueId, Store, StoredQueue, StoredShelf, Submission, Unstorable};
 use crate::metrics;
-use crate::store::layout::FORMAT;
+use crate::store::layout::{FORMAT, FORMAT_OF_QUEUES};
 use crate::store::reader::{Asked, Reader};
 use crate::store::recovery::{self, Found};
 use crate::store::space::{Disk, Gauge, SpaceLimits};
@@ -98,6 +99,8 @@ pub struct Opened {
     pub store: Arc<DiskStore>,
     /// What is in it.
     pub queues: Vec<StoredQueue>,
+    /// What topics kept in it.
+    pub shelves: Vec<StoredShelf>,
     /// What was wrong: a sentence, and how many messages are known to be lost by it.
     pub complaints: Vec<(String, u64)>,
 }
@@ -155,7 +158,7 @@ impl DiskStore {
         path: &Path,
     ) -> Result<Opened, OpenError> {
         let (database, found) = read_all(backend, is_new, path)?;
-        let Found { queues, last_queue, bytes, complaints, aside } = found;
+        let Found { queues, shelves, last_queue, bytes, complaints, aside } = found;
         for (complaint, lost) in &complaints {
             tracing::error!(lost, "{complaint}");
             metrics::STORE_UNREADABLE.add(*lost as i64);
@@ -181,12 +184,17 @@ impl DiskStore {
         ];
         let (last_queue, threads) = (AtomicU64::new(last_queue), Mutex::new(threads));
         let store = Arc::new(DiskStore { desk, asked, last_queue, limits, threads, _lock: lock });
-        Ok(Opened { store, queues, complaints })
+        Ok(Opened { store, queues, shelves, complaints })
     }
 
     /// Whether it failed, and keeps nothing any more.
     pub fn has_failed(&self) -> bool {
         self.desk.has_failed()
+    }
+
+    /// Cancelled once it failed.
+    pub fn failure(&self) -> &CancellationToken {
+        &self.desk.failure
     }
 
     /// Writes what is to be written, answers, and closes the file. Waits for the disk.
@@ -295,15 +303,19 @@ fn read_all(backend: impl StorageBackend, is_new: bool, path: &Path) -> Result<(
         match format {
             None if is_new => recovery::prepare(&database).map_err(damaged)?,
             None => return Err(OpenError::Damaged("it does not say what format it has".into())),
-            Some(FORMAT) => {}
+            Some(FORMAT_OF_QUEUES..=FORMAT) => {}
             Some(found) if found > FORMAT => return Err(OpenError::Newer { found, known: FORMAT }),
             Some(found) => return Err(OpenError::Damaged(format!("there is no format {found}"))),
         }
         let found = recovery::recover(&database).map_err(damaged)?;
         Ok((database, found))
     };
-    catch_unwind(AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err(OpenError::Damaged("the engine panicked reading it".into())))
+    let read = catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(OpenError::Damaged("the engine panicked reading it".into())));
+    read.map_err(|error| match error {
+        OpenError::Damaged(why) => OpenError::Damaged(format!("{}: {why}", path.display())),
+        error => error,
+    })
 }
 
 fn refused(error: &DatabaseError, path: &Path) -> OpenError {

@@ -14,6 +14,9 @@
 //! its key and itself. Rows that are lost are noticed as well: a block says which messages there are, the
 //! totals how many, and a queue is written twice. The blocks are all that is read at the start: of a million
 //! messages they are 9 MB.
+//!
+//! What topics keep are queues as well, marked by their properties: shelves. The format is 2 once there was one, for
+//! a broker that knows none would let clients consume from them.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +26,11 @@ use twox_hash::XxHash3_64;
 
 use crate::core::store::Properties;
 
-/// The version of the layout that this broker writes.
-pub(super) const FORMAT: u64 = 1;
+/// The version of the layout with shelves.
+pub(super) const FORMAT: u64 = 2;
+
+/// The version without: what a new file has, until something is put on a shelf.
+pub(super) const FORMAT_OF_QUEUES: u64 = 1;
 
 /// The key of the version.
 pub(super) const FORMAT_KEY: &str = "format";

@@ -1,22 +1,26 @@
 //! Finding everything again: what is in the file, and what is not as it should be.
 //!
 //! Read are the queues, their totals and their blocks; messages only of a queue whose blocks are damaged, or
-//! are not as many as its totals say.
+//! are not as many as its totals say, and those that lie on shelves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use redb::{Database, ReadableDatabase, TableError};
 
-use crate::core::store::{QueueId, StoredMessage, StoredQueue};
+use crate::core::store::kept::is_shelf;
+use crate::core::store::{QueueId, StoredMessage, StoredQueue, StoredShelf};
 use crate::store::layout::{
-    ASIDE, BLOCKS, Block, Entry, FORMAT, FORMAT_KEY, META, NOTES, QUEUES, QUEUES_COPY, QueueRow, RECORDS,
-    TOTALS, Table, Totals, decode_record, unseal,
+    ASIDE, BLOCKS, Block, Entry, FORMAT_KEY, FORMAT_OF_QUEUES, META, NOTES, QUEUES, QUEUES_COPY, QueueRow,
+    RECORDS, TOTALS, Table, Totals, decode_record, unseal,
 };
 
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) queues: Vec<StoredQueue>,
+    /// What topics kept.
+    pub(super) shelves: Vec<StoredShelf>,
     /// The highest number of a queue.
     pub(super) last_queue: u64,
     /// The bytes of all messages.
@@ -47,7 +51,7 @@ pub(super) fn prepare(database: &Database) -> Result<(), redb::Error> {
     for table in [BLOCKS, RECORDS, NOTES, ASIDE] {
         writing.open_table(table)?;
     }
-    writing.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
+    writing.open_table(META)?.insert(FORMAT_KEY, FORMAT_OF_QUEUES)?;
     writing.commit()?;
     Ok(())
 }
@@ -104,7 +108,13 @@ pub(super) fn recover(database: &Database) -> Result<Found, redb::Error> {
             }
         };
         found.bytes += sum(&entries).bytes;
-        found.queues.push(stored(queue, row, entries, last_sequence, &mut notes));
+        let stored = stored(queue, row, entries, last_sequence, &mut notes);
+        if is_shelf(&stored.properties) {
+            let records = records(&reading, &stored)?;
+            found.shelves.push(StoredShelf { queue: stored, records });
+        } else {
+            found.queues.push(stored);
+        }
     }
     for (queue, orphans) in blocks {
         // Numbers are not given twice while something is left of a queue.
@@ -223,6 +233,18 @@ fn stored(queue: u64, row: QueueRow, entries: Entries, last_sequence: u64, notes
         last_sequence,
         messages: entries.into_iter().map(message).collect(),
     }
+}
+
+/// What lies on a shelf, place by place.
+fn records(reading: &redb::ReadTransaction, shelf: &StoredQueue) -> Result<Vec<Option<Bytes>>, redb::Error> {
+    let table = reading.open_table(RECORDS)?;
+    let record = |message: &StoredMessage| {
+        let key = (shelf.queue.0, message.sequence);
+        let row = table.get(key)?;
+        let record = row.as_ref().and_then(|row| decode_record(key, row.value()));
+        Ok(record.map(|(_, record)| Bytes::copy_from_slice(record)))
+    };
+    shelf.messages.iter().map(record).collect()
 }
 
 /// Writes indexes that were made anew.

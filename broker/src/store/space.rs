@@ -46,11 +46,20 @@ impl Gauge for Disk {
     fn space(&self, live_bytes: u64) -> io::Result<Space> {
         let found = rustix::fs::statvfs(&self.file)?;
         let (available, total) = (found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize);
-        // The file does not shrink at once when messages go: what they leave is used again. Half of it, for
-        // rows and pages are larger than what is in them.
         let allocated = std::fs::metadata(&self.file)?.blocks() * 512;
-        Ok(Space { free: available + allocated.saturating_sub(live_bytes * 2), total })
+        Ok(Space { free: free(available, allocated, live_bytes), total })
     }
+}
+
+/// Of so much that is available on the disk, how much slack in the file counts beside it: a disk that others filled is
+/// full, for a commit writes beside what is there, and perhaps where the file has holes.
+const SLACK_PER_AVAILABLE: u64 = 3;
+
+/// The file does not shrink at once when messages go: what they leave is used again. Half of it, for rows and pages are
+/// larger than what is in them.
+fn free(available: u64, allocated: u64, live_bytes: u64) -> u64 {
+    let slack = allocated.saturating_sub(live_bytes.saturating_mul(2));
+    available.saturating_add(slack.min(available.saturating_mul(SLACK_PER_AVAILABLE)))
 }
 
 #[cfg(test)]
@@ -64,6 +73,14 @@ mod tests {
         assert!(full(99, 1000) && !full(100, 1000));
         assert!(full(499, 10_000) && !full(500, 10_000));
         assert!(!full(u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn slack_in_the_file_counts_while_the_disk_is_not_full() {
+        assert_eq!(free(100, 90, 10), 170);
+        assert_eq!(free(100, 90, 80), 100);
+        assert_eq!(free(10, 1000, 0), 40);
+        assert_eq!(free(0, 1000, 0), 0);
     }
 
     #[test]

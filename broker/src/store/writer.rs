@@ -12,15 +12,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use redb::{Database, ReadableTable, Table, WriteTransaction};
+use tokio_util::sync::CancellationToken;
 
 use crate::core::mailbox::Batch;
+use crate::core::store::kept::is_shelf;
 use crate::core::store::{Change, Done, Submission, Unstorable};
 use crate::metrics;
 use crate::store::layout::{
-    self, ASIDE, BLOCKS, Block, Entry, Key, NOTES, QUEUES, QUEUES_COPY, QueueRow, RECORDS, TOTALS, Totals,
-    encode_record, seal,
+    self, ASIDE, BLOCKS, Block, Entry, FORMAT, FORMAT_KEY, Key, META, NOTES, QUEUES, QUEUES_COPY, QueueRow,
+    RECORDS, TOTALS, Totals, encode_record, seal,
 };
 use crate::store::space::{Gauge, SpaceLimits};
 
@@ -37,6 +39,9 @@ const GATHER_TIME_MAX: Duration = Duration::from_millis(2);
 
 /// How often it is looked whether there is space again.
 const SPACE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How often it is looked whether others took the space, while there is nothing to write.
+const IDLE_SPACE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is to be written.
 #[derive(Debug, Default)]
@@ -96,6 +101,8 @@ pub(super) struct Desk {
     pub(super) inbox: Mutex<Inbox>,
     pub(super) submitted: Condvar,
     failed: AtomicBool,
+    /// The same, for who waits for it.
+    pub(super) failure: CancellationToken,
     nearly_full: AtomicBool,
 }
 
@@ -146,6 +153,10 @@ impl Writer {
                     tracing::error!("an answer of the store was received badly");
                 }
             }
+            if outcome.is_err() {
+                // After those who waited for it were told: they may be sent away over it.
+                self.desk.failure.cancel();
+            }
         }
     }
 
@@ -172,12 +183,13 @@ impl Writer {
             match lies_until {
                 Some(until) if until <= now => return Some(inbox.take()),
                 Some(until) => drop(desk.submitted.wait_until(&mut inbox, until)),
-                None if desk.is_nearly_full() => {
-                    if desk.submitted.wait_for(&mut inbox, SPACE_INTERVAL).timed_out() {
-                        self.look_at_space();
+                None => {
+                    let interval = if desk.is_nearly_full() { SPACE_INTERVAL } else { IDLE_SPACE_INTERVAL };
+                    if desk.submitted.wait_for(&mut inbox, interval).timed_out() {
+                        // Nobody who submits is to wait for it.
+                        MutexGuard::unlocked(&mut inbox, || self.look_at_space());
                     }
                 }
-                None => desk.submitted.wait(&mut inbox),
             }
         }
     }
@@ -267,6 +279,11 @@ struct Sums {
 fn commit(database: &Database, group: &[Submission], live_bytes: u64) -> Result<Sums, WriteError> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
+    let mut changes = group.iter().flat_map(|submission| &submission.changes);
+    if changes.any(|change| matches!(change, Change::Make { properties, .. } if is_shelf(properties))) {
+        // Those who know no shelves must not open it any more.
+        transaction.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
+    }
     let sums = {
         let mut work = Work::begin(&transaction, live_bytes)?;
         for change in group.iter().flat_map(|submission| &submission.changes) {

@@ -3,6 +3,7 @@
 mod history;
 mod open_calls;
 mod procedure;
+mod publishing;
 mod pubsub;
 mod queue;
 mod renewal;
@@ -26,6 +27,7 @@ use crate::core::name::{Name, Pattern};
 use crate::core::parcel::Parcel;
 use crate::core::realm::Member;
 use crate::wamp::dialogue::open_calls::OpenCalls;
+use crate::wamp::dialogue::publishing::Publishing;
 use crate::wamp::dialogue::pubsub::Subscriptions;
 use crate::wamp::dialogue::queue::QueueCalls;
 use crate::wamp::fault::Fault;
@@ -40,6 +42,8 @@ pub(super) struct Dialogue {
     pub(super) subscriptions: Subscriptions,
     /// Calls of `tandem.queue.*` that wait, and what they brought until it is settled.
     pub(super) queue_calls: Option<Box<QueueCalls>>,
+    /// Publications that wait for the store.
+    publishing: Option<Box<Publishing>>,
     /// Calls that the house owes an answer. Most sessions never call.
     calls: Option<Box<OpenCalls>>,
     /// Of one that came in by a token.
@@ -91,6 +95,7 @@ impl Dialogue {
             member,
             subscriptions: Subscriptions::default(),
             queue_calls: None,
+            publishing: None,
             calls: None,
             lease: None,
             abilities: Abilities::new(roles),

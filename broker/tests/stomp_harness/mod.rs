@@ -94,8 +94,12 @@ impl House {
         let clock = Arc::new(AtomicU64::new(1_000_000));
         let time = clock.clone();
         let told: WallClock = Arc::new(move || time.load(Ordering::Relaxed));
-        let realm =
-            Realm::with_memory("main", limits, entropy, Memory { history: None, keeping, clock: Some(told) });
+        let realm = Realm::with_memory(
+            "main",
+            limits,
+            entropy,
+            Memory { keeping, clock: Some(told), ..Memory::default() },
+        );
         let door = Arc::new(Door { lets_anybody_in: true });
         let mut settings = Settings::new(Arc::new(Realms::fixed(vec![realm.clone()])), door);
         change(&mut settings);

@@ -148,7 +148,7 @@ impl House {
     pub fn with_history() -> House {
         let counter = AtomicU64::new(1 << 40);
         let entropy = Arc::new(move || counter.fetch_add(1, Ordering::Relaxed));
-        let rule = HistoryRule { pattern: Pattern::prefix("h.").unwrap(), events_max: 100 };
+        let rule = HistoryRule { pattern: Pattern::prefix("h.").unwrap(), events_max: 100, durable: false };
         let seconds = AtomicU64::new(0);
         let clock = move || 946_684_800_000 + seconds.fetch_add(1000, Ordering::Relaxed);
         let history = History::new(&[rule], Arc::new(clock));

@@ -77,6 +77,34 @@ impl Journal {
         self.backlog.exceeded(waker)
     }
 
+    /// Whether something may be added to the store now.
+    pub fn admit(&self) -> Result<(), Refusal> {
+        self.store.admit().map_err(Refusal::Unstorable)
+    }
+
+    /// Takes changes of whoever tells nobody by itself; see [`conclude`](Journal::conclude).
+    pub(in crate::core) fn submit(&self, changes: Vec<Change>) {
+        self.store.submit(Submission { changes, done: None });
+    }
+
+    /// A number for something new in the store.
+    pub(in crate::core) fn next_queue(&self) -> QueueId {
+        self.store.next_queue()
+    }
+
+    /// Tells when everything up to here is safe. Until then these bytes count as waiting.
+    pub(in crate::core) fn conclude(&self, bytes: usize, asker: Option<Asker>) {
+        let charge = self.backlog.charge(bytes + PUBLICATION_OVERHEAD);
+        let done = move |outcome| {
+            // Publishers that were not read for it are read again.
+            drop(charge);
+            if let Some(asker) = asker {
+                asker.tell(outcome);
+            }
+        };
+        self.store.submit(Submission { changes: Vec::new(), done: Some(Box::new(done)) });
+    }
+
     /// Tells when everything up to here is safe.
     pub fn flush(&self, asker: Asker) {
         let done = Box::new(move |outcome| asker.tell(outcome));
@@ -211,7 +239,7 @@ impl<Q: Appender> Writing<Q> {
 }
 
 /// Says once in the life of the process that persistent messages are not kept.
-pub(super) fn warn_once() {
+pub(in crate::core) fn warn_once() {
     static SAID: AtomicBool = AtomicBool::new(false);
     if !SAID.swap(true, Ordering::Relaxed) {
         tracing::warn!(

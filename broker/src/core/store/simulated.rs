@@ -9,8 +9,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::core::store::kept::is_shelf;
 use crate::core::store::{
-    Change, Fetch, Fetched, Properties, QueueId, Store, StoredMessage, StoredQueue, Submission, Unstorable,
+    Change, Fetch, Fetched, Properties, QueueId, Store, StoredMessage, StoredQueue, StoredShelf, Submission,
+    Unstorable,
 };
 
 /// The store.
@@ -55,8 +57,29 @@ impl SimulatedStore {
         Arc::default()
     }
 
-    /// What is safe now.
+    /// What is safe now of queues.
     pub fn recovered(&self) -> Vec<StoredQueue> {
+        let is_queue = |queue: &StoredQueue| !is_shelf(&queue.properties);
+        self.all().into_iter().filter(is_queue).collect()
+    }
+
+    /// The same of what topics keep.
+    pub fn recovered_shelves(&self) -> Vec<StoredShelf> {
+        let shelves = self.all().into_iter().filter(|queue| is_shelf(&queue.properties));
+        let inner = self.0.lock();
+        let shelf = |queue: StoredQueue| {
+            let kept = &inner.disk[&queue.queue];
+            let record = |message: &StoredMessage| {
+                let whole = !inner.damaged.contains(&(queue.queue, message.sequence));
+                whole.then(|| kept.messages[&message.sequence].record.clone())
+            };
+            let records = queue.messages.iter().map(record).collect();
+            StoredShelf { queue, records }
+        };
+        shelves.map(shelf).collect()
+    }
+
+    fn all(&self) -> Vec<StoredQueue> {
         let stored = |(queue, kept): (&QueueId, &Kept)| {
             let message = |(sequence, message): (&u64, &Message)| StoredMessage {
                 sequence: *sequence,

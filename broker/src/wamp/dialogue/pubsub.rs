@@ -10,6 +10,9 @@
 //! after that choice: what is kept from its node goes to no other. The first node key that a session gives for a
 //! subscription counts.
 //!
+//! With the option `persistent: true`, or the entry `persistent: "true"` of `x_headers`, what is retained outlives the
+//! broker. PUBLISHED comes when all that is to outlive it is safe: also where the configuration says that it is to.
+//!
 //! Of those that narrow who gets an event, `exclude` and its kin that are empty exclude nobody, while
 //! `eligible` and its kin that are empty leave nobody.
 
@@ -26,13 +29,15 @@ use tandem_protocols::wamp::options::{PublishOptions, SubscribeOptions, Withdraw
 
 use crate::core::access::SessionId;
 use crate::core::eligibility::{Eligibility, Lists};
-use crate::core::message::{Frame, Message, Publication, Variant};
+use crate::core::message::{Attributes, Frame, Message, Publication, Variant};
 use crate::core::parcel::SubscriptionId;
 use crate::core::protocol::Output;
+use crate::core::queues::durable::Progress;
 use crate::core::realm::Outgoing;
 use crate::core::shard::ShardKey;
 use crate::core::topics::{PublishTerms, Retain};
 use crate::wamp::dialogue::Dialogue;
+use crate::wamp::dialogue::queue::with_persistence;
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
 use crate::wamp::voice::{Voice, id, note_too_long, note_unconvertible};
@@ -82,19 +87,22 @@ impl Dialogue {
         let options = PublishOptions::parse(&publish.options)?;
         let (request, acknowledge) = (publish.request, options.acknowledge);
         let terms = terms(&options);
-        let attributes = luggage::attributes(&publish.options);
+        let attributes = attributes(&publish.options);
+        let ticket = if acknowledge { self.ticket_of_publication(request)? } else { 0 };
         let published = attributes.and_then(|attributes| {
             let name = self.name(&publish.topic)?;
             let payload = luggage::payload(publish.payload, received_bytes);
             let outgoing = Outgoing { name, payload, attributes };
-            Ok(self.member.publish_under(outgoing, terms)?)
+            Ok(self.member.publish_for(outgoing, terms, ticket)?)
         });
         match published {
-            Ok(publication) => {
+            Ok((publication, progress)) => {
                 self.has_published.set(true);
-                if acknowledge {
+                match progress {
+                    _ if !acknowledge => {}
                     // Its own EVENT, if it gets one, comes by way of the mailbox, hence after this.
-                    voice.say(Published { request, publication: id(publication) });
+                    Progress::Done => voice.say(Published { request, publication: id(publication) }),
+                    Progress::Storing => self.await_store(request, publication),
                 }
                 Ok(())
             }
@@ -255,6 +263,11 @@ fn disclosure(publication: &Publication, mut details: Dict) -> Dict {
         details.insert("trustlevel", u64::from(level));
     }
     details
+}
+
+/// What travels with a publication by these options.
+pub(in crate::wamp) fn attributes(options: &Dict) -> Result<Attributes, Fault> {
+    with_persistence(luggage::attributes(options)?, options)
 }
 
 /// The terms that a publisher asks for.

@@ -194,7 +194,7 @@ impl Dialogue {
     }
 
     /// The store has what a call asked for, or never will.
-    pub(in crate::wamp) fn bring_stored(
+    pub(super) fn bring_stored_message(
         &mut self,
         call: u64,
         outcome: Result<(), Refusal>,

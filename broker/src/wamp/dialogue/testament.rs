@@ -22,7 +22,7 @@ use crate::core::testament::Scope;
 use crate::wamp::arguments::{argument, keywords};
 use crate::wamp::dialogue::Dialogue;
 use crate::wamp::dialogue::procedure::{arguments, say_nothing};
-use crate::wamp::dialogue::pubsub::terms;
+use crate::wamp::dialogue::pubsub::{attributes, terms};
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
 use crate::wamp::voice::Voice;
@@ -47,7 +47,7 @@ impl Dialogue {
         let testament = Outgoing {
             name: Name::parse(&publish.topic)?,
             payload: luggage::payload(publish.payload, message.len()),
-            attributes: luggage::attributes(&publish.options)?,
+            attributes: attributes(&publish.options)?,
         };
         self.member.add_testament(scope, testament, terms)?;
         say_nothing(request, voice);
