@@ -205,9 +205,10 @@ impl Dialogue {
         let ticket = self.ticket(frame);
         let progress = match operation {
             Operation::Publish(outgoing, handling) => {
-                self.member.publish_under(outgoing, PublishTerms { handling, ..PublishTerms::default() })?;
+                let terms = PublishTerms { handling, ..PublishTerms::default() };
+                let (_, progress) = self.member.publish_for(outgoing, terms, ticket)?;
                 self.published.set(true);
-                Progress::Done
+                progress
             }
             Operation::Send(outgoing, terms) => {
                 let (_, progress) = self.member.send_for(outgoing, terms, ticket)?;
@@ -234,9 +235,10 @@ impl Dialogue {
         match operation {
             Operation::Publish(outgoing, handling) if !in_transaction => {
                 let terms = PublishTerms { retain, handling, ..PublishTerms::default() };
-                self.member.publish_under(outgoing, terms)?;
+                let ticket = self.ticket(frame);
+                let (_, progress) = self.member.publish_for(outgoing, terms, ticket)?;
                 self.published.set(true);
-                Ok(Receipt::Due)
+                self.receipt_after(progress, ticket, frame, Vec::new())
             }
             _ => {
                 let detail = "only a topic retains a message, and not in a transaction";

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tandem_broker::core::history::WallClock;
-use tandem_broker::core::message::{Handling, Publication};
-use tandem_broker::core::queues::{Browse, ConsumeTerms, Filter, Properties, QueueTerms, WhenFull};
+use tandem_broker::core::message::Handling;
+use tandem_broker::core::queues::{Browse, ConsumeTerms, Properties, QueueTerms, WhenFull};
 use tandem_broker::core::realm::TakeTerms;
 
 use super::*;
@@ -30,7 +30,7 @@ impl Timed {
         let told: WallClock = Arc::new(move || time.load(Ordering::Relaxed));
         let memory = Memory { keeping, clock: Some(told), ..Memory::default() };
         let realm = Realm::with_memory("test", LIMITS, entropy, memory);
-        realm.queues().restore(store.recovered());
+        realm.restore(store.recovered(), &read_filter);
         Timed { store, realm, clock }
     }
 
@@ -79,21 +79,6 @@ fn put(peer: &Peer, queue: &str, id: u64, handling: Handling, properties: Proper
 
 fn dying_to(queue: &str) -> Properties {
     Properties { dead_letters: Some(name(queue)), ..Properties::default() }
-}
-
-/// Wants every tenth.
-#[derive(Debug)]
-struct Tenth;
-
-impl Filter for Tenth {
-    fn admits(&self, publication: &Publication) -> bool {
-        let Content::Opaque(bytes) = publication.payload.content() else { return false };
-        u64::from_le_bytes(*bytes.first_chunk().unwrap()).is_multiple_of(10)
-    }
-
-    fn text(&self) -> &'static str {
-        "tenth"
-    }
 }
 
 fn taking(consumer: ConsumeTerms) -> TakeTerms {
@@ -312,7 +297,7 @@ fn a_filter_finds_what_it_wants_in_a_deep_queue_and_memory_stays_bounded() {
     let mut peer = house.join();
     (1..=300).for_each(|id| put(&peer, "q", id, Handling::default(), Properties::default()));
     house.store.sync();
-    let terms = taking(ConsumeTerms { filter: Some(Arc::new(Tenth)), ..ConsumeTerms::default() });
+    let terms = taking(ConsumeTerms { filter: read_filter("0"), ..ConsumeTerms::default() });
     let consumer = peer.member.consume_under(&name("q"), few(3), terms).unwrap();
     let mut seen = Vec::new();
     for _ in 0..400 {

@@ -143,13 +143,19 @@ impl State {
         limit.zip(self.unused_since_ms).is_some_and(|(limit, since)| since.saturating_add(limit) <= now_ms)
     }
 
+    /// Whether something that it gave up is only here: in memory, in its part of the store, or on its way.
+    pub(super) fn has_dying(&self) -> bool {
+        !self.dead.is_empty() || !self.durable.dying.is_empty() || self.durable.leaving > 0
+    }
+
     /// When it is to be looked at again.
     pub(super) fn due_ms(&self) -> Option<u64> {
         let unfinished = self.scans_left == 0 && !self.durable.fetching && self.has_more_to_scan();
         if unfinished || !self.dead.is_empty() {
             return Some(0);
         }
-        let unused = self.properties.unused_ms_max.zip(self.unused_since_ms);
+        // What it gave up goes first; then it is looked at again.
+        let unused = self.properties.unused_ms_max.zip(self.unused_since_ms).filter(|_| !self.has_dying());
         [
             self.expiring.first().map(|(at, _)| *at),
             self.delayed.first_key_value().map(|((at, _), _)| *at),

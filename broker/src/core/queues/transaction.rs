@@ -70,7 +70,7 @@ pub(super) fn take_steps(
         let Some((_, state)) = locked.get_mut(&queue.id) else { continue };
         match (step, journal) {
             (Step::Send(publication, _), Some(journal)) => {
-                queue.append_pending(state, publication, journal, &mut writing);
+                queue.append_pending(state, publication, false, journal, &mut writing);
             }
             (Step::Send(publication, _), None) => state.append(publication, false, queue.now_ms()),
             (Step::Settle { consumer, sequence, settlement, .. }, _) => {
@@ -89,7 +89,7 @@ pub(super) fn take_steps(
             let buried = state.zip(bury(letter)).is_some_and(|((grave, state), publication)| {
                 let has_room = state.check_room(Sum::default(), Sum::default(), publication.cost()).is_ok();
                 if has_room {
-                    grave.append_pending(state, Arc::new(publication), journal, &mut writing);
+                    grave.append_pending(state, Arc::new(publication), false, journal, &mut writing);
                 }
                 has_room
             });

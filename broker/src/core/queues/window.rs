@@ -169,7 +169,8 @@ impl State {
     }
 
     /// Takes in a message that was read. One that was read by the way is left where it is if there is no room.
-    pub(super) fn fill_in(&mut self, sequence: u64, publication: Publication, is_wanted: bool) {
+    pub(super) fn fill_in(&mut self, sequence: u64, read: (Publication, bool), is_wanted: bool) {
+        let (publication, from_topic) = read;
         let Some(place) = self.locate(sequence) else { return };
         if let Place::Dying = place {
             if let Some((mut item, death)) = self.durable.dying.remove(&sequence) {
@@ -193,6 +194,7 @@ impl State {
         }
         let before = item.clone();
         item.body = Body::Here(Arc::new(publication));
+        item.from_topic = from_topic;
         let after = item.clone();
         self.count(&before, -1);
         self.count(&after, 1);

@@ -9,6 +9,7 @@ use crate::core::calls::Offer;
 use crate::core::durable::DurableTerms;
 use crate::core::name::Pattern;
 use crate::core::parcel::ConsumerId;
+use crate::core::queues::durable::Progress;
 use crate::core::queues::{Browse, ConsumeTerms, Credit};
 use crate::core::realm::TakeTerms;
 use crate::stomp::destination::{Place, Source};
@@ -41,6 +42,10 @@ pub(in crate::stomp) struct Request<'a> {
     /// Under which what the topics kept is wanted, if it is.
     pub(in crate::stomp) tag: Option<u64>,
     pub(in crate::stomp) extras: Extras,
+    /// Under which the store's answer is known, if it must know.
+    pub(in crate::stomp) ticket: u64,
+    /// Whether it must.
+    pub(in crate::stomp) progress: Progress,
 }
 
 impl Dialogue {
@@ -105,7 +110,9 @@ impl Dialogue {
             let mut terms = consume_terms(request)?;
             // What comes in has passed it.
             terms.filter = None;
-            let id = self.member.subscribe_durably(&name, durable, credit, terms)?;
+            let (id, progress) =
+                self.member.subscribe_durably(&name, durable, credit, terms, request.ticket)?;
+            request.progress = progress;
             return Ok(Feed::Queue(Consumer::new(id, Place::Topic, mode)));
         }
         headers::refuse(headers, &[("auto-delete", "true")])?;
