@@ -16,6 +16,7 @@
 
 mod agenda;
 mod consumer;
+mod copies;
 pub mod durable;
 mod groups;
 mod item;
@@ -262,6 +263,8 @@ impl Queues {
 
     /// Takes a queue away. What is in it goes with its last consumer, or at once.
     pub fn delete(&self, queue: &Arc<Queue>) {
+        // What it gave up before goes where it is to go.
+        self.bury(queue.finish(queue.state.lock()));
         let mut queues = self.queues.write();
         if queues.get(queue.name()).is_some_and(|known| known.id == queue.id) {
             queues.remove(queue.name());
@@ -496,7 +499,7 @@ impl Queues {
             kept |= match step {
                 Step::Send(publication, _) => self.is_kept(publication)?,
                 Step::Settle { queue, consumer, sequence, .. } => {
-                    queue.state.lock().held(*consumer, *sequence).is_some_and(|item| item.stored)
+                    queue.state.lock().held(*consumer, *sequence).is_some_and(|item| item.is_stored())
                 }
             };
         }
@@ -595,6 +598,13 @@ impl Queues {
             definition: plan.definition,
         };
         Queue::new(blueprint, self.limits, self.total_bytes.clone(), self.agenda.clone())
+    }
+
+    /// Takes what is left of empty queues out of the store: the realm goes, and another may come by its name.
+    pub fn leave_store(&self) {
+        for queue in self.queues.read().values() {
+            queue.leave_store(&mut queue.state.lock());
+        }
     }
 
     fn forget_if_idle(&self, queue: &Arc<Queue>) {

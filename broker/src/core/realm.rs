@@ -324,7 +324,11 @@ impl Realm {
 
     /// Lets nobody in any more, if it is idle.
     pub fn retire(&self) -> bool {
-        self.guests.retire(|| self.holds_nothing())
+        let retires = self.guests.retire(|| self.holds_nothing());
+        if retires {
+            self.queues.leave_store();
+        }
+        retires
     }
 
     fn holds_nothing(&self) -> bool {

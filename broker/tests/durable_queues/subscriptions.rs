@@ -31,7 +31,9 @@ fn house_with(subscriptions: &[&str]) -> House {
     let house = House::new();
     bind(&house);
     let mut peer = house.join();
-    subscriptions.iter().for_each(|name| drop(subscribe(&mut peer, name, 0)));
+    for name in subscriptions {
+        let _ = subscribe(&mut peer, name, 0);
+    }
     house.store.sync();
     house
 }
@@ -169,7 +171,9 @@ fn what_a_durable_subscription_acknowledged_or_was_when_it_ended_is_gone_after_a
     let house = house_with(&["d", "e"]);
     let mut peer = house.join();
     let (consumer, _) = subscribe(&mut peer, "d", 0);
-    (1..=3).for_each(|id| drop(publish(&peer, "a", id, 0)));
+    for id in 1..=3 {
+        let _ = publish(&peer, "a", id, 0);
+    }
     house.store.sync();
     assert_eq!(peer.ids(), [1, 2, 3]);
     assert_eq!(peer.member.settle_for(consumer, 1, Settlement::Accept, Some(7)), Ok(Progress::Storing));

@@ -137,6 +137,8 @@ pub(super) struct Durable {
     pub(super) dying_bytes: usize,
     /// Dead letters that left and are not in another queue yet: until then they are in this one's part of the store.
     pub(super) leaving: usize,
+    /// The store could not be read, and is not asked again.
+    pub(super) unreadable: bool,
     /// The store does not know the queue yet, and is told of it before there is anything in it.
     pub(super) making: bool,
 }

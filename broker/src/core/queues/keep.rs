@@ -143,12 +143,17 @@ impl Queue {
     /// What was fetched.
     fn take_in(&self, from: u64, read: Result<Vec<Fetched>, Unstorable>) {
         let Some(journal) = self.journal.as_deref() else { return };
-        let Ok(read) = read else {
-            // It failed for good, and said so; what is only there cannot be had.
-            return;
-        };
         let mut state = self.state.lock();
+        let Ok(read) = read else {
+            // It failed for good: it is not asked again, and what is only there cannot be had.
+            let (queue, waiting, given_up) = (self.name(), state.durable.away, state.stop_reading());
+            tracing::error!(%queue, waiting, given_up, "the store cannot be read: what of this queue is only there \
+                            is not delivered before the broker is started again");
+            state.dispatch(self.now_ms());
+            return self.leave_alone(state);
+        };
         state.durable.fetching = false;
+        let wanted = state.wanted_at(from);
         let mut changes = Vec::new();
         let is_there = read.first().is_some_and(|first| first.sequence == from);
         if !is_there {
@@ -156,7 +161,7 @@ impl Queue {
         }
         for Fetched { sequence, record } in read {
             match record.and_then(|bytes| record::decode_brought(self.name(), &bytes)) {
-                Some(read) => state.fill_in(sequence, read, sequence == from),
+                Some(read) => state.fill_in(sequence, read, wanted),
                 None => changes.extend(state.put_aside(sequence)),
             }
         }

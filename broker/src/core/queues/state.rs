@@ -17,7 +17,7 @@ use crate::core::parcel::{Delivery, Parcel};
 use crate::core::queues::consumer::{Browse, ConsumeTerms, Consumer, ConsumerKey, Credit, Turn};
 use crate::core::queues::durable::{Durable, Journal};
 use crate::core::queues::groups::Groups;
-use crate::core::queues::item::{Body, DeadLetter, Death, Group, Item, Rank, Settlement, expiry};
+use crate::core::queues::item::{Body, DeadLetter, Death, Group, Item, Rank, Settlement};
 use crate::core::queues::properties::{DELIVERY_LIMIT, Properties, QueueLimits, WhenFull};
 use crate::metrics;
 
@@ -41,7 +41,7 @@ pub(super) struct State {
     /// By the time at which they become ready, and their number.
     pub(super) delayed: BTreeMap<(u64, u64), Item>,
     /// Of what is ready, what will be too old, by when.
-    expiring: BTreeSet<(u64, Rank)>,
+    pub(super) expiring: BTreeSet<(u64, Rank)>,
     pub(super) consumers: HashMap<ConsumerKey, Consumer>,
     /// Those of them that have credit, in the order in which it is their turn.
     turns: BTreeMap<Turn, ConsumerKey>,
@@ -49,12 +49,12 @@ pub(super) struct State {
     exclusive: BTreeMap<(i64, u64), ConsumerKey>,
     /// Those with a filter that take.
     pickers: BTreeSet<ConsumerKey>,
-    browsers: BTreeSet<ConsumerKey>,
+    pub(super) browsers: BTreeSet<ConsumerKey>,
     groups: Groups,
     /// Owners of groups for whom something is reserved.
     pub(super) reserving: BTreeSet<ConsumerKey>,
     /// What it took, for who wants to read it again.
-    kept: BTreeMap<u64, Item>,
+    pub(super) kept: BTreeMap<u64, Item>,
     /// What it gave up and that has not left it yet.
     pub(super) dead: Vec<DeadLetter>,
     dead_bytes: usize,
@@ -64,9 +64,9 @@ pub(super) struct State {
     /// Messages here, ready or held or anything else.
     pub(super) messages: usize,
     pub(super) bytes: usize,
-    kept_bytes: usize,
+    pub(super) kept_bytes: usize,
     /// Of all queues of the realm.
-    total_bytes: Arc<AtomicUsize>,
+    pub(super) total_bytes: Arc<AtomicUsize>,
     /// Since when it has no consumers.
     unused_since_ms: Option<u64>,
     /// When it is to be looked at, as the agenda knows it.
@@ -173,7 +173,7 @@ impl State {
         own.unwrap_or(usize::MAX).min(self.limits.messages_max)
     }
 
-    fn bytes_max(&self) -> usize {
+    pub(super) fn bytes_max(&self) -> usize {
         let own = self.properties.bytes_max.and_then(|max| usize::try_from(max).ok());
         own.unwrap_or(usize::MAX).min(self.limits.bytes_max)
     }
@@ -228,16 +228,12 @@ impl State {
             said.and_then(|said| said.delay_ms).map(|delay| now_ms.saturating_add(delay)),
         ];
         let group = said.and_then(|said| Group::of(said.group.clone(), said.ends_group));
-        let item = Item {
-            cost: u32::try_from(publication.cost()).unwrap_or(u32::MAX),
-            redeliveries: 0,
-            priority: self.properties.priority(said.and_then(|said| said.priority)),
-            from_topic,
-            stored,
-            expires: expiry(expires.into_iter().flatten().min()),
-            group,
-            body: Body::Here(publication),
-        };
+        let cost = u32::try_from(publication.cost()).unwrap_or(u32::MAX);
+        let priority = self.properties.priority(said.and_then(|said| said.priority));
+        let item = Item::new(Body::Here(publication), cost, priority);
+        let mut item = item.with(expires.into_iter().flatten().min(), group);
+        item.set_from_topic(from_topic);
+        item.set_stored(stored);
         self.count_in(&item);
         self.last_sequence += 1;
         let deliver_at_ms = deliver_at_ms.into_iter().flatten().max().filter(|at| *at > now_ms);
@@ -295,25 +291,6 @@ impl State {
         Some(item)
     }
 
-    pub(super) fn keep(&mut self, sequence: u64, item: &Item) {
-        let Some(kept_max) = self.properties.kept_max.filter(|max| *max > 0) else { return };
-        if item.is_away() {
-            return;
-        }
-        let cost = item.cost();
-        self.kept.insert(sequence, item.clone());
-        self.kept_bytes += cost;
-        self.total_bytes.fetch_add(cost, Ordering::Relaxed);
-        let bytes_max = self.bytes_max();
-        while (self.kept.len() as u64 > kept_max || self.kept_bytes > bytes_max)
-            && let Some((_, oldest)) = self.kept.pop_first()
-        {
-            let cost = oldest.cost();
-            self.kept_bytes -= cost;
-            self.total_bytes.fetch_sub(cost, Ordering::Relaxed);
-        }
-    }
-
     /// What a message that is gone for good had taken.
     pub(super) fn release(&mut self, item: &Item) {
         let cost = item.cost();
@@ -332,9 +309,9 @@ impl State {
         {
             let oldest = match self.ready.last_key_value() {
                 Some((last, _)) => {
-                    let lowest = Rank { sequence: 0, ..*last };
+                    let lowest = last.first_like_it();
                     let oldest = self.ready.range(lowest..).next().map(|(rank, _)| *rank);
-                    oldest.and_then(|rank| Some((rank.sequence, self.take_ready(rank)?)))
+                    oldest.and_then(|rank| Some((rank.sequence(), self.take_ready(rank)?)))
                 }
                 None => self.delayed.pop_first().map(|((_, sequence), item)| {
                     self.count(&item, -1);
@@ -354,11 +331,13 @@ impl State {
         match (to, &item.body) {
             (None, _) => self.discard(sequence, &item),
             (Some(to), Body::Here(publication)) => {
+                self.detach_copy(sequence);
                 self.dead_bytes += item.cost();
                 let (publication, from) = (publication.clone(), self.name.clone());
-                let origin = self.durable.id.filter(|_| item.stored).map(|queue| (queue, sequence));
+                let origin = self.durable.id.filter(|_| item.is_stored()).map(|queue| (queue, sequence));
                 self.dead.push(DeadLetter { publication, to, from, death, origin });
             }
+            (Some(_), Body::Away) if self.durable.unreadable => self.release(&item),
             (Some(_), Body::Away) => {
                 self.durable.dying_bytes += item.cost();
                 self.durable.dying.insert(sequence, (item, death));
@@ -394,12 +373,13 @@ impl State {
 
     /// A message that somebody held comes back: to its place, later, or not at all.
     fn put_back(&mut self, sequence: u64, mut item: Item, now_ms: u64) {
-        item.redeliveries = item.redeliveries.saturating_add(1);
+        let redeliveries = item.redeliveries() + 1;
+        item.set_redeliveries(redeliveries);
         let limit = self.properties.delivery_limit.unwrap_or(DELIVERY_LIMIT);
-        if item.redeliveries > limit {
+        if redeliveries > limit {
             return self.give_up(sequence, item, Death::DeliveryLimit);
         }
-        match self.properties.backoff(item.redeliveries) {
+        match self.properties.backoff(redeliveries) {
             Some(rest) => {
                 self.lay_down(&mut item);
                 self.rest(now_ms.saturating_add(rest), sequence, item);
@@ -602,9 +582,9 @@ impl State {
         {
             let ((_, sequence), item) = first.remove_entry();
             self.count(&item, -1);
-            if item.redeliveries > 0 {
+            if item.redeliveries() > 0 {
                 self.make_available(sequence, item);
-            } else if item.stored {
+            } else if item.is_stored() {
                 // Its place is its place in the store.
                 self.insert_ready(item.rank(sequence), item);
             } else {
@@ -622,7 +602,7 @@ impl State {
             self.expiring.remove(&(at, rank));
             if let Some(item) = self.take_ready(rank) {
                 metrics::QUEUE_EXPIRED.add(1);
-                self.give_up(rank.sequence, item, Death::Expired);
+                self.give_up(rank.sequence(), item, Death::Expired);
             }
         }
     }
@@ -647,13 +627,13 @@ impl State {
             {
                 let (rank, has_expired) = (*rank, item.has_expired(now_ms));
                 if item.is_away() && !has_expired {
-                    self.want(rank.sequence);
+                    self.want(rank.sequence());
                     break;
                 }
                 let Some(item) = consumer.reserved.remove(&rank) else { break };
                 self.count(&item, -1);
                 if has_expired {
-                    self.give_up(rank.sequence, item, Death::Expired);
+                    self.give_up(rank.sequence(), item, Death::Expired);
                 } else {
                     self.hand(key, rank, item);
                 }
@@ -704,7 +684,7 @@ impl State {
             let item = self.ready.get(&rank)?;
             let expired = item.has_expired(now_ms);
             if item.is_away() && !expired {
-                self.want(rank.sequence);
+                self.want(rank.sequence());
                 return None;
             }
             let owner = self.owner(item).filter(|owner| *owner != key);
@@ -713,7 +693,7 @@ impl State {
             }
             let item = self.take_ready(rank)?;
             match owner {
-                _ if expired => self.give_up(rank.sequence, item, Death::Expired),
+                _ if expired => self.give_up(rank.sequence(), item, Death::Expired),
                 Some(owner) => {
                     let has_turn = self.consumers.get(&owner).is_some_and(|consumer| consumer.turn.is_some());
                     match has_turn {
@@ -737,7 +717,7 @@ impl State {
             let (rank, item) = self.ready.range(picker.cursor..).next()?;
             let rank = *rank;
             let Some(publication) = item.publication() else {
-                self.want(rank.sequence);
+                self.want(rank.sequence());
                 return None;
             };
             self.scans_left -= 1;
@@ -760,15 +740,15 @@ impl State {
         if let Some(turn) = consumer.turn.take() {
             self.turns.remove(&turn);
         }
-        if deliver(consumer, key, rank.sequence, &item) {
+        if deliver(consumer, key, rank.sequence(), &item) {
             if let Some(group) = item.group().filter(|_| grouped) {
                 match item.ends_group() {
                     true => self.groups.forget(group),
                     false => self.groups.own(group, key),
                 }
             }
-            consumer.held.insert(rank.sequence, item.clone());
-            self.note_delivery(rank.sequence, &item);
+            consumer.held.insert(rank.sequence(), item.clone());
+            self.note_delivery(rank.sequence(), &item);
             self.give_turn(key);
         } else {
             self.insert_ready(rank, item);
@@ -796,7 +776,7 @@ impl State {
         let next = if is_of_past {
             self.kept.range(browser.next_kept..).next().map(|(sequence, item)| (*sequence, item))
         } else {
-            self.ready.range(browser.cursor..).next().map(|(rank, item)| (rank.sequence, item))
+            self.ready.range(browser.cursor..).next().map(|(rank, item)| (rank.sequence(), item))
         };
         let Some((sequence, item)) = next else {
             finish_browsing(browser, key);
@@ -820,8 +800,9 @@ impl State {
                 browser.open = false;
             }
         }
-        if !is_of_past {
-            self.relax(rank);
+        match is_of_past {
+            true => self.relax_copy(sequence),
+            false => self.relax(rank),
         }
         true
     }
@@ -848,8 +829,8 @@ fn deliver(consumer: &mut Consumer, key: ConsumerKey, sequence: u64, item: &Item
         publication: publication.clone(),
         consumer: key.consumer,
         sequence,
-        redeliveries: item.redeliveries,
-        from_topic: item.from_topic,
+        redeliveries: item.redeliveries(),
+        from_topic: item.is_from_topic(),
     }));
     let queued = pushed == Pushed::Queued;
     if queued {
