@@ -3,6 +3,8 @@
 
 #[path = "durable_queues/features.rs"]
 mod features;
+#[path = "durable_queues/random.rs"]
+mod random;
 #[path = "durable_queues/subscriptions.rs"]
 mod subscriptions;
 

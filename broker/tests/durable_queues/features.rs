@@ -12,38 +12,51 @@ use tandem_broker::core::realm::TakeTerms;
 use super::*;
 
 /// A realm on a store, and a clock.
-struct Timed {
-    store: Arc<SimulatedStore>,
-    realm: Arc<Realm>,
-    clock: Arc<AtomicU64>,
+pub struct Timed {
+    pub store: Arc<SimulatedStore>,
+    pub realm: Arc<Realm>,
+    pub clock: Arc<AtomicU64>,
+    /// What its configuration says, each time that it starts.
+    declared: Vec<(Name, Properties)>,
 }
 
 impl Timed {
-    fn new() -> Timed {
+    pub fn new() -> Timed {
         Timed::on(SimulatedStore::new(), Arc::new(AtomicU64::new(1000)))
     }
 
-    fn on(store: Arc<SimulatedStore>, clock: Arc<AtomicU64>) -> Timed {
+    pub fn on(store: Arc<SimulatedStore>, clock: Arc<AtomicU64>) -> Timed {
+        Timed::declaring(store, clock, Vec::new())
+    }
+
+    pub fn declaring(
+        store: Arc<SimulatedStore>,
+        clock: Arc<AtomicU64>,
+        declared: Vec<(Name, Properties)>,
+    ) -> Timed {
         let keeping = Keeping::Stored(Journal::new(store.clone(), "test", JOURNAL));
         let (last, time) = (AtomicU64::new(0), clock.clone());
         let entropy = Arc::new(move || last.fetch_add(1, Ordering::Relaxed));
         let told: WallClock = Arc::new(move || time.load(Ordering::Relaxed));
         let memory = Memory { keeping, clock: Some(told), ..Memory::default() };
         let realm = Realm::with_memory("test", LIMITS, entropy, memory);
+        for (queue, properties) in &declared {
+            realm.declare_queue(queue, properties.clone()).unwrap();
+        }
         realm.restore(store.recovered(), &read_filter);
-        Timed { store, realm, clock }
+        Timed { store, realm, clock, declared }
     }
 
-    fn crash(self, kept: usize) -> Timed {
-        Timed::on(self.store.crash(kept), self.clock)
+    pub fn crash(self, kept: usize) -> Timed {
+        Timed::declaring(self.store.crash(kept), self.clock, self.declared)
     }
 
-    fn join(&self) -> Peer {
+    pub fn join(&self) -> Peer {
         Peer::join(&self.realm)
     }
 
     /// Until nothing more comes of it.
-    fn settle_down(&self) {
+    pub fn settle_down(&self) {
         for _ in 0..300 {
             self.store.sync();
             let queues = self.realm.queues();
@@ -53,7 +66,7 @@ impl Timed {
         }
     }
 
-    fn pass(&self, milliseconds: u64) {
+    pub fn pass(&self, milliseconds: u64) {
         self.clock.fetch_add(milliseconds, Ordering::Relaxed);
         self.settle_down();
     }
@@ -71,7 +84,7 @@ impl Timed {
     }
 }
 
-fn put(peer: &Peer, queue: &str, id: u64, handling: Handling, properties: Properties) {
+pub fn put(peer: &Peer, queue: &str, id: u64, handling: Handling, properties: Properties) {
     let queue_terms = QueueTerms { properties, existing: false };
     let terms = SendTerms { handling: Some(Arc::new(handling)), queue: queue_terms };
     let _ = peer.member.send_for(persistent(queue, id), terms, 0).unwrap();
@@ -81,7 +94,7 @@ fn dying_to(queue: &str) -> Properties {
     Properties { dead_letters: Some(name(queue)), ..Properties::default() }
 }
 
-fn taking(consumer: ConsumeTerms) -> TakeTerms {
+pub fn taking(consumer: ConsumeTerms) -> TakeTerms {
     TakeTerms { consumer, ..TakeTerms::default() }
 }
 
@@ -450,17 +463,13 @@ fn a_queue_that_is_declared_now_has_what_the_store_had_and_is_as_it_is_declared(
     let peer = house.join();
     (1..=9).for_each(|id| put(&peer, "q", id, Handling::default(), dying_to("other")));
     house.settle_down();
-    let store = house.store.crash(0);
-    let after = realm(Keeping::Stored(Journal::new(store.clone(), "test", JOURNAL)));
     let declared = Properties {
         messages_max: Some(4),
         when_full: Some(WhenFull::DropHead),
         dead_letters: Some(name("dead")),
         ..Properties::default()
     };
-    after.declare_queue(&name("q"), declared.clone()).unwrap();
-    after.restore(store.recovered(), &read_filter);
-    let house = Timed { store, realm: after, clock: house.clock };
+    let house = Timed::declaring(house.store.crash(0), house.clock, vec![(name("q"), declared.clone())]);
     house.settle_down();
     let queue = house.realm.queues().get(&name("q")).unwrap();
     assert!(queue.misfits(&declared).is_empty());

@@ -355,9 +355,11 @@ impl State {
         dead
     }
 
-    /// Of what it gave up that which the store has: it leaves together with what gave rise to it.
-    pub(super) fn take_stored_dead(&mut self) -> Vec<DeadLetter> {
-        let stored: Vec<DeadLetter> = self.dead.extract_if(.., |letter| letter.origin.is_some()).collect();
+    /// Of what it gave up that which the store has and which is for one of these: it leaves together with what gave
+    /// rise to it.
+    pub(super) fn take_stored_dead(&mut self, is_ready: impl Fn(&Name) -> bool) -> Vec<DeadLetter> {
+        let leaves = |letter: &mut DeadLetter| letter.origin.is_some() && is_ready(&letter.to);
+        let stored: Vec<DeadLetter> = self.dead.extract_if(.., leaves).collect();
         let bytes: usize = stored.iter().map(|letter| letter.publication.cost()).sum();
         self.messages -= stored.len();
         self.bytes -= bytes;

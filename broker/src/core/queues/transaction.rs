@@ -7,6 +7,7 @@ use parking_lot::MutexGuard;
 
 use crate::core::access::Refusal;
 use crate::core::message::Publication;
+use crate::core::name::Name;
 use crate::core::queues::consumer::ConsumerKey;
 use crate::core::queues::durable::{Asker, Journal, Progress, Writing};
 use crate::core::queues::item::{DeadLetter, Settlement};
@@ -79,8 +80,10 @@ pub(super) fn take_steps(
         }
     }
     if let Some(journal) = journal {
+        // What was given up for other reasons, and is for a queue that is not locked, is brought away later.
+        let is_grave = |name: &Name| graves.iter().any(|grave| grave.name() == name);
         let letters: Vec<DeadLetter> =
-            locked.values_mut().flat_map(|(_, state)| state.take_stored_dead()).collect();
+            locked.values_mut().flat_map(|(_, state)| state.take_stored_dead(is_grave)).collect();
         for letter in letters {
             let removal = letter.origin.map(|(queue, sequence)| Change::Remove { queue, sequence });
             writing.changes.extend(removal);

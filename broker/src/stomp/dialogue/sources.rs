@@ -23,16 +23,15 @@ use crate::stomp::settings::Settings;
 use crate::stomp::terms;
 
 /// What asks for a durable subscription, which only topics have.
-const DURABLE: [(&str, &str); 5] = [
-    ("durable", "false"),
-    ("persistent", "false"),
-    ("durable-subscription-name", ""),
-    ("durable-subscriber-name", ""),
-    ("activemq.subscriptionName", ""),
-];
+const DURABLE: [(&str, &str); 2] = [("durable", "false"), ("persistent", "false")];
+
+/// The same by a name. RabbitMQ's queues are durable, and clients say so; but they bear no other name.
+const DURABLE_BY_NAME: [(&str, &str); 3] =
+    [("durable-subscription-name", ""), ("durable-subscriber-name", ""), ("activemq.subscriptionName", "")];
 
 /// What asks for something that only a subscription to topics can have.
-const ONLY_TOPICS: [(&str, &str); 2] = [("no-local", "false"), ("x-get-retained", "false")];
+const ONLY_TOPICS: [(&str, &str); 3] =
+    [("no-local", "false"), ("activemq.noLocal", "false"), ("x-get-retained", "false")];
 
 /// A SUBSCRIBE that is being done.
 pub(in crate::stomp) struct Request<'a> {
@@ -57,7 +56,13 @@ impl Dialogue {
         settings: &Settings,
     ) -> Result<Feed, Fault> {
         let Request { headers, mode, .. } = *request;
+        terms::check_kind(headers, matches!(source, Source::Topic(_)))?;
         if !matches!(source, Source::Topic(_)) {
+            headers::refuse(headers, &DURABLE_BY_NAME)?;
+            // What ends with its consumers is a temporary queue, or says so with `x-expires`.
+            headers::refuse(headers, &[("auto-delete", "false")])?;
+        }
+        if !matches!(source, Source::Topic(_) | Source::Queue(_) | Source::ExistingQueue(_)) {
             headers::refuse(headers, &DURABLE)?;
         }
         if !matches!(source, Source::Procedure(_)) && headers::invoke(headers)?.is_some() {

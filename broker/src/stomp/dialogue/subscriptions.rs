@@ -54,7 +54,7 @@ impl Dialogue {
             return Err(Fault::too_many("subscriptions of a session", settings.subscriptions_max));
         }
         let mode = AckMode::parse(headers.get("ack"))?;
-        let no_local = headers::flag(headers, "no-local")?;
+        let no_local = headers::flag(headers, "no-local")? || headers::flag(headers, "activemq.noLocal")?;
         let replay = self.replay(headers)?;
         let tag = Some(replay).filter(|tag| *tag > 0);
         let (ticket, progress, extras) = (self.ticket(frame), Progress::Done, Extras::default());
