@@ -15,8 +15,11 @@
 //! own queue stays in the store.
 
 mod agenda;
+mod browsing;
 mod consumer;
+mod consumers;
 mod copies;
+mod dispatch;
 pub mod durable;
 mod groups;
 mod item;

@@ -585,3 +585,22 @@ fn a_realm_that_goes_takes_its_empty_queues_out_of_the_store_for_the_next_of_its
     assert_eq!(next.stored(), [("q".into(), 1)]);
     assert_eq!(consume_all(&next.crash(0), "q", Settlement::Accept), [2]);
 }
+
+#[test]
+fn a_dead_letter_that_waits_is_not_lost_by_a_transaction_of_others() {
+    let house = Timed::new();
+    let mut peer = house.join();
+    put(&peer, "q", 1, Handling::default(), dying_to("dead"));
+    house.settle_down();
+    let consumer = peer.member.consume(&name("q"), few(1)).unwrap();
+    assert_eq!(peer.ids(), [1]);
+    let old = Handling { ttl_ms: Some(50), ..Handling::default() };
+    put(&peer, "q", 2, old, Properties::default());
+    house.clock.fetch_add(50, Ordering::Relaxed);
+    // It is too old when the store has it, and is not brought away before the queue is next looked at.
+    house.store.sync();
+    let operations = vec![Operation::Settle(consumer, 1, Settlement::Accept)];
+    assert_eq!(peer.member.commit_for(operations, 5), Ok(Progress::Storing));
+    house.settle_down();
+    assert_eq!(house.stored(), [("dead".into(), 1), ("q".into(), 0)]);
+}
