@@ -338,7 +338,7 @@ fn restore(opened: Opened, realms: &Realms) -> Arc<DiskStore> {
     }
     for (name, queues) in by_realm {
         match realms.open(&name) {
-            Ok(realm) => realm.queues().restore(queues),
+            Ok(realm) => realm.restore(queues, &stomp::read_filter),
             Err(why) => {
                 let (realm, queues) = (&*name, queues.len());
                 tracing::warn!(realm, queues, %why, "stored queues are of a realm that there is not, and rest");

@@ -3,6 +3,10 @@
 
 #[path = "durable_queues/features.rs"]
 mod features;
+#[path = "durable_queues/random.rs"]
+mod random;
+#[path = "durable_queues/subscriptions.rs"]
+mod subscriptions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,11 +19,11 @@ use proptest::prelude::*;
 
 use tandem_broker::core::access::{Principal, Refusal};
 use tandem_broker::core::mailbox::{Bounds, Inbox, Overflow, cost, mailbox};
-use tandem_broker::core::message::Attributes;
+use tandem_broker::core::message::{Attributes, Publication};
 use tandem_broker::core::name::Name;
 use tandem_broker::core::parcel::{ConsumerId, Parcel};
 use tandem_broker::core::queues::durable::{Journal, JournalLimits, Keeping, Progress};
-use tandem_broker::core::queues::{Credit, QueueLimits, Settlement};
+use tandem_broker::core::queues::{Credit, Filter, QueueLimits, Settlement};
 use tandem_broker::core::realm::{Member, Memory, Operation, Outgoing, Realm, RealmLimits, SendTerms};
 use tandem_broker::core::retained::RetainedLimits;
 use tandem_broker::core::store::simulated::SimulatedStore;
@@ -61,7 +65,7 @@ impl House {
     fn on(store: Arc<SimulatedStore>, limits: JournalLimits) -> House {
         let keeping = Keeping::Stored(Journal::new(store.clone(), "test", limits));
         let realm = realm(keeping);
-        realm.queues().restore(store.recovered());
+        realm.restore(store.recovered(), &read_filter);
         House { store, realm }
     }
 
@@ -79,6 +83,25 @@ impl House {
             self.store.sync();
         }
     }
+}
+
+/// Wants those whose number ends so.
+#[derive(Debug)]
+struct Ending(String);
+
+impl Filter for Ending {
+    fn admits(&self, publication: &Publication) -> bool {
+        let Content::Opaque(bytes) = publication.payload.content() else { return false };
+        u64::from_le_bytes(*bytes.first_chunk().unwrap()).to_string().ends_with(&self.0)
+    }
+
+    fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+fn read_filter(text: &str) -> Option<Arc<dyn Filter>> {
+    text.parse::<u64>().ok().map(|_| Arc::new(Ending(text.to_owned())) as Arc<dyn Filter>)
 }
 
 fn realm(keeping: Keeping) -> Arc<Realm> {

@@ -141,7 +141,9 @@ fn what_is_denied_of_a_pattern_is_not_had_by_sharing_a_durable_subscription() {
         properties: Properties::default(),
     };
     let share = |member: &mut Member, name: &str, pattern: &str| {
-        let subscribed = member.subscribe_durably(name, durable(pattern), CREDIT, ConsumeTerms::default());
+        let subscribed = member
+            .subscribe_durably(name, durable(pattern), CREDIT, ConsumeTerms::default(), 0)
+            .map(|(consumer, _without_a_store)| consumer);
         let consumed = member.consume_durable(name, CREDIT, ConsumeTerms::default());
         subscribed.and(consumed)
     };
@@ -165,7 +167,7 @@ fn who_may_not_share_a_durable_subscription_any_more_is_told() {
     let (mut user, _users) = join(&realm, "user");
     let (mut guest, _guests) = join(&realm, "guest");
     let terms = DurableTerms { pattern: everything(), filter: None, properties: Properties::default() };
-    user.subscribe_durably("d", terms, CREDIT, ConsumeTerms::default()).unwrap();
+    let _without_a_store = user.subscribe_durably("d", terms, CREDIT, ConsumeTerms::default(), 0).unwrap();
     let consumer = guest.consume_durable("d", CREDIT, ConsumeTerms::default()).unwrap();
     assert!(guest.judge_consumers().is_empty());
     realm.set_rules(rules(all_but_secrets()));

@@ -265,7 +265,7 @@ impl House {
     fn websocket(wire_bytes: usize) -> (House, Client) {
         let (ours, theirs) = duplex(wire_bytes);
         let all = Limits { message_bytes_max: 1 << 20, fragments_max: 1000, inflate_ratio_max: 100 };
-        let websocket = WebSocket::new(WebSocketLimits { established: all, stranger: all }, None, None);
+        let websocket = WebSocket::new(WebSocketLimits { established: all, stranger: all }, None);
         let house = House::open(Transport::WebSocket(websocket), ours, ROOMY);
         house.stage.lock().unwrap().established = true;
         (

@@ -8,6 +8,8 @@ use tandem_protocols::stomp::frame::{Command, Frame};
 use tandem_broker::core::durable::DURABLE_NAME_BYTES_MAX;
 use tandem_broker::core::name::Pattern;
 use tandem_broker::core::queues::{Properties, WhenFull};
+use tandem_broker::core::store::simulated::SimulatedStore;
+use tandem_broker::stomp::read_filter;
 
 use stomp_harness::*;
 
@@ -188,7 +190,110 @@ fn one_whose_queue_is_full_does_as_it_says_and_ends_nobody() {
     assert_eq!(other.bodies(), ["2"], "3 had no room");
 }
 
+/// A house on what a store had when the power failed.
+fn after_a_crash(store: &SimulatedStore) -> (House, std::sync::Arc<SimulatedStore>) {
+    let store = store.crash(0);
+    let house = House::with_store(store.clone(), LIMITS);
+    house.realm.restore(store.recovered(), &read_filter);
+    (house, store)
+}
+
+#[test]
+fn p7_a_durable_subscription_and_its_persistent_messages_outlive_the_broker() {
+    let store = SimulatedStore::new();
+    let house = House::with_store(store.clone(), LIMITS);
+    let mut client = house.connect("1.2");
+    let named = "durable-subscription-name:news\nselector:a = '1'\nack:client-individual\n";
+    subscribe(&mut client, "0", "/topic/t.*", &format!("{named}receipt:s\n"));
+    assert!(client.hear().is_empty());
+    store.sync();
+    client.receipt("s");
+    client.say("UNSUBSCRIBE\nid:0\n\n");
+    for (a, n) in [("1", "1"), ("2", "2"), ("1", "3")] {
+        send(&mut client, "/topic/t.x", &format!("a:{a}\npersistent:true\nreceipt:{n}\n"), n);
+    }
+    send(&mut client, "/topic/t.x", "a:1\n", "not kept");
+    // The selector is asked in the queue: who sends 2 waits for nothing that is written.
+    assert!(client.hear().is_empty());
+    store.sync();
+    ["1", "2", "3"].into_iter().for_each(|receipt| client.receipt(receipt));
+
+    let (house, store) = after_a_crash(&store);
+    let mut client = house.connect("1.2");
+    let other = "SUBSCRIBE\nid:0\ndestination:/topic/t.*\ndurable-subscription-name:news\n\n";
+    house.connect("1.2").refused(other, "Other properties");
+    subscribe(&mut client, "0", "/topic/t.*", named);
+    store.sync();
+    let message = client.expect(Command::Message, &[("destination", "/topic/t.x"), ("a", "1")]);
+    assert_eq!((body(&message), client.bodies()), ("1".into(), vec!["3".into()]));
+    client.say(&format!("ACK\nid:{}\nreceipt:a\n\n", header(&message, "ack")));
+    send(&mut client, "/topic/t.y", "a:1\npersistent:true\nreceipt:4\n", "4");
+    assert!(client.hear().is_empty());
+    store.sync();
+    client.receipt("a");
+    // It is its own subscriber. All queues of the topic must have it before it is confirmed, and this one has.
+    client.expect(Command::Message, &[("destination", "/topic/t.y")]);
+    client.receipt("4");
+
+    let (house, store) = after_a_crash(&store);
+    let mut client = house.connect("1.2");
+    subscribe(&mut client, "0", "/dsub/news", "");
+    store.sync();
+    assert_eq!(client.bodies(), ["3", "4"], "1 was acknowledged");
+    client.say("UNSUBSCRIBE\nid:0\ndurable-subscription-name:news\nreceipt:u\n\n");
+    assert!(client.hear().is_empty());
+    store.sync();
+    client.receipt("u");
+    let (house, _) = after_a_crash(&store);
+    assert_eq!((house.realm.durable_subscriptions(), house.realm.queues().len()), (0, 0));
+}
+
+#[test]
+fn p8_what_a_transaction_publishes_to_a_durable_subscription_is_confirmed_when_the_store_has_it() {
+    let store = SimulatedStore::new();
+    let house = House::with_store(store.clone(), LIMITS);
+    let mut client = house.connect("1.2");
+    subscribe(&mut client, "d", "/topic/t", DURABLE);
+    store.sync();
+    client.say("BEGIN\ntransaction:t\n\n");
+    send(&mut client, "/topic/t", "transaction:t\npersistent:true\nreceipt:1\n", "1");
+    client.say("COMMIT\ntransaction:t\nreceipt:2\n\n");
+    assert!(client.hear().is_empty());
+    store.sync();
+    client.expect(Command::Message, &[("subscription", "d")]);
+    client.receipt("1");
+    client.receipt("2");
+    // Where it cannot be kept nothing is committed.
+    store.set_nearly_full(true);
+    client.say("BEGIN\ntransaction:t\n\n");
+    send(&mut client, "/queue/q", "transaction:t\n", "2");
+    send(&mut client, "/topic/t", "transaction:t\npersistent:true\n", "3");
+    client.refused("COMMIT\ntransaction:t\n\n", "Not stored");
+    assert!(house.realm.queues().get(&name("q")).is_none());
+}
+
 // ---------------------------------------------------------------------------------------- other places
+
+#[test]
+fn what_clients_of_rabbitmq_and_artemis_say_of_queues_is_understood() {
+    let house = House::new();
+    let mut client = house.connect("1.2");
+    let queue = "durable:true\nauto-delete:false\ndestination-type:ANYCAST\nconsumer-window-size:0\n";
+    subscribe(&mut client, "0", "/queue/q", &format!("{queue}ack:client-individual\n"));
+    subscribe(&mut client, "1", "/topic/t", "subscription-type:MULTICAST\nactivemq.noLocal:true\n");
+    send(&mut client, "/topic/t", "destination-type:MULTICAST\n", "mine");
+    for n in ["1", "2"] {
+        send(&mut client, "/queue/q", "user-id:nobody\n", n);
+    }
+    let only = client.expect(Command::Message, &[("user-id", "nobody"), ("subscription", "0")]);
+    assert!(client.hear().is_empty(), "one at a time");
+    client.say(&format!("ACK\nid:{}\n\n", header(&only, "ack")));
+    assert_eq!(client.bodies(), ["2"]);
+    client.refused("SEND\ndestination:/queue/q\nuser-id:somebody\n\n", "Invalid header");
+    house
+        .connect("1.2")
+        .refused("SUBSCRIBE\nid:0\ndestination:/queue/q\nconsumer-window-size:x\n\n", "Invalid header");
+}
 
 #[test]
 fn the_exchanges_that_every_rabbitmq_has_are_topics() {

@@ -303,8 +303,11 @@ fn a_destination_that_means_nothing_is_an_error() {
 fn what_is_not_supported_is_named_and_not_ignored() {
     let house = House::new();
     for (place, property) in [
-        ("/queue/q", "durable:true"),
-        ("/queue/q", "persistent:true"),
+        ("/queue/q", "auto-delete:true"),
+        ("/queue/q", "destination-type:MULTICAST"),
+        ("/temp-queue/t", "durable:true"),
+        ("/topic/t", "subscription-type:ANYCAST"),
+        ("/topic/t", "activemq.maximumPendingMessageLimit:5"),
         ("/queue/q", "durable-subscription-name:d"),
         ("/queue/q", "x-dead-letter-exchange:d"),
         ("/queue/q", "x-overflow:reject-publish-dlx"),
@@ -335,6 +338,8 @@ fn what_is_not_supported_is_named_and_not_ignored() {
         ("/topic/t", "AMQ_SCHEDULED_DELAY:5"),
         ("/topic/t", "x-max-length:5"),
         ("/queue/q", "x-max-age:5"),
+        ("/queue/q", "transformation:jms-map-json"),
+        ("/topic/t", "destination-type:ANYCAST"),
     ] {
         let frame = format!("SEND\ndestination:{place}\n{property}\n\n");
         house.connect("1.2").refused(&frame, "Not supported");

@@ -15,7 +15,11 @@
 //! own queue stays in the store.
 
 mod agenda;
+mod browsing;
 mod consumer;
+mod consumers;
+mod copies;
+mod dispatch;
 pub mod durable;
 mod groups;
 mod item;
@@ -49,11 +53,11 @@ pub use crate::core::queues::properties::{
     PRIORITY_MAX, PRIORITY_USUAL, Properties, QueueLimits, WhenFull, is_for_dead_letters,
 };
 pub use crate::core::queues::queue::Queue;
-use crate::core::queues::queue::{Blueprint, Letters};
+use crate::core::queues::queue::{Blueprint, Definition, Letters};
 pub use crate::core::queues::state::{SCANNERS_MAX, SCANS_AT_ONCE, SCANS_PER_OPERATION};
 use crate::core::queues::transaction::take_steps;
 pub use crate::core::queues::transaction::{QueueTerms, Step};
-use crate::core::store::{Change, StoredQueue, Submission, Unstorable};
+use crate::core::store::{self, Change, StoredQueue, Submission, Unstorable};
 use crate::metrics;
 
 /// How often a message may die: so none goes round for ever among queues that give up to each other.
@@ -73,6 +77,17 @@ pub struct Queues {
     agenda: Arc<Agenda<Queue>>,
 }
 
+/// What a queue is founded with that outlives its consumers for a reason of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Founding {
+    /// What it is like.
+    pub properties: Properties,
+    /// What it takes of what topics bring.
+    pub filter: Option<Arc<dyn Filter>>,
+    /// What must be known to make it again.
+    pub definition: store::Properties,
+}
+
 /// What a queue that is to be made is like.
 #[derive(Default)]
 struct Plan<'a> {
@@ -80,6 +95,7 @@ struct Plan<'a> {
     is_permanent: bool,
     filter: Option<Arc<dyn Filter>>,
     terms: Option<&'a QueueTerms>,
+    definition: Definition,
 }
 
 impl Queues {
@@ -159,15 +175,20 @@ impl Queues {
 
     /// Whether a message is to be kept, which may be refused.
     fn is_kept(&self, publication: &Publication) -> Result<bool, Refusal> {
-        if !publication.is_persistent() {
-            return Ok(false);
+        match publication.is_persistent() {
+            true => self.admit().map(|()| self.journal().is_some()),
+            false => Ok(false),
         }
+    }
+
+    /// Whether persistent messages are taken now, to be kept or where nothing is.
+    pub fn admit(&self) -> Result<(), Refusal> {
         match &self.keeping {
-            Keeping::Stored(journal) => journal.store.admit().map(|()| true).map_err(Refusal::Unstorable),
+            Keeping::Stored(journal) => journal.store.admit().map_err(Refusal::Unstorable),
             Keeping::Refused => Err(Refusal::Unstorable(Unstorable::NoStore)),
             Keeping::InMemory => {
                 durable::warn_once();
-                Ok(false)
+                Ok(())
             }
         }
     }
@@ -200,12 +221,53 @@ impl Queues {
         filter: Option<Arc<dyn Filter>>,
     ) -> Result<Arc<Queue>, Refusal> {
         let terms = QueueTerms { properties, existing: false };
-        let plan = Plan { is_permanent: true, filter, terms: Some(&terms), owner: None };
+        let plan = Plan { is_permanent: true, filter, terms: Some(&terms), ..Plan::default() };
         self.get_or_make(&mut self.queues.write(), name, plan).cloned()
+    }
+
+    /// The same for one that there is not yet, which a store is to know from the beginning if there is one, and what
+    /// must be known beside its properties to make it again. Who asks is told when it does.
+    pub fn found(
+        &self,
+        name: &Name,
+        founding: Founding,
+        asker: Asker,
+    ) -> Result<(Arc<Queue>, Progress), Refusal> {
+        if let Some(journal) = self.journal()
+            && journal.store.admit() == Err(Unstorable::Failed)
+        {
+            return Err(Refusal::Unstorable(Unstorable::Failed));
+        }
+        let queue = self.found_again(name, founding)?;
+        let progress = queue.enter_store(Some(asker));
+        Ok((queue, progress))
+    }
+
+    fn found_again(&self, name: &Name, founding: Founding) -> Result<Arc<Queue>, Refusal> {
+        let Founding { properties, filter, definition } = founding;
+        let terms = QueueTerms { properties, existing: false };
+        let definition = definition.into_boxed_slice();
+        let plan = Plan { is_permanent: true, filter, terms: Some(&terms), definition, ..Plan::default() };
+        self.get_or_make(&mut self.queues.write(), name, plan).cloned()
+    }
+
+    /// Makes a queue again that was [`found`](Queues::found)ed and that a store had.
+    pub fn restore_founded(&self, found: &StoredQueue, founding: Founding) -> Result<Arc<Queue>, Refusal> {
+        let name = Name::parse(&found.name).map_err(|_| Refusal::NoSuchDurable(found.name.to_string()))?;
+        let queue = self.found_again(&name, founding)?;
+        queue.restore(found);
+        Ok(queue)
+    }
+
+    /// Whether persistent messages are anything else than others here.
+    pub fn has_store(&self) -> bool {
+        !matches!(self.keeping, Keeping::InMemory)
     }
 
     /// Takes a queue away. What is in it goes with its last consumer, or at once.
     pub fn delete(&self, queue: &Arc<Queue>) {
+        // What it gave up before goes where it is to go.
+        self.bury(queue.finish(queue.state.lock()));
         let mut queues = self.queues.write();
         if queues.get(queue.name()).is_some_and(|known| known.id == queue.id) {
             queues.remove(queue.name());
@@ -440,7 +502,7 @@ impl Queues {
             kept |= match step {
                 Step::Send(publication, _) => self.is_kept(publication)?,
                 Step::Settle { queue, consumer, sequence, .. } => {
-                    queue.state.lock().held(*consumer, *sequence).is_some_and(|item| item.stored)
+                    queue.state.lock().held(*consumer, *sequence).is_some_and(|item| item.is_stored())
                 }
             };
         }
@@ -536,8 +598,16 @@ impl Queues {
             properties: properties.completed(name),
             usual_dead_letters: may_die_usually.then(dead_letters).flatten(),
             journal: self.journal().filter(|_| plan.owner.is_none()).cloned(),
+            definition: plan.definition,
         };
         Queue::new(blueprint, self.limits, self.total_bytes.clone(), self.agenda.clone())
+    }
+
+    /// Takes what is left of empty queues out of the store: the realm goes, and another may come by its name.
+    pub fn leave_store(&self) {
+        for queue in self.queues.read().values() {
+            queue.leave_store(&mut queue.state.lock());
+        }
     }
 
     fn forget_if_idle(&self, queue: &Arc<Queue>) {

@@ -20,23 +20,26 @@ use crate::core::access::rules::{Effect, Judgement, Rules, SharedRules, Why};
 use crate::core::access::{self, Action, Principal, REPLY_PREFIX, Refusal};
 use crate::core::budget::Budget;
 use crate::core::calls::{Answered, CallTerms, Caller, Calls, CancelMode, Canceled, Offer};
-use crate::core::durable::{DURABLE_NAME_BYTES_MAX, Durable, DurableTerms, Durables};
+use crate::core::durable::{
+    DURABLE_NAME_BYTES_MAX, Definition, Durable, DurableTerms, Durables, Owner, ReadFilter,
+};
 use crate::core::guests::Guests;
 use crate::core::history::{History, Past, Query, WallClock};
 use crate::core::mailbox::Mailbox;
 pub use crate::core::message::Outgoing;
-use crate::core::message::{Attributes, Encodings, Handling, Publication, SessionId};
+use crate::core::message::{Attributes, Encodings, Handling, PERSISTENT, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::notice::Origin;
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
 use crate::core::queues::durable::{Asker, Keeping, Progress};
 use crate::core::queues::{
-    ConsumeTerms, ConsumerKey, Credit, Filter, Properties, Queue, QueueLimits, QueueTerms, Queues,
+    ConsumeTerms, ConsumerKey, Credit, Filter, Founding, Properties, Queue, QueueLimits, QueueTerms, Queues,
     Settlement, Step,
 };
 use crate::core::reserved::is_reserved;
 use crate::core::retained::RetainedLimits;
 use crate::core::shard::ShardKey;
+use crate::core::store::StoredQueue;
 use crate::core::testament::{Scope, Testaments};
 use crate::core::topics::{PublishTerms, Receiver, Retain, Sink, Subscriber, Topics};
 use crate::core::watch::Watch;
@@ -114,7 +117,7 @@ impl Realm {
     }
 
     /// A realm that will remember what it is told to. What a store had of it is for
-    /// [`Queues::restore`](crate::core::queues::Queues::restore) and [`Topics::restore`].
+    /// [`Realm::restore`] and [`Topics::restore`].
     pub fn with_memory(name: &str, limits: RealmLimits, entropy: Entropy, memory: Memory) -> Arc<Realm> {
         let topics = Topics::new(limits.retained);
         let topics = match memory.history {
@@ -190,6 +193,42 @@ impl Realm {
         let subscriber = Subscriber { session: SessionId(0), binding: queue.id() };
         let binding = self.topics.subscribe(pattern, subscriber, receiver)?;
         Ok((binding, subscriber))
+    }
+
+    /// Makes again what a store had of the realm: queues, and durable subscriptions. For the start, before there are
+    /// sessions.
+    pub fn restore(&self, stored: Vec<StoredQueue>, read_filter: ReadFilter<'_>) {
+        let (durables, queues): (Vec<_>, Vec<_>) =
+            stored.into_iter().partition(|found| Definition::is_in(&found.properties));
+        self.queues.restore(queues);
+        for found in durables {
+            if let Err(why) = self.restore_durable(&found, read_filter) {
+                let (realm, queue, messages) = (&*self.name, &*found.name, found.messages.len());
+                tracing::error!(realm, queue, messages, why, "a durable subscription is left in the store");
+                metrics::STORE_UNREADABLE.add(messages as i64);
+            }
+        }
+    }
+
+    fn restore_durable(&self, found: &StoredQueue, read_filter: ReadFilter<'_>) -> Result<(), String> {
+        let definition = Definition::read(&found.properties).ok_or("it is not known what it was for")?;
+        let Definition { name, pattern, filter, owner } = &definition;
+        let filter = match filter {
+            Some(text) => Some(read_filter(text).ok_or_else(|| format!("{text:?} is no selector any more"))?),
+            None => None,
+        };
+        let mut durables = self.durables.lock();
+        if durables.get(name).is_ok() {
+            return Err(format!("there is one of the name {name:?} already"));
+        }
+        let properties = Properties::read(&found.properties);
+        let founding = Founding { properties, filter, definition: definition.written() };
+        let queue = self.queues.restore_founded(found, founding).map_err(|why| why.to_string())?;
+        let owner = Arc::new(owner.principal());
+        let role = owner.role.clone();
+        let (binding, subscriber) = self.feed(pattern, &queue, owner).map_err(|why| why.to_string())?;
+        durables.insert(name, Durable { queue, pattern: pattern.clone(), role, binding, subscriber });
+        Ok(())
     }
 
     /// How many durable subscriptions there are.
@@ -290,7 +329,11 @@ impl Realm {
 
     /// Lets nobody in any more, if it is idle.
     pub fn retire(&self) -> bool {
-        self.guests.retire(|| self.holds_nothing())
+        let retires = self.guests.retire(|| self.holds_nothing());
+        if retires {
+            self.queues.leave_store();
+        }
+        retires
     }
 
     fn holds_nothing(&self) -> bool {
@@ -488,14 +531,15 @@ impl Member {
     }
 
     /// Subscribes to topics by a queue that outlives the session: by that name, whoever subscribes. The queue is
-    /// made if need be.
+    /// made if need be; whether the store knows that comes into the mailbox under the ticket, if it must.
     pub fn subscribe_durably(
         &mut self,
         name: &str,
         durable: DurableTerms,
         credit: Credit,
         terms: ConsumeTerms,
-    ) -> Result<ConsumerId, Refusal> {
+        ticket: u64,
+    ) -> Result<(ConsumerId, Progress), Refusal> {
         self.permit_pattern(Action::Subscribe, &durable.pattern)?;
         self.permit_dead_letters(&durable.properties)?;
         if name.len() > DURABLE_NAME_BYTES_MAX {
@@ -505,15 +549,28 @@ impl Member {
             ));
         }
         let key = self.next_consumer()?;
+        let asker = self.told_under(ticket);
         let mut durables = self.realm.durables.lock();
-        let (queue, is_new) = match durables.fitting(name, &durable)? {
+        let (queue, progress, is_new) = match durables.fitting(name, &durable)? {
             Some(queue) => {
                 self.permit_sharing(durables.get(name)?)?;
-                (queue, false)
+                // Somebody may just have made it.
+                let progress =
+                    if queue.is_founding() { self.realm.queues.flush(asker) } else { Progress::Done };
+                (queue, progress, false)
             }
             None => {
-                let queue_name = self.private_name("durable");
-                (self.realm.queues.declare(&queue_name, durable.properties, durable.filter)?, true)
+                let definition = Definition {
+                    name: name.to_owned(),
+                    pattern: durable.pattern.clone(),
+                    filter: durable.filter.as_ref().map(|filter| filter.text().to_owned()),
+                    owner: Owner::of(&self.principal),
+                };
+                let DurableTerms { properties, filter, .. } = durable;
+                let founding = Founding { properties, filter, definition: definition.written() };
+                let (queue, progress) =
+                    self.realm.queues.found(&self.private_name("durable"), founding, asker)?;
+                (queue, progress, true)
             }
         };
         let added = queue.add_consumer(key, self.mailbox.clone(), credit, terms);
@@ -530,7 +587,7 @@ impl Member {
         }
         drop(durables);
         self.consumers.insert(key.consumer, Consumption { queue, binding: None });
-        Ok(key.consumer)
+        Ok((key.consumer, progress))
     }
 
     /// Takes messages of a durable subscription that exists.
@@ -550,8 +607,9 @@ impl Member {
         Ok(key.consumer)
     }
 
-    /// Ends a durable subscription, with all that waits in it, unless others consume from it.
-    pub fn end_durable(&mut self, name: &str) -> Result<(), Refusal> {
+    /// Ends a durable subscription, with all that waits in it, unless others consume from it. Whether the store knows
+    /// comes into the mailbox under the ticket, if it must.
+    pub fn end_durable(&mut self, name: &str, ticket: u64) -> Result<Progress, Refusal> {
         let pattern = self.realm.durables.lock().get(name)?.pattern.clone();
         self.permit_pattern(Action::Subscribe, &pattern)?;
         let durable = {
@@ -562,7 +620,7 @@ impl Member {
         };
         self.realm.topics.unsubscribe(durable.binding, durable.subscriber);
         self.realm.queues.delete(&durable.queue);
-        Ok(())
+        Ok(self.flush(ticket))
     }
 
     /// Publishes to a topic, and gives the number of the publication.
@@ -575,8 +633,8 @@ impl Member {
         self.publish_for(outgoing, terms, 0).map(|(id, _)| id)
     }
 
-    /// The same. Whether the store has what is retained or remembered of it comes into the mailbox under the ticket, if
-    /// it must.
+    /// The same. Whether the store has what queues and topics keep of it comes into the mailbox under the ticket, if it
+    /// must.
     pub fn publish_for(
         &self,
         outgoing: Outgoing,
@@ -622,11 +680,32 @@ impl Member {
         asker: impl FnOnce() -> Option<Asker>,
     ) -> Result<(u64, Progress), Refusal> {
         terms.disclose_me = access::disclosure(terms.disclose_me, said)?;
+        let is_kept = self.is_kept_of_topic(&outgoing)?;
         let publication = self.charged_publication(outgoing, &terms);
         let PublishTerms { exclude_me, retain, .. } = terms;
         let exclude = exclude_me.then_some(self.id);
-        let (_, progress) = self.realm.topics.publish(&publication, exclude, retain, asker)?;
-        Ok((publication.id, progress))
+        if !is_kept {
+            let (_, progress) = self.realm.topics.publish(&publication, exclude, retain, asker)?;
+            return Ok((publication.id, progress));
+        }
+        let _safe_with_the_queues = self.realm.topics.publish(&publication, exclude, retain, || None)?;
+        // All queues that keep it have submitted it by now: it is safe when what was submitted up to here is.
+        if let Some(asker) = asker() {
+            let _storing = self.realm.queues.flush(asker);
+        }
+        Ok((publication.id, Progress::Storing))
+    }
+
+    /// Whether queues that are bound to its topic keep a message, which may be refused. Then nobody gets it.
+    fn is_kept_of_topic(&self, outgoing: &Outgoing) -> Result<bool, Refusal> {
+        let Realm { queues, topics, .. } = &*self.realm;
+        if !queues.has_store() || outgoing.attributes.get(PERSISTENT) != Some("true") {
+            return Ok(false);
+        }
+        if !topics.feeds_lasting_queue(&outgoing.name) {
+            return Ok(false);
+        }
+        queues.admit().map(|()| true)
     }
 
     /// Publishes to a topic when the session ends.
@@ -801,10 +880,13 @@ impl Member {
     pub fn commit_for(&mut self, operations: Vec<Operation>, ticket: u64) -> Result<Progress, Refusal> {
         let mut steps = Vec::new();
         let mut publications = Vec::new();
+        let mut is_published_kept = false;
         for operation in operations {
             match operation {
                 Operation::Publish(outgoing, handling) => {
                     let said = self.permit_later(Action::Publish, &outgoing.name)?;
+                    is_published_kept |= self.is_kept_of_topic(&outgoing)?;
+                    is_published_kept |= self.realm.topics.admit(&outgoing.name)?;
                     publications.push((outgoing, handling, said));
                 }
                 Operation::Send(outgoing, SendTerms { handling, queue }) => {
@@ -821,18 +903,14 @@ impl Member {
                 }
             }
         }
-        let mut remembered = false;
-        for (outgoing, _, _) in &publications {
-            remembered |= self.realm.topics.admit(&outgoing.name)?;
-        }
         // Once, and when the last of it is safe.
-        let asker = (!remembered).then(|| self.told_under(ticket));
+        let asker = (!is_published_kept).then(|| self.told_under(ticket));
         let progress = self.realm.queues.commit_for(steps, asker)?;
         for (outgoing, handling, said) in publications {
             let terms = PublishTerms { handling, ..PublishTerms::default() };
             let _told_of_all = self.publish_permitted(outgoing, terms, said, || None)?;
         }
-        if remembered { Ok(self.flush(ticket)) } else { Ok(progress) }
+        if is_published_kept { Ok(self.flush(ticket)) } else { Ok(progress) }
     }
 
     /// Registers a procedure, or all that match a pattern.

@@ -21,6 +21,9 @@ pub struct QueueId(pub u64);
 /// What a queue was made with, by name. The store only keeps it.
 pub type Properties = Vec<(String, String)>;
 
+/// How often a message was handed to a consumer that its queue is done with, and keeps for who wants to read it again.
+pub const DONE: u32 = u32::MAX;
+
 /// Something to keep, or to keep no longer.
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -73,7 +76,7 @@ pub enum Change {
         queue: QueueId,
         /// Its place.
         sequence: u64,
-        /// How often by now.
+        /// How often by now; [`DONE`] if it is not to be any more.
         deliveries: u32,
     },
 }
@@ -165,7 +168,7 @@ pub struct StoredMessage {
     pub sequence: u64,
     /// What it costs its queue, in bytes.
     pub cost: u32,
-    /// How often it was handed to a consumer.
+    /// How often it was handed to a consumer; [`DONE`] if it is not to be any more.
     pub deliveries: u32,
     /// What was to be known of it without reading it.
     pub note: Box<[u8]>,

@@ -431,6 +431,17 @@ impl Topics {
         awaited
     }
 
+    /// Whether a publication of this name goes to a queue that outlives its consumers.
+    pub fn feeds_lasting_queue(&self, name: &Name) -> bool {
+        let mut feeds = false;
+        self.state.read().for_each_match(name.as_str(), |_, subscription| {
+            subscription.subscribers.for_each(|_, receiver| {
+                feeds |= matches!(&receiver.sink, Sink::Queue(queue) if queue.is_lasting());
+            });
+        });
+        feeds
+    }
+
     /// The subscriptions that a publication of this name goes to, in the order in which it does.
     pub fn matching(&self, name: &str) -> Vec<SubscriptionId> {
         let mut ids = Vec::new();

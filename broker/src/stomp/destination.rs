@@ -374,7 +374,12 @@ mod tests {
     fn what_was_written_is_read_back() {
         for text in ["a.b", "a/b", "a.*", ">", "50%", "é*", "a%2Fb"] {
             let name = named(text);
-            assert_eq!(target(&write(Place::Topic, &name)).expect(text), Target::Topic(name));
+            assert_eq!(target(&write(Place::Topic, &name)).expect(text), Target::Topic(name.clone()));
+            assert_eq!(target(&write(Place::Queue, &name)).expect(text), Target::Queue(name.clone()));
+            let direct = named(&format!("amq.direct.{text}"));
+            assert_eq!(target(&write(Place::Topic, &direct)).expect(text), Target::Topic(direct));
+            let procedure = write(Place::Procedure, &name);
+            assert_eq!(source(&procedure).expect(text), Source::Procedure(Pattern::exact(name)));
         }
         assert_eq!(write(Place::Reply, &named("tandem.reply.ab")), "/reply-queue/ab");
         assert_eq!(write(Place::Topic, &named("com.example")), "/topic/com.example");

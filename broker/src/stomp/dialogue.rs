@@ -166,8 +166,11 @@ impl Dialogue {
         now: Instant,
     ) -> Result<Receipt, Fault> {
         headers::check_send(&frame.headers)?;
+        headers::check_user(&frame.headers, &self.member.principal().id)?;
         let destination = frame.headers.require("destination")?;
-        let operation = match destination::target(destination)? {
+        let target = destination::target(destination)?;
+        terms::check_kind(&frame.headers, matches!(target, Target::Topic(_)))?;
+        let operation = match target {
             Target::Topic(name) => {
                 terms::refuse_queue_arguments(&frame.headers)?;
                 terms::refuse_delays(&frame.headers)?;

@@ -89,12 +89,18 @@ const UNBUILT_ARGUMENTS: [(&str, &str); 4] = [
 ];
 
 /// What a SEND may ask of other brokers, and the value that asks for nothing.
-const UNBUILT_SEND_PROPERTIES: [(&str, &str); 3] =
-    [("AMQ_SCHEDULED_CRON", ""), ("AMQ_SCHEDULED_PERIOD", "0"), ("AMQ_SCHEDULED_REPEAT", "0")];
+const UNBUILT_SEND_PROPERTIES: [(&str, &str); 4] = [
+    ("AMQ_SCHEDULED_CRON", ""),
+    ("AMQ_SCHEDULED_PERIOD", "0"),
+    ("AMQ_SCHEDULED_REPEAT", "0"),
+    ("transformation", ""),
+];
 
 /// What a SUBSCRIBE may ask of other brokers, and the value that asks for nothing.
-const UNBUILT_SUBSCRIBE_PROPERTIES: [(&str, &str); 4] = [
+const UNBUILT_SUBSCRIBE_PROPERTIES: [(&str, &str); 6] = [
+    ("activemq.maximumPendingMessageLimit", "-1"),
     ("activemq.retroactive", "false"),
+    ("transformation", ""),
     ("x-stream-filter", ""),
     ("x-stream-match-unfiltered", "false"),
     ("x-stream-offset", ""),
@@ -120,6 +126,14 @@ pub(super) fn check_send(headers: &Headers) -> Result<(), Fault> {
     }
     refuse(headers, &UNBUILT_ARGUMENTS)?;
     refuse(headers, &UNBUILT_SEND_PROPERTIES)
+}
+
+/// Refuses a SEND that says that somebody else sends it: as in RabbitMQ `user-id` is who logged in, or not there.
+pub(super) fn check_user(headers: &Headers, id: &str) -> Result<(), Fault> {
+    match headers.get("user-id") {
+        Some(other) if other != id => Err(Violation::invalid_header("user-id", other).into()),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a SUBSCRIBE that asks for what is not there, rather than doing something else.

@@ -21,4 +21,5 @@ mod terms;
 mod voice;
 
 pub use self::protocol::{STREAM, Stomp};
+pub use self::selector::read_filter;
 pub use self::settings::Settings;

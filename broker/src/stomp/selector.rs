@@ -32,6 +32,12 @@ pub(super) fn filter(headers: &Headers) -> Result<Option<Arc<dyn Filter>>, Fault
     Ok(Some(Arc::new(Selection { text: text.into(), selector })))
 }
 
+/// The filter that was written so. `None` if it is none.
+pub fn read_filter(text: &str) -> Option<Arc<dyn Filter>> {
+    let selector = Selector::parse(text).ok()?;
+    Some(Arc::new(Selection { text: text.into(), selector }))
+}
+
 impl Filter for Selection {
     fn admits(&self, publication: &Publication) -> bool {
         self.selector.selects(&Message(publication))

@@ -49,6 +49,17 @@ pub(super) fn refuse_delays(headers: &Headers) -> Result<(), Fault> {
     refuse(headers, &DELAYS)
 }
 
+/// Refuses a destination of the other kind than Artemis' headers say that it is.
+pub(super) fn check_kind(headers: &Headers, is_topic: bool) -> Result<(), Fault> {
+    let right = if is_topic { "MULTICAST" } else { "ANYCAST" };
+    for name in ["destination-type", "subscription-type"] {
+        if let Some(other) = headers.get(name).filter(|kind| *kind != right) {
+            return Err(Fault::unsupported(name, other));
+        }
+    }
+    Ok(())
+}
+
 /// A number of decimal digits, and nothing else.
 pub(super) fn number(headers: &Headers, name: &str) -> Result<Option<u64>, Fault> {
     headers.get(name).map(|text| parse_number(name, text)).transpose()
@@ -130,7 +141,12 @@ pub(super) fn handling(headers: &Headers) -> Result<Option<Arc<Handling>>, Fault
         ttl_ms: positive(headers, "expiration")?,
         deliver_at_ms: positive(headers, "AMQ_SCHEDULED_TIME")?,
         delay_ms: positive(headers, "AMQ_SCHEDULED_DELAY")?,
-        group: headers.get("JMSXGroupID").filter(|group| !group.is_empty()).map(Box::from),
+        // ActiveMQ's and Artemis' name for it, and Apollo's.
+        group: headers
+            .get("JMSXGroupID")
+            .or_else(|| headers.get("message_group"))
+            .filter(|group| !group.is_empty())
+            .map(Box::from),
         ends_group: headers.get("JMSXGroupSeq") == Some("-1"),
     };
     Ok((handling != Handling::default()).then(|| Arc::new(handling)))
@@ -172,7 +188,17 @@ pub(super) fn credit(headers: &Headers, settings: &Settings) -> Result<Credit, F
             (Some(parse(messages)?), bytes.map(parse).transpose()?)
         }
     };
-    let messages = [number(headers, "prefetch-count")?, number(headers, "activemq.prefetchSize")?, messages];
+    let mut messages =
+        [number(headers, "prefetch-count")?, number(headers, "activemq.prefetchSize")?, messages];
+    // Artemis': bytes; 0 for one message at a time, -1 for what is usual.
+    let window = match headers.get("consumer-window-size") {
+        Some("-1") => None,
+        _ => number(headers, "consumer-window-size")?,
+    };
+    if window == Some(0) {
+        messages[0].get_or_insert(1);
+    }
+    let bytes = bytes.or(window);
     let least = |asked: Option<u64>, usual: usize, max: usize| match asked.filter(|number| *number > 0) {
         None => usual,
         Some(asked) => usize::try_from(asked).unwrap_or(usize::MAX).min(max),

@@ -239,18 +239,36 @@ fn a_transaction_asks_as_it_grows_and_is_judged_again_when_it_is_committed() {
         client.say(&format!("SEND\ndestination:{destination}\ntransaction:t\n\nx"));
         client.is_answered();
     }
-    assert_eq!(oracle.asked(), ["publish t", "send q"]);
+    // Who says where dead letters go may send there.
+    client.say("SEND\ndestination:/queue/q2\ntransaction:t\nx-dead-letter-routing-key:grave\n\nx");
+    client.is_answered();
+    client.is_answered();
+    assert_eq!(oracle.asked(), ["publish t", "send q", "send q2", "send grave"]);
     client.say("COMMIT\ntransaction:t\nreceipt:c\n\n");
     client.receipt("c");
     assert!(client.inquiry.is_none());
-    assert_eq!(house.realm.queues().len(), 1);
+    assert_eq!(house.realm.queues().len(), 2);
 
     client.say("BEGIN\ntransaction:u\n\n");
     client.say("SEND\ndestination:/queue/other\ntransaction:u\n\nx");
     client.is_answered();
     set(&house, [rule(&[Action::Publish], everything(), allow())]);
     client.refused("COMMIT\ntransaction:u\nreceipt:c\n\n", "Access refused");
-    assert_eq!(house.realm.queues().len(), 1);
+    assert_eq!(house.realm.queues().len(), 2);
+
+    // Where the dead letters may not go, at once or when it is committed.
+    oracle.says(Ok(NO));
+    set(&house, [rule(&[Action::Send], Pattern::exact(name("q")), allow())]);
+    let frame = "SEND\ndestination:/queue/q\ntransaction:v\nx-dead-letter-routing-key:grave\n\nx";
+    let mut client = house.connect("1.2");
+    client.say("BEGIN\ntransaction:v\n\n");
+    client.refused(frame, "Access refused");
+    set(&house, [rule(&[Action::Send], everything(), allow())]);
+    let mut client = house.connect("1.2");
+    client.say("BEGIN\ntransaction:v\n\n");
+    client.say(frame);
+    set(&house, [rule(&[Action::Send], Pattern::exact(name("q")), allow())]);
+    client.refused("COMMIT\ntransaction:v\n\n", "Access refused");
 }
 
 #[test]

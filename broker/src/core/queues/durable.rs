@@ -122,7 +122,7 @@ pub struct Asker {
 }
 
 impl Asker {
-    fn tell(self, outcome: Result<(), Unstorable>) {
+    pub(super) fn tell(self, outcome: Result<(), Unstorable>) {
         if self.ticket != 0 || outcome.is_err() {
             let outcome = outcome.map_err(Refusal::Unstorable);
             self.mailbox.push(Parcel::Stored { ticket: self.ticket, outcome });
@@ -165,6 +165,10 @@ pub(super) struct Durable {
     pub(super) dying_bytes: usize,
     /// Dead letters that left and are not in another queue yet: until then they are in this one's part of the store.
     pub(super) leaving: usize,
+    /// The store could not be read, and is not asked again.
+    pub(super) unreadable: bool,
+    /// The store does not know the queue yet, and is told of it before there is anything in it.
+    pub(super) making: bool,
 }
 
 /// A message that waits for the store.
@@ -177,7 +181,7 @@ pub(super) struct Pending {
 impl Durable {
     /// Whether a message is before everything that the store does not have yet.
     pub(super) fn allows(&self, rank: Rank) -> bool {
-        self.pending.first_key_value().is_none_or(|(first, _)| rank < *first)
+        !self.making && self.pending.first_key_value().is_none_or(|(first, _)| rank < *first)
     }
 }
 

@@ -1,6 +1,5 @@
 //! A message in a queue, and where it stands there.
 
-use std::cmp::Reverse;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -8,24 +7,39 @@ use crate::core::message::Publication;
 use crate::core::name::Name;
 use crate::core::store::QueueId;
 
-/// The order in which messages are delivered: by priority, then as they came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank {
-    pub(super) priority: Reverse<u8>,
-    pub(super) sequence: u64,
-}
+/// The order in which messages are delivered: by priority, then as they came. One number, for each message that is
+/// only in the store costs its rank: in the upper bits how far the priority is from the highest, in the others
+/// the place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank(u64);
 
-impl Default for Rank {
-    /// Before all others.
-    fn default() -> Rank {
-        Rank { priority: Reverse(u8::MAX), sequence: 0 }
-    }
-}
+const PLACE_BITS: u32 = 56;
+const PLACE_MAX: u64 = (1 << PLACE_BITS) - 1;
 
 impl Rank {
+    /// Of a message of that priority in that place.
+    pub(super) fn new(priority: u8, sequence: u64) -> Rank {
+        debug_assert!(sequence <= PLACE_MAX, "no queue ever takes so many");
+        Rank(u64::from(u8::MAX - priority) << PLACE_BITS | sequence.min(PLACE_MAX))
+    }
+
+    /// The place.
+    pub(super) fn sequence(self) -> u64 {
+        self.0 & PLACE_MAX
+    }
+
+    pub(super) fn priority(self) -> u8 {
+        u8::MAX - (self.0 >> PLACE_BITS) as u8
+    }
+
+    /// Before all others of its priority.
+    pub(super) fn first_like_it(self) -> Rank {
+        Rank(self.0 & !PLACE_MAX)
+    }
+
     /// The next one that there can be.
     pub(super) fn after(self) -> Rank {
-        Rank { sequence: self.sequence.saturating_add(1), ..self }
+        Rank(self.0.saturating_add(1))
     }
 }
 
@@ -33,19 +47,22 @@ impl Rank {
 #[derive(Clone, Debug)]
 pub(super) struct Item {
     pub(super) body: Body,
+    /// What few messages have.
+    rare: Option<Arc<Rare>>,
     pub(super) cost: u32,
-    pub(super) redeliveries: u32,
+    redeliveries: u16,
     pub(super) priority: u8,
-    /// A topic brought it.
-    pub(super) from_topic: bool,
-    /// It is in the store too, or is about to be.
-    pub(super) stored: bool,
-    /// From then on nobody gets it, in milliseconds.
-    pub(super) expires: Option<NonZeroU64>,
-    pub(super) group: Option<Arc<Group>>,
+    marks: u8,
 }
 
-const _: () = assert!(size_of::<Item>() <= 40, "this is what a message costs that is only in the store");
+const _: () = assert!(size_of::<Item>() <= 24, "this is what a message costs that is only in the store");
+
+/// A topic brought it.
+const FROM_TOPIC: u8 = 1;
+/// It is in the store too, or is about to be.
+const STORED: u8 = 2;
+/// It is a copy of a message that is done with.
+const DONE: u8 = 4;
 
 /// The message itself.
 #[derive(Clone, Debug)]
@@ -55,7 +72,15 @@ pub(super) enum Body {
     Away,
 }
 
-/// What is known of a message's group also while the message is in the store only.
+/// What is known of few messages, and also while they are in the store only.
+#[derive(Debug)]
+struct Rare {
+    /// From then on nobody gets it, in milliseconds.
+    expires: Option<NonZeroU64>,
+    group: Option<Group>,
+}
+
+/// A message's group.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) name: Box<str>,
@@ -64,14 +89,68 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn of(name: Option<Box<str>>, ends: bool) -> Option<Arc<Group>> {
-        name.map(|name| Arc::new(Group { name, ends }))
+    pub(super) fn of(name: Option<Box<str>>, ends: bool) -> Option<Group> {
+        name.map(|name| Group { name, ends })
     }
 }
 
 impl Item {
+    pub(super) fn new(body: Body, cost: u32, priority: u8) -> Item {
+        Item { body, rare: None, cost, redeliveries: 0, priority, marks: 0 }
+    }
+
+    /// The same, with what few have.
+    pub(super) fn with(self, expires_at_ms: Option<u64>, group: Option<Group>) -> Item {
+        let expires = expiry(expires_at_ms);
+        let any = expires.is_some() || group.is_some();
+        Item { rare: any.then(|| Arc::new(Rare { expires, group })), ..self }
+    }
+
+    fn marked(&self, mark: u8) -> bool {
+        self.marks & mark != 0
+    }
+
+    fn mark(&mut self, mark: u8, is: bool) {
+        self.marks = if is { self.marks | mark } else { self.marks & !mark };
+    }
+
+    pub(super) fn is_from_topic(&self) -> bool {
+        self.marked(FROM_TOPIC)
+    }
+
+    pub(super) fn set_from_topic(&mut self, is: bool) {
+        self.mark(FROM_TOPIC, is);
+    }
+
+    /// Whether it is in the store too, or is about to be.
+    pub(super) fn is_stored(&self) -> bool {
+        self.marked(STORED)
+    }
+
+    pub(super) fn set_stored(&mut self, is: bool) {
+        self.mark(STORED, is);
+    }
+
+    /// Whether it is a copy of a message that is done with.
+    pub(super) fn is_done(&self) -> bool {
+        self.marked(DONE)
+    }
+
+    pub(super) fn set_done(&mut self) {
+        self.mark(DONE, true);
+    }
+
+    /// How often it came back. It is not counted any further than 65,535.
+    pub(super) fn redeliveries(&self) -> u32 {
+        self.redeliveries.into()
+    }
+
+    pub(super) fn set_redeliveries(&mut self, count: u32) {
+        self.redeliveries = u16::try_from(count).unwrap_or(u16::MAX);
+    }
+
     pub(super) fn rank(&self, sequence: u64) -> Rank {
-        Rank { priority: Reverse(self.priority), sequence }
+        Rank::new(self.priority, sequence)
     }
 
     pub(super) fn cost(&self) -> usize {
@@ -79,7 +158,7 @@ impl Item {
     }
 
     pub(super) fn expires_at_ms(&self) -> Option<u64> {
-        self.expires.map(NonZeroU64::get)
+        self.rare.as_ref()?.expires.map(NonZeroU64::get)
     }
 
     pub(super) fn has_expired(&self, now_ms: u64) -> bool {
@@ -97,17 +176,21 @@ impl Item {
         matches!(self.body, Body::Away)
     }
 
+    fn of_group(&self) -> Option<&Group> {
+        self.rare.as_ref()?.group.as_ref()
+    }
+
     pub(super) fn group(&self) -> Option<&str> {
-        self.group.as_deref().map(|group| &*group.name)
+        self.of_group().map(|group| &*group.name)
     }
 
     pub(super) fn ends_group(&self) -> bool {
-        self.group.as_deref().is_some_and(|group| group.ends)
+        self.of_group().is_some_and(|group| group.ends)
     }
 }
 
 /// A time at which a message expires; nothing does at 0.
-pub(super) fn expiry(at_ms: Option<u64>) -> Option<NonZeroU64> {
+fn expiry(at_ms: Option<u64>) -> Option<NonZeroU64> {
     at_ms.map(|at| NonZeroU64::new(at).unwrap_or(NonZeroU64::MIN))
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use parking_lot::MutexGuard;
 
 use crate::core::message::Publication;
-use crate::core::queues::durable::{Appender, Journal, Pending, Writing};
+use crate::core::queues::durable::{Appender, Asker, Journal, Pending, Progress, Writing};
 use crate::core::queues::item::{Item, Rank};
 use crate::core::queues::queue::Queue;
 use crate::core::queues::state::State;
 use crate::core::store::record::{self, Note};
-use crate::core::store::{Change, Fetch, Fetched, StoredQueue, Submission, Unstorable};
+use crate::core::store::{Change, Fetch, Fetched, QueueId, StoredQueue, Submission, Unstorable};
 
 impl Appender for Queue {
     fn conclude(&self, ranks: &mut dyn Iterator<Item = Rank>, outcome: Result<(), Unstorable>) {
@@ -31,24 +31,20 @@ impl Queue {
         self: &Arc<Queue>,
         state: &mut State,
         publication: Arc<Publication>,
+        from_topic: bool,
         journal: &Journal,
         writing: &mut Writing<Queue>,
     ) {
         let stored = publication.is_persistent() && self.journal.is_some();
-        let (sequence, item, deliver_at_ms) = state.admit(publication, false, stored, self.now_ms());
+        let (sequence, item, deliver_at_ms) = state.admit(publication, from_topic, stored, self.now_ms());
         let rank = item.rank(sequence);
         if let (true, Some(publication)) = (stored, item.publication()) {
-            let queue = *state.durable.id.get_or_insert_with(|| {
-                let queue = journal.store.next_queue();
-                writing.changes.push(Change::Make {
-                    queue,
-                    realm: journal.realm().clone(),
-                    name: self.name().as_str().into(),
-                    properties: state.properties.written(),
-                });
-                queue
-            });
-            let record = record::encode(publication);
+            let queue = match state.durable.id {
+                Some(queue) => queue,
+                None => self.make_in_store(state, journal, &mut writing.changes),
+            };
+            let record =
+                if from_topic { record::encode_brought(publication) } else { record::encode(publication) };
             let note = note(&item, state, deliver_at_ms);
             writing.bytes += record.len() + note.len();
             writing.changes.push(Change::Append { queue, sequence, cost: item.cost, note, record });
@@ -56,6 +52,50 @@ impl Queue {
         writing.appended.push((self.clone(), rank));
         state.durable.pending.insert(rank, Pending { item, deliver_at_ms });
         state.make_room();
+    }
+
+    /// The queue's part of the store is to be, with nothing in it yet.
+    fn make_in_store(&self, state: &mut State, journal: &Journal, changes: &mut Vec<Change>) -> QueueId {
+        let queue = journal.store.next_queue();
+        let mut properties = state.properties.written();
+        properties.extend_from_slice(&self.definition);
+        let (realm, name) = (journal.realm().clone(), self.name().as_str().into());
+        changes.push(Change::Make { queue, realm, name, properties });
+        state.durable.id = Some(queue);
+        queue
+    }
+
+    /// Lets the store know of the queue before there is anything in it. Nobody gets anything from it before the store
+    /// does, so that who asks is told first.
+    pub(super) fn enter_store(self: &Arc<Queue>, asker: Option<Asker>) -> Progress {
+        let Some(journal) = &self.journal else { return Progress::Done };
+        let mut state = self.state.lock();
+        let mut changes = Vec::new();
+        self.make_in_store(&mut state, journal, &mut changes);
+        state.durable.making = true;
+        let me = self.me.clone();
+        let done = move |outcome: Result<(), Unstorable>| {
+            if let Some(asker) = asker {
+                asker.tell(outcome);
+            }
+            if let Some(queue) = me.upgrade() {
+                let mut state = queue.state.lock();
+                state.durable.making = false;
+                state.dispatch(queue.now_ms());
+                queue.leave_alone(state);
+            }
+        };
+        journal.store.submit(Submission { changes, done: Some(Box::new(done)) });
+        Progress::Storing
+    }
+
+    /// The same for one that has just left it, and whom nobody waits for.
+    pub(super) fn enter_store_again(&self, state: &mut State) {
+        if let Some(journal) = &self.journal {
+            let mut changes = Vec::new();
+            self.make_in_store(state, journal, &mut changes);
+            journal.store.submit(Submission { changes, done: None });
+        }
     }
 
     /// What the store had of it.
@@ -76,6 +116,8 @@ impl Queue {
     pub(super) fn has_left(&self) {
         let mut state = self.state.lock();
         state.durable.leaving = state.durable.leaving.saturating_sub(1);
+        // It may have waited for that to go itself.
+        self.leave_alone(state);
     }
 
     /// Tells the store what was delivered and what is gone, and asks it for what somebody is to get next.
@@ -101,20 +143,25 @@ impl Queue {
     /// What was fetched.
     fn take_in(&self, from: u64, read: Result<Vec<Fetched>, Unstorable>) {
         let Some(journal) = self.journal.as_deref() else { return };
-        let Ok(read) = read else {
-            // It failed for good, and said so; what is only there cannot be had.
-            return;
-        };
         let mut state = self.state.lock();
+        let Ok(read) = read else {
+            // It failed for good: it is not asked again, and what is only there cannot be had.
+            let (queue, waiting, given_up) = (self.name(), state.durable.away, state.stop_reading());
+            tracing::error!(%queue, waiting, given_up, "the store cannot be read: what of this queue is only there \
+                            is not delivered before the broker is started again");
+            state.dispatch(self.now_ms());
+            return self.leave_alone(state);
+        };
         state.durable.fetching = false;
+        let wanted = state.wanted_at(from);
         let mut changes = Vec::new();
         let is_there = read.first().is_some_and(|first| first.sequence == from);
         if !is_there {
             changes.extend(state.put_aside(from));
         }
         for Fetched { sequence, record } in read {
-            match record.and_then(|bytes| record::decode(self.name(), &bytes)) {
-                Some(publication) => state.fill_in(sequence, publication, sequence == from),
+            match record.and_then(|bytes| record::decode_brought(self.name(), &bytes)) {
+                Some(read) => state.fill_in(sequence, read, wanted),
                 None => changes.extend(state.put_aside(sequence)),
             }
         }

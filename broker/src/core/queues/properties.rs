@@ -112,7 +112,7 @@ impl Properties {
     }
 
     /// As [`written`](Properties::written). What a later version wrote, or nobody did, is passed over.
-    pub(super) fn read(written: &[(String, String)]) -> Properties {
+    pub fn read(written: &[(String, String)]) -> Properties {
         fn value<T: std::str::FromStr>(written: &[(String, String)], name: &str) -> Option<T> {
             written.iter().find(|(known, _)| known == name)?.1.parse().ok()
         }

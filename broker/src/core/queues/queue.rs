@@ -32,6 +32,8 @@ pub struct Queue {
     agenda: Arc<Agenda<Queue>>,
     /// Where persistent messages are kept. A queue that only its owner consumes from keeps none.
     pub(super) journal: Option<Arc<Journal>>,
+    /// What a store must know of it beside its properties, to make it again for whom it was made.
+    pub(super) definition: Definition,
     /// For what the store answers, too.
     pub(super) me: Weak<Queue>,
     pub(super) state: Mutex<State>,
@@ -50,7 +52,11 @@ pub(super) struct Blueprint {
     pub(super) properties: Properties,
     pub(super) usual_dead_letters: Option<Name>,
     pub(super) journal: Option<Arc<Journal>>,
+    pub(super) definition: Definition,
 }
+
+/// What a store must know of a queue beside its properties, by names that those do not have.
+pub(super) type Definition = Box<[(String, String)]>;
 
 impl Queue {
     pub(super) fn new(
@@ -59,8 +65,8 @@ impl Queue {
         total_bytes: Arc<AtomicUsize>,
         agenda: Arc<Agenda<Queue>>,
     ) -> Arc<Queue> {
-        let Blueprint { id, name, owner, is_permanent, filter, properties, usual_dead_letters, journal } =
-            blueprint;
+        let Blueprint { id, name, owner, is_permanent, filter, .. } = blueprint;
+        let Blueprint { properties, usual_dead_letters, journal, definition, .. } = blueprint;
         let now_ms = agenda.now_ms();
         let kept = journal.clone();
         let state =
@@ -73,6 +79,7 @@ impl Queue {
             filter,
             agenda,
             journal,
+            definition,
             me: me.clone(),
             state: Mutex::new(state),
         })
@@ -113,9 +120,19 @@ impl Queue {
         wanted.misfits(&self.state.lock().properties)
     }
 
+    /// Whether it outlives the sessions that consume from it, so that it keeps what is persistent.
+    pub fn is_lasting(&self) -> bool {
+        self.owner.is_none()
+    }
+
+    /// Whether the store does not know it yet, and is about to.
+    pub fn is_founding(&self) -> bool {
+        self.state.lock().durable.making
+    }
+
     /// Takes what a topic that this queue is bound to brings. One that belongs to a session and is full ends
     /// that: it is a slow consumer of the topic. Another does what its properties say.
-    pub fn push_bound(&self, publication: Arc<Publication>) -> Pushed {
+    pub fn push_bound(self: &Arc<Queue>, publication: Arc<Publication>) -> Pushed {
         if self.filter.as_ref().is_some_and(|filter| !filter.admits(&publication)) {
             return Pushed::Full;
         }
@@ -127,6 +144,20 @@ impl Queue {
                 state.consumers.values().for_each(|consumer| consumer.mailbox.overflow());
             }
             return Pushed::Full;
+        }
+        if let Some(journal) = self.journal.as_ref().filter(|_| publication.is_persistent()) {
+            if journal.store.admit().is_err() {
+                // Who published it was refused, or began before the store did not take it.
+                metrics::EVENTS_DROPPED.add(1);
+                return Pushed::Full;
+            }
+            let mut writing = Writing::default();
+            self.append_pending(&mut state, publication, true, journal, &mut writing);
+            state.take_changes(&mut writing.changes);
+            // Who published asks for all queues at once.
+            let _nobody_asks = writing.submit(journal, None);
+            self.leave_alone(state);
+            return Pushed::Queued;
         }
         let now_ms = self.agenda.now_ms();
         state.append(publication, true, now_ms);
@@ -158,7 +189,7 @@ impl Queue {
         state.check_room(Sum::default(), Sum::default(), publication.cost())?;
         if let Some(journal) = self.journal.as_ref().filter(|_| kept) {
             let mut writing = Writing::default();
-            self.append_pending(&mut state, publication, journal, &mut writing);
+            self.append_pending(&mut state, publication, false, journal, &mut writing);
             state.take_changes(&mut writing.changes);
             // Nobody gets it before the store has it: there is nothing to hand out.
             let progress = writing.submit(journal, asker);
@@ -185,7 +216,7 @@ impl Queue {
         {
             let mut writing = Writing::default();
             writing.changes.extend(removal);
-            self.append_pending(&mut state, publication, journal, &mut writing);
+            self.append_pending(&mut state, publication, false, journal, &mut writing);
             state.take_changes(&mut writing.changes);
             let _nobody_asks = writing.submit(journal, None);
             self.leave_alone(state);
@@ -252,11 +283,15 @@ impl Queue {
         // The agenda forgot it when it was due.
         state.scheduled_ms = None;
         let now_ms = self.agenda.now_ms();
-        if state.consumers.is_empty() && state.is_abandoned(now_ms) {
+        if state.consumers.is_empty() && state.is_abandoned(now_ms) && !state.has_dying() {
             self.leave_store(&mut state);
             state.clear();
             if self.is_permanent {
                 state.renew(now_ms);
+            }
+            if !self.definition.is_empty() {
+                // What is in it is gone, but not whom it is for.
+                self.enter_store_again(&mut state);
             }
         }
         state.dispatch_and_scan(now_ms, SCANS_AT_ONCE);

@@ -7,6 +7,7 @@ use parking_lot::MutexGuard;
 
 use crate::core::access::Refusal;
 use crate::core::message::Publication;
+use crate::core::name::Name;
 use crate::core::queues::consumer::ConsumerKey;
 use crate::core::queues::durable::{Asker, Journal, Progress, Writing};
 use crate::core::queues::item::{DeadLetter, Settlement};
@@ -70,7 +71,7 @@ pub(super) fn take_steps(
         let Some((_, state)) = locked.get_mut(&queue.id) else { continue };
         match (step, journal) {
             (Step::Send(publication, _), Some(journal)) => {
-                queue.append_pending(state, publication, journal, &mut writing);
+                queue.append_pending(state, publication, false, journal, &mut writing);
             }
             (Step::Send(publication, _), None) => state.append(publication, false, queue.now_ms()),
             (Step::Settle { consumer, sequence, settlement, .. }, _) => {
@@ -79,8 +80,10 @@ pub(super) fn take_steps(
         }
     }
     if let Some(journal) = journal {
+        // What was given up for other reasons, and is for a queue that is not locked, is brought away later.
+        let is_grave = |name: &Name| graves.iter().any(|grave| grave.name() == name);
         let letters: Vec<DeadLetter> =
-            locked.values_mut().flat_map(|(_, state)| state.take_stored_dead()).collect();
+            locked.values_mut().flat_map(|(_, state)| state.take_stored_dead(is_grave)).collect();
         for letter in letters {
             let removal = letter.origin.map(|(queue, sequence)| Change::Remove { queue, sequence });
             writing.changes.extend(removal);
@@ -89,7 +92,7 @@ pub(super) fn take_steps(
             let buried = state.zip(bury(letter)).is_some_and(|((grave, state), publication)| {
                 let has_room = state.check_room(Sum::default(), Sum::default(), publication.cost()).is_ok();
                 if has_room {
-                    grave.append_pending(state, Arc::new(publication), journal, &mut writing);
+                    grave.append_pending(state, Arc::new(publication), false, journal, &mut writing);
                 }
                 has_room
             });

@@ -8,11 +8,18 @@ use std::sync::atomic::Ordering;
 use crate::core::message::Publication;
 use crate::core::queues::consumer::ConsumerKey;
 use crate::core::queues::durable::Pending;
-use crate::core::queues::item::{Body, DeadLetter, Group, Item, Rank, expiry};
+use crate::core::queues::item::{Body, DeadLetter, Group, Item, Rank};
 use crate::core::queues::state::State;
 use crate::core::store::record::Note;
-use crate::core::store::{Change, StoredQueue};
+use crate::core::store::{Change, DONE, StoredQueue};
 use crate::metrics;
+
+/// What is read from the store, and what comes with it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    sequence: u64,
+    priority: Option<u8>,
+}
 
 /// Where a message lies.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +34,7 @@ impl State {
 
     /// A message came among those that lie here, or left them.
     pub(super) fn count(&mut self, item: &Item, by: isize) {
-        let Some(journal) = self.journal.as_deref().filter(|_| item.stored) else { return };
+        let Some(journal) = self.journal.as_deref().filter(|_| item.is_stored()) else { return };
         match item.body {
             Body::Away => self.durable.away = self.durable.away.saturating_add_signed(by),
             Body::Here(_) => {
@@ -59,12 +66,12 @@ impl State {
     }
 
     fn evict(&mut self, rank: Rank) {
-        let Some(item) = self.ready.get_mut(&rank).filter(|item| item.stored && !item.is_away()) else {
+        let Some(item) = self.ready.get_mut(&rank).filter(|item| item.is_stored() && !item.is_away()) else {
             return;
         };
         let before = item.clone();
         item.body = Body::Away;
-        let after = Item { body: Body::Away, ..before.clone() };
+        let after = item.clone();
         self.count(&before, -1);
         self.count(&after, 1);
     }
@@ -75,7 +82,7 @@ impl State {
             .journal
             .as_ref()
             .is_some_and(|journal| self.durable.window_bytes + item.cost() > journal.limits.window_bytes_max);
-        if item.stored && is_scarce && self.durable.id.is_some() {
+        if item.is_stored() && is_scarce && self.durable.id.is_some() {
             item.body = Body::Away;
         }
     }
@@ -86,11 +93,11 @@ impl State {
         if !is_safe {
             return self.release(&item);
         }
-        self.keep(rank.sequence, &item);
+        self.keep(rank.sequence(), &item);
         match deliver_at_ms.filter(|at| *at > now_ms) {
             Some(at) => {
                 self.lay_down(&mut item);
-                self.rest(at, rank.sequence, item);
+                self.rest(at, rank.sequence(), item);
             }
             None => {
                 self.insert_ready(rank, item);
@@ -103,29 +110,44 @@ impl State {
     pub(super) fn restore(&mut self, found: &StoredQueue, now_ms: u64) {
         self.durable.id = Some(found.queue);
         self.last_sequence = self.last_sequence.max(found.last_sequence);
+        let mut ready = Vec::new();
         for message in &found.messages {
             let note = Note::decode(&message.note).unwrap_or_else(|| {
                 tracing::error!(queue = %self.name, sequence = message.sequence, "the note of a stored message \
                                 is damaged: its priority, its time and its group are lost");
                 Note::default()
             });
-            let item = Item {
-                body: Body::Away,
-                cost: message.cost,
-                redeliveries: message.deliveries,
-                // What the configuration says of it may have changed.
-                priority: self.properties.priority(note.priority),
-                from_topic: false,
-                stored: true,
-                expires: expiry(note.expires_at_ms),
-                group: Group::of(note.group, note.ends_group),
-            };
+            // What the configuration says of it may have changed.
+            let item = Item::new(Body::Away, message.cost, self.properties.priority(note.priority));
+            let mut item = item.with(note.expires_at_ms, Group::of(note.group, note.ends_group));
+            item.set_stored(true);
+            if message.deliveries == DONE {
+                self.restore_copy(message.sequence, item);
+                continue;
+            }
+            item.set_redeliveries(message.deliveries);
+            self.restore_copy_of(message.sequence, &item);
             self.count_in(&item);
             match note.deliver_at_ms.filter(|at| *at > now_ms) {
                 Some(at) => self.rest(at, message.sequence, item),
-                None => self.insert_ready(item.rank(message.sequence), item),
+                None => ready.push((item.rank(message.sequence), item)),
             }
         }
+        self.trim_copies();
+        self.insert_all_ready(ready);
+        // It may be larger than it is to be now.
+        self.make_room();
+    }
+
+    /// Puts many among those that are ready, before there are consumers: a map that is made at once has less air in it.
+    fn insert_all_ready(&mut self, ready: Vec<(Rank, Item)>) {
+        for (rank, item) in &ready {
+            if let Some(at) = item.expires_at_ms() {
+                self.expiring.insert((at, *rank));
+            }
+            self.count(item, 1);
+        }
+        self.ready.append(&mut ready.into_iter().collect());
     }
 
     // ---- what is fetched -----------------------------------------------------------------------------
@@ -147,6 +169,25 @@ impl State {
         Some((from, free.max(1)))
     }
 
+    /// What is read for: the place, and the priority of what is there.
+    pub(super) fn wanted_at(&self, sequence: u64) -> Wanted {
+        let priority = match self.locate(sequence) {
+            Some(Place::Ready(rank) | Place::Reserved(_, rank)) => Some(rank.priority()),
+            Some(Place::Dying) | None => None,
+        };
+        Wanted { sequence, priority }
+    }
+
+    /// The store cannot be read any more: nobody waits for it. What was given up and is only there is let go of, and
+    /// will be given up again when the broker is started again. Says how many that are.
+    pub(super) fn stop_reading(&mut self) -> usize {
+        self.durable.unreadable = true;
+        let dying = std::mem::take(&mut self.durable.dying);
+        self.durable.dying_bytes = 0;
+        dying.values().for_each(|(item, _)| self.release(item));
+        dying.len()
+    }
+
     fn locate(&self, sequence: u64) -> Option<Place> {
         if self.durable.dying.contains_key(&sequence) {
             return Some(Place::Dying);
@@ -154,7 +195,7 @@ impl State {
         let (usual, highest) = (self.properties.priority(None), self.properties.priority(Some(u8::MAX)));
         let priorities = std::iter::once(usual).chain((0..=highest).filter(|priority| *priority != usual));
         for priority in priorities {
-            let rank = Rank { priority: std::cmp::Reverse(priority), sequence };
+            let rank = Rank::new(priority, sequence);
             if self.ready.contains_key(&rank) {
                 return Some(Place::Ready(rank));
             }
@@ -169,12 +210,17 @@ impl State {
     }
 
     /// Takes in a message that was read. One that was read by the way is left where it is if there is no room.
-    pub(super) fn fill_in(&mut self, sequence: u64, publication: Publication, is_wanted: bool) {
+    ///
+    /// So is one that comes after others that are not here: in a queue of many priorities those that lie beside what is
+    /// wanted in the store are not what is wanted next.
+    pub(super) fn fill_in(&mut self, sequence: u64, read: (Publication, bool), wanted: Wanted) {
+        let (publication, from_topic) = (Arc::new(read.0), read.1);
+        self.fill_copy(sequence, &publication, from_topic);
         let Some(place) = self.locate(sequence) else { return };
         if let Place::Dying = place {
             if let Some((mut item, death)) = self.durable.dying.remove(&sequence) {
                 self.durable.dying_bytes -= item.cost();
-                item.body = Body::Here(Arc::new(publication));
+                item.body = Body::Here(publication);
                 self.give_up(sequence, item, death);
             }
             return;
@@ -188,11 +234,13 @@ impl State {
         };
         let Some(item) = item.filter(|item| item.is_away()) else { return };
         let max = self.journal.as_ref().map_or(0, |journal| journal.limits.window_bytes_max);
-        if !is_wanted && self.durable.window_bytes + item.cost() > max {
+        let is_near = wanted.priority.is_none_or(|priority| priority == item.priority);
+        if sequence != wanted.sequence && (!is_near || self.durable.window_bytes + item.cost() > max) {
             return;
         }
         let before = item.clone();
-        item.body = Body::Here(Arc::new(publication));
+        item.body = Body::Here(publication);
+        item.set_from_topic(from_topic);
         let after = item.clone();
         self.count(&before, -1);
         self.count(&after, 1);
@@ -200,24 +248,35 @@ impl State {
 
     /// A message cannot be read: it is put aside, visibly, and the others go on. Nothing if it is not awaited.
     pub(super) fn put_aside(&mut self, sequence: u64) -> Option<Change> {
-        let item = match self.locate(sequence)? {
-            Place::Ready(rank) if self.ready.get(&rank).is_some_and(Item::is_away) => self.take_ready(rank),
-            Place::Reserved(key, rank) => {
+        let copy = match self.kept.get(&sequence) {
+            Some(copy) if copy.is_away() => self.remove_copy(sequence),
+            _ => None,
+        };
+        let item = match self.locate(sequence) {
+            None if copy.is_some_and(|copy| copy.is_done()) => None,
+            None => return None,
+            Some(Place::Ready(rank)) if self.ready.get(&rank).is_some_and(Item::is_away) => {
+                Some(self.take_ready(rank)?)
+            }
+            Some(Place::Reserved(key, rank)) => {
                 let consumer = self.consumers.get_mut(&key)?;
                 let is_away = consumer.reserved.get(&rank).is_some_and(Item::is_away);
-                let item = is_away.then(|| consumer.reserved.remove(&rank)).flatten();
-                item.inspect(|item| self.count(item, -1))
+                let item = is_away.then(|| consumer.reserved.remove(&rank)).flatten()?;
+                self.count(&item, -1);
+                Some(item)
             }
-            Place::Dying => {
+            Some(Place::Dying) => {
                 let (item, _) = self.durable.dying.remove(&sequence)?;
                 self.durable.dying_bytes -= item.cost();
                 Some(item)
             }
-            Place::Ready(_) => None,
-        }?;
+            Some(Place::Ready(_)) => return None,
+        };
         metrics::STORE_UNREADABLE.add(1);
         tracing::error!(queue = %self.name, sequence, "a stored message is damaged or missing, and not delivered");
-        self.release(&item);
+        if let Some(item) = item {
+            self.release(&item);
+        }
         self.durable.id.map(|queue| Change::PutAside { queue, sequence })
     }
 
@@ -225,15 +284,15 @@ impl State {
 
     /// A message was handed to a consumer.
     pub(super) fn note_delivery(&mut self, sequence: u64, item: &Item) {
-        if item.stored && self.durable.id.is_some() {
-            self.durable.delivered.push((sequence, item.redeliveries + 1));
+        if item.is_stored() && self.durable.id.is_some() {
+            self.durable.delivered.push((sequence, item.redeliveries() + 1));
         }
     }
 
     /// A message is gone for good.
     pub(super) fn discard(&mut self, sequence: u64, item: &Item) {
         self.release(item);
-        if item.stored && self.durable.id.is_some() {
+        if item.is_stored() && self.durable.id.is_some() && !self.stays_as_copy(sequence) {
             self.durable.removed.push(sequence);
         }
     }
@@ -259,6 +318,7 @@ impl State {
     /// The queue's part of the store is to go. What was only there goes with it.
     pub(super) fn leave_store(&mut self) -> Option<Change> {
         let queue = self.durable.id.take()?;
+        self.detach_copies();
         let is_away = |(_, item): &(&Rank, &Item)| item.is_away();
         let away: Vec<Rank> = self.ready.iter().filter(is_away).map(|(rank, _)| *rank).collect();
         for rank in away {

@@ -32,6 +32,9 @@ struct Record {
     trust: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     handling: Option<Handling>,
+    /// The topic that brought it, where it is not what the queue is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    topic: Option<Box<str>>,
 }
 
 /// What a queue must know of a message to order it, also while only the store has it. What is not said is as usual.
@@ -98,6 +101,15 @@ const ENCODINGS: [Encoding; 5] = [
 
 /// The publication as bytes.
 pub fn encode(publication: &Publication) -> Bytes {
+    encode_all(publication, None)
+}
+
+/// The same for one that a topic brought into a queue: it keeps the topic's name.
+pub fn encode_brought(publication: &Publication) -> Bytes {
+    encode_all(publication, Some(publication.name.as_str().into()))
+}
+
+fn encode_all(publication: &Publication, topic: Option<Box<str>>) -> Bytes {
     let content = match publication.payload.content() {
         Content::Arguments(Arguments { format, args, kwargs }) => {
             StoredContent::A(place(&FORMATS, format), args.clone(), kwargs.clone())
@@ -125,6 +137,7 @@ pub fn encode(publication: &Publication) -> Bytes {
         disclosed: publication.disclosed.as_ref().map(|who| ((&*who.id).into(), (&*who.role).into())),
         trust: publication.trust,
         handling: publication.handling.as_deref().cloned(),
+        topic,
     };
     let mut bytes = Vec::with_capacity(publication.cost());
     let written = record.serialize(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map());
@@ -134,8 +147,15 @@ pub fn encode(publication: &Publication) -> Bytes {
 
 /// The publication that these bytes were made of, in the queue of this name. `None` if they are none.
 pub fn decode(name: &Name, bytes: &[u8]) -> Option<Publication> {
-    let Record { id, publisher, content, attributes, disclosed, trust, handling } =
+    decode_brought(name, bytes).map(|(publication, _)| publication)
+}
+
+/// The same, and whether a topic brought it, whose name it then bears.
+pub fn decode_brought(queue: &Name, bytes: &[u8]) -> Option<(Publication, bool)> {
+    let Record { id, publisher, content, attributes, disclosed, trust, handling, topic } =
         rmp_serde::from_slice(bytes).ok()?;
+    let from_topic = topic.is_some();
+    let name = topic.map_or(Some(queue.clone()), |topic| Name::parse(&topic).ok())?;
     let content = match content {
         StoredContent::A(format, args, kwargs) => {
             Content::Arguments(Arguments { format: at(&FORMATS, format)?, args, kwargs })
@@ -153,9 +173,9 @@ pub fn decode(name: &Name, bytes: &[u8]) -> Option<Publication> {
         StoredAttribute::F(bytes) => (name, Attribute::Foreign(bytes)),
     };
     let principal = |(id, role): (Box<str>, Box<str>)| Arc::new(Principal::new(id, role, STORED_METHOD));
-    Some(Publication {
+    let publication = Publication {
         id,
-        name: name.clone(),
+        name,
         publisher: SessionId(publisher),
         payload: Payload::new(content),
         attributes: attributes.into_iter().map(attribute).collect(),
@@ -165,7 +185,8 @@ pub fn decode(name: &Name, bytes: &[u8]) -> Option<Publication> {
         handling: handling.map(Arc::new),
         encodings: Encodings::default(),
         charge: None,
-    })
+    };
+    Some((publication, from_topic))
 }
 
 fn place<T: PartialEq>(all: &[T], one: &T) -> u8 {
@@ -239,6 +260,16 @@ mod tests {
             assert_eq!((&was.id, &was.role), (&is.id, &is.role));
             assert_eq!(after.cost(), before.cost());
         }
+    }
+
+    #[test]
+    fn what_a_topic_brought_keeps_its_name() {
+        let before = publication(Content::Opaque(Bytes::from_static(b"x")));
+        let queue = name("tandem.durable.1");
+        let (after, from_topic) = decode_brought(&queue, &encode_brought(&before)).unwrap();
+        assert_eq!((after.name, from_topic), (before.name.clone(), true));
+        let (after, from_topic) = decode_brought(&queue, &encode(&before)).unwrap();
+        assert_eq!((after.name, from_topic), (queue, false));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::core::calls::Offer;
 use crate::core::durable::DurableTerms;
 use crate::core::name::Pattern;
 use crate::core::parcel::ConsumerId;
+use crate::core::queues::durable::Progress;
 use crate::core::queues::{Browse, ConsumeTerms, Credit};
 use crate::core::realm::TakeTerms;
 use crate::stomp::destination::{Place, Source};
@@ -22,16 +23,15 @@ use crate::stomp::settings::Settings;
 use crate::stomp::terms;
 
 /// What asks for a durable subscription, which only topics have.
-const DURABLE: [(&str, &str); 5] = [
-    ("durable", "false"),
-    ("persistent", "false"),
-    ("durable-subscription-name", ""),
-    ("durable-subscriber-name", ""),
-    ("activemq.subscriptionName", ""),
-];
+const DURABLE: [(&str, &str); 2] = [("durable", "false"), ("persistent", "false")];
+
+/// The same by a name. RabbitMQ's queues are durable, and clients say so; but they bear no other name.
+const DURABLE_BY_NAME: [(&str, &str); 3] =
+    [("durable-subscription-name", ""), ("durable-subscriber-name", ""), ("activemq.subscriptionName", "")];
 
 /// What asks for something that only a subscription to topics can have.
-const ONLY_TOPICS: [(&str, &str); 2] = [("no-local", "false"), ("x-get-retained", "false")];
+const ONLY_TOPICS: [(&str, &str); 3] =
+    [("no-local", "false"), ("activemq.noLocal", "false"), ("x-get-retained", "false")];
 
 /// A SUBSCRIBE that is being done.
 pub(in crate::stomp) struct Request<'a> {
@@ -41,6 +41,10 @@ pub(in crate::stomp) struct Request<'a> {
     /// Under which what the topics kept is wanted, if it is.
     pub(in crate::stomp) tag: Option<u64>,
     pub(in crate::stomp) extras: Extras,
+    /// Under which the store's answer is known, if it must know.
+    pub(in crate::stomp) ticket: u64,
+    /// Whether it must.
+    pub(in crate::stomp) progress: Progress,
 }
 
 impl Dialogue {
@@ -52,7 +56,13 @@ impl Dialogue {
         settings: &Settings,
     ) -> Result<Feed, Fault> {
         let Request { headers, mode, .. } = *request;
+        terms::check_kind(headers, matches!(source, Source::Topic(_)))?;
         if !matches!(source, Source::Topic(_)) {
+            headers::refuse(headers, &DURABLE_BY_NAME)?;
+            // What ends with its consumers is a temporary queue, or says so with `x-expires`.
+            headers::refuse(headers, &[("auto-delete", "false")])?;
+        }
+        if !matches!(source, Source::Topic(_) | Source::Queue(_) | Source::ExistingQueue(_)) {
             headers::refuse(headers, &DURABLE)?;
         }
         if !matches!(source, Source::Procedure(_)) && headers::invoke(headers)?.is_some() {
@@ -105,7 +115,9 @@ impl Dialogue {
             let mut terms = consume_terms(request)?;
             // What comes in has passed it.
             terms.filter = None;
-            let id = self.member.subscribe_durably(&name, durable, credit, terms)?;
+            let (id, progress) =
+                self.member.subscribe_durably(&name, durable, credit, terms, request.ticket)?;
+            request.progress = progress;
             return Ok(Feed::Queue(Consumer::new(id, Place::Topic, mode)));
         }
         headers::refuse(headers, &[("auto-delete", "true")])?;

@@ -14,6 +14,7 @@ use crate::core::access::Refusal;
 use crate::core::message::Publication;
 use crate::core::name::Name;
 use crate::core::parcel::{ConsumerId, Delivery, SubscriptionId};
+use crate::core::queues::durable::Progress;
 use crate::core::queues::{Credit, Settlement};
 use crate::stomp::destination::{self, Place, TEMP_QUEUE};
 use crate::stomp::dialogue::consumer::{Closed, Unsettled};
@@ -53,19 +54,20 @@ impl Dialogue {
             return Err(Fault::too_many("subscriptions of a session", settings.subscriptions_max));
         }
         let mode = AckMode::parse(headers.get("ack"))?;
-        let no_local = headers::flag(headers, "no-local")?;
+        let no_local = headers::flag(headers, "no-local")? || headers::flag(headers, "activemq.noLocal")?;
         let replay = self.replay(headers)?;
         let tag = Some(replay).filter(|tag| *tag > 0);
-        let mut request = Request { headers, destination, mode, tag, extras: Extras::default() };
+        let (ticket, progress, extras) = (self.ticket(frame), Progress::Done, Extras::default());
+        let mut request = Request { headers, destination, mode, tag, extras, ticket, progress };
         let feed = self.feed(source, &mut request, settings)?;
-        let extras = request.extras.boxed();
+        let (extras, progress) = (request.extras.boxed(), request.progress);
         let destination = (version == Version::V10).then(|| destination.into());
         if self.subscriptions.len() < 4 {
             // Most sessions have one or two, and room for four is 350 bytes.
             self.subscriptions.reserve_exact(1);
         }
         self.subscriptions.push(Subscription { id, destination, no_local, replay, feed, extras });
-        Ok(Receipt::Due)
+        self.receipt_after(progress, ticket, frame, Vec::new())
     }
 
     /// A tag for what the topics had kept, if the subscription wants it; else 0.
@@ -130,8 +132,7 @@ impl Dialogue {
                 return Err(Fault::new(Reason::NotFound, "there is no such subscription"));
             }
             // Nobody consumes from it in this session.
-            self.member.end_durable(&terms::durable_name(headers)?.unwrap_or_default())?;
-            return Ok(Receipt::Due);
+            return self.end_durable(&terms::durable_name(headers)?.unwrap_or_default(), frame);
         };
         let subscription = self.subscriptions.swap_remove(place);
         let durable = subscription.extras.as_ref().and_then(|extras| extras.durable.clone());
@@ -141,9 +142,15 @@ impl Dialogue {
                 Some(name) => name.into_string(),
                 None => terms::durable_name(headers)?.unwrap_or_default(),
             };
-            self.member.end_durable(&name)?;
+            return self.end_durable(&name, frame);
         }
         Ok(Receipt::Due)
+    }
+
+    fn end_durable(&mut self, name: &str, frame: &Frame) -> Result<Receipt, Fault> {
+        let ticket = self.ticket(frame);
+        let progress = self.member.end_durable(name, ticket)?;
+        self.receipt_after(progress, ticket, frame, Vec::new())
     }
 
     fn end_feed(&mut self, subscription: Subscription) -> Result<(), Fault> {
