@@ -20,13 +20,13 @@ use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::id::Id;
 use tandem_protocols::wamp::message::{Call, CallResult, Invocation, Message, Yield};
 
+use crate::course::{measure, shared};
 use crate::error::Error;
 use crate::language::{Heard, Language};
 use crate::options::Calls;
 use crate::payload::Stamp;
 use crate::peer::{Peer, join};
 use crate::report::Report;
-use crate::run::{measure, shared};
 use crate::stage::{Shared, Stage, Times, times};
 use crate::wire::ended;
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use crate::course::{measure, shared};
 use crate::error::Error;
 use crate::options::Idle;
 use crate::peer::Peer;
 use crate::process;
 use crate::report::Report;
-use crate::run::{measure, shared};
 use crate::stage::Stage;
 
 /// So long the broker may put in order what connecting took, before memory is read.

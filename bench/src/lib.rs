@@ -12,6 +12,7 @@
 
 pub mod calls;
 pub mod checker;
+pub mod course;
 pub mod error;
 pub mod idle;
 pub mod language;

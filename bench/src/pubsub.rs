@@ -15,12 +15,12 @@ use tokio::task::JoinSet;
 use tandem_client::Error as ClientError;
 
 use crate::checker::Order;
+use crate::course::{drained, measure, shared};
 use crate::error::Error;
 use crate::language::{Heard, Language, Publications};
 use crate::options::{Common, Fanout, Latency, Patterns, Slow, Topics};
 use crate::peer::Peer;
 use crate::report::Report;
-use crate::run::{drained, measure, shared};
 use crate::stage::{Shared, Stage, Times, times};
 
 /// So many messages are written at once, at most.

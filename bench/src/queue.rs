@@ -14,11 +14,11 @@ use tandem_client::stomp::AckMode;
 use tandem_protocols::stomp::frame::{Command, Frame};
 
 use crate::checker::{Ledger, Share};
+use crate::course::{drained, measure, shared};
 use crate::error::Error;
 use crate::options::Queue;
 use crate::payload::Stamp;
 use crate::report::Report;
-use crate::run::{drained, measure, shared};
 use crate::stage::{Shared, Stage, Times, times};
 use crate::wire::StompWire;
 

@@ -3,7 +3,9 @@
 What is started here is ended here: each broker is the leader of a session of processes of its own, and only that is
 ended. Nothing of the machine's own configuration or data is used."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -29,7 +31,7 @@ def free_port():
 
 
 def output(*command):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
     return (done.stdout + done.stderr).strip()
 
 
@@ -201,6 +203,73 @@ class ActiveMQ(Broker):
         self.urls = {"stomp": f"tcp://127.0.0.1:{self.port}"}
 
 
+class Nats(Broker):
+    name, title = "nats", "NATS"
+    program = "nats-server"
+
+    @classmethod
+    def version(cls):
+        if not shutil.which(cls.program):
+            raise Unavailable(cls.program)
+        return output(cls.program, "--version").replace("nats-server: v", "NATS ")
+
+    def launch(self):
+        web = free_port()
+        config = self.folder / "nats.conf"
+        config.write_text(f'listen: "127.0.0.1:{self.port}"\n'
+                          f'websocket {{ listen: "127.0.0.1:{web}", no_tls: true }}\n')
+        self.run(self.program, "-c", config)
+        self.urls = {"nats": f"nats://127.0.0.1:{self.port}", "ws": f"ws://127.0.0.1:{web}/"}
+
+
+class Mosquitto(Broker):
+    name, title = "mosquitto", "Mosquitto"
+
+    @classmethod
+    def version(cls):
+        if not shutil.which("mosquitto"):
+            raise Unavailable("mosquitto")
+        return "Mosquitto " + output("dpkg-query", "-W", "-f", "${Version}", "mosquitto")
+
+    def launch(self):
+        config = self.folder / "mosquitto.conf"
+        config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
+        self.run("mosquitto", "-c", config)
+        self.urls = {"mqtt": f"mqtt://127.0.0.1:{self.port}"}
+
+
+class Crossbar(Broker):
+    name, title = "crossbar", "Crossbar"
+    program = HERE / ".venv/bin/crossbar"
+
+    @classmethod
+    def version(cls):
+        if not cls.program.exists():
+            raise Unavailable("crossbar")
+        shown = output(HERE / ".venv/bin/pip", "show", "crossbar")
+        return "Crossbar " + re.search(r"^Version: (.*)$", shown, re.M)[1]
+
+    def launch(self):
+        node = self.folder / ".crossbar"
+        node.mkdir()
+        allow = {action: True for action in ("call", "register", "publish", "subscribe")}
+        (node / "config.json").write_text(json.dumps({
+            "version": 2,
+            "workers": [{
+                "type": "router",
+                "realms": [{"name": "realm1", "roles": [{"name": "anonymous", "permissions": [
+                    {"uri": "", "match": "prefix", "allow": allow}]}]}],
+                "transports": [{
+                    "type": "websocket", "endpoint": {"type": "tcp", "interface": "127.0.0.1", "port": self.port},
+                    "serializers": ["json", "msgpack", "cbor"]}]}]}))
+        self.run(self.program, "start", "--cbdir", node)
+        self.urls = {"ws": f"ws://127.0.0.1:{self.port}/"}
+
+    def pids(self):
+        # A controller, and the router that it starts.
+        return [pid for pid, _ in group_members(self.processes[-1].pid)]
+
+
 def group_members(group):
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -214,4 +283,4 @@ def group_members(group):
             yield int(entry.name), name
 
 
-ALL = {broker.name: broker for broker in (Tandem, RabbitMQ, ActiveMQ)}
+ALL = {broker.name: broker for broker in (Tandem, RabbitMQ, ActiveMQ, Nats, Mosquitto, Crossbar)}
