@@ -82,7 +82,9 @@ def measure(workload, options, folder):
                 print(f"{name} is not here ({what}): left out", file=sys.stderr)
                 continue
             running[name] = kind(folder, workload.persistent)
-            running[name].start()
+            running[name].launch()
+        for broker in running.values():
+            broker.wait_until_it_listens()
         for round_number in range(options.rounds + 1):
             # Whoever comes first after the others' work should not always be the same.
             names = list(running)
@@ -127,6 +129,12 @@ def median(values):
     return statistics.median(values) if values else float("nan")
 
 
+def ratio_of(pair, figure):
+    """Of tandem's round to the peer's."""
+    ours, theirs = map(figure, pair)
+    return ours / theirs if theirs else float("inf")
+
+
 def count(value):
     return f"{value:,.0f}"
 
@@ -146,14 +154,19 @@ def table(workload, found, extra):
     for (name, label), rounds in sorted(found.items(), key=lambda item: workload.brokers.index(item[0][0])):
         rate = [r["deliveries_per_second"] for r in rounds]
         per_cpu = [r["broker"]["deliveries_per_cpu_second"] for r in rounds]
-        base = ours.get(label) or next(iter(ours.values()), [])
-        ratios = [o["broker"]["deliveries_per_cpu_second"] / p for o, p in zip(base, per_cpu) if p]
-        rates = [o["deliveries_per_second"] / p for o, p in zip(base, rate) if p]
-        same = base is rounds or not ratios
-        times = [r["receipt_us" if "receipt_us" in r else "delivery_us"] for r in rounds]
+        # Against the same language where tandem speaks it here, else against each that it speaks.
+        bases = {} if name == "tandem" else {label: ours[label]} if label in ours else ours
+        ratios = []
+        for spoken, base in bases.items():
+            pairs = list(zip(base, rounds))
+            values = [ratio_of(pair, lambda r: r["broker"]["deliveries_per_cpu_second"]) for pair in pairs]
+            wall = median([ratio_of(pair, lambda r: r["deliveries_per_second"]) for pair in pairs])
+            said = "" if spoken == label else f"{spoken} "
+            ratios.append((f"{said}**{ratio(median(values))}** ({ratio(min(values))} to {ratio(max(values))})",
+                           f"{said}{ratio(wall)}"))
+        times = [r.get("receipt_us") or r.get("delivery_us") or {"p50": 0, "p99": 0} for r in rounds]
         row = [f"{brokers.ALL[name].title} {label}".strip(), count(median(rate)), count(median(per_cpu)),
-               "" if same else f"**{ratio(median(ratios))}** ({ratio(min(ratios))} to {ratio(max(ratios))})",
-               "" if same else f"{ratio(median(rates))}",
+               "<br>".join(per_cpu for per_cpu, _ in ratios), "<br>".join(wall for _, wall in ratios),
                f"{median([t['p50'] for t in times]) / 1000:.2f}, {median([t['p99'] for t in times]) / 1000:.1f}",
                f"{median([r['broker']['resident_bytes'] for r in rounds]) / 2**20:.0f}",
                f"{100 * median([r['generator_cpu_s'] / r['seconds'] for r in rounds]):.0f} %"]
@@ -177,9 +190,9 @@ def section(workload, found, extra, options, load):
     names = [name for name in workload.brokers if any(name == measured for measured, _ in found)]
     versions = "; ".join(brokers.ALL[name].version() for name in names)
     command = f"benches/peers/run.py --only {workload.name} --rounds {options.rounds} --duration {options.duration:g}"
-    shown = workload.variants("tandem")[0].shown()
+    shown = ", ".join(dict.fromkeys(variant.shown() for name in names for variant in workload.variants(name)))
     return (f"{table(workload, found, extra)}\n\n{datetime.date.today()}, {options.rounds} rounds of "
-            f"{options.duration:g} s; {load}; {versions}.\n`{command}`; each is `tandem bench {shown}`.\n{own(extra)}")
+            f"{options.duration:g} s; {load}; {versions}.\n`{command}`; each round `tandem bench` with `{shown}`.\n{own(extra)}")
 
 
 def own(extra):
@@ -206,8 +219,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--duration", type=float, default=5)
     parser.add_argument("--warm-up", type=float, default=2)
+    parser.add_argument("--tandem", type=Path, default=brokers.Tandem.program, help="the program, of a release build")
     parser.add_argument("--no-write", action="store_true", help="print the tables only")
     options = parser.parse_args()
+    brokers.Tandem.program = options.tandem.resolve()
     options.peers = options.peers.split(",")
     names = options.only.split(",") if options.only else [w.name for w in WORKLOADS]
     unknown = set(names) - {w.name for w in WORKLOADS}
