@@ -140,6 +140,8 @@ def count(value):
 
 
 def ratio(value):
+    if value == float("inf"):
+        return "nothing came in time"
     return f"{value:,.2f}" if value < 10 else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
@@ -190,9 +192,14 @@ def section(workload, found, extra, options, load):
     names = [name for name in workload.brokers if any(name == measured for measured, _ in found)]
     versions = "; ".join(brokers.ALL[name].version() for name in names)
     command = f"benches/peers/run.py --only {workload.name} --rounds {options.rounds} --duration {options.duration:g}"
-    shown = ", ".join(dict.fromkeys(variant.shown() for name in names for variant in workload.variants(name)))
+    command += f" --warm-up {options.warm_up:g}"
+    shown = [variant.shown() for name in names for variant in workload.variants(name)]
+    common = os.path.commonprefix(shown)
+    common = common[:common.rfind(" ") + 1] if len(set(shown)) > 1 else common
+    rest = ", ".join(f"`{words[len(common):]}`" for words in dict.fromkeys(shown) if words != common)
+    shown = f"`{common.strip()}`" + (f", and with {rest}" if rest else "")
     return (f"{table(workload, found, extra)}\n\n{datetime.date.today()}, {options.rounds} rounds of "
-            f"{options.duration:g} s; {load}; {versions}.\n`{command}`; each round `tandem bench` with `{shown}`.\n{own(extra)}")
+            f"{options.duration:g} s; {load}; {versions}.\n`{command}`; each round `tandem bench` with {shown}.\n{own(extra)}")
 
 
 def own(extra):
