@@ -22,7 +22,7 @@ struct Arguments {
 
 /// Runs `tandem bench` with these words, briefly.
 async fn bench(words: &str, url: &str) -> Result<Report, Error> {
-    let words = format!("bench {words} --url {url} --warm-up 0.05 --duration 0.3 --drain 10");
+    let words = format!("bench {words} --url {url} --warm-up 0.1 --duration 0.4 --drain 10");
     let arguments =
         Arguments::try_parse_from(words.split_whitespace()).unwrap_or_else(|error| panic!("{error}"));
     execute(&arguments.bench.workload).await
@@ -147,7 +147,7 @@ async fn answer_pings(stream: &mut TcpStream, pings: usize) {
 async fn careless_run(carelessness: fn(usize, Vec<u8>) -> Vec<Vec<u8>>) -> Report {
     let address = careless(carelessness).await;
     let words = "fanout --language nats --subscribers 1 --drain 0.2";
-    let words = format!("bench {words} --url nats://{address} --warm-up 0.05 --duration 0.1");
+    let words = format!("bench {words} --url nats://{address} --warm-up 0.1 --duration 0.3");
     execute(&Arguments::try_parse_from(words.split_whitespace()).unwrap().bench.workload).await.unwrap()
 }
 
