@@ -173,6 +173,14 @@ fn a_wing_knows_only_its_own_language() {
 }
 
 #[test]
+fn only_the_command_line_knows_the_load_generator() {
+    for path in sources(&root().join("broker/src")) {
+        let knows = code(&path).contains("tandem_bench");
+        assert!(!knows || room(&path) == "cli", "{} knows the load generator", path.display());
+    }
+}
+
+#[test]
 fn the_client_does_not_know_the_broker() {
     for path in sources(&root().join("client/src")) {
         assert!(!code(&path).contains("tandem_broker"), "{} knows the broker", path.display());
@@ -180,8 +188,15 @@ fn the_client_does_not_know_the_broker() {
 }
 
 #[test]
+fn the_load_generator_does_not_know_the_broker() {
+    for path in sources(&root().join("bench/src")) {
+        assert!(!code(&path).contains("tandem_broker"), "{} knows the broker", path.display());
+    }
+}
+
+#[test]
 fn declaring_files_define_nothing() {
-    for folder in ["protocols/src", "broker/src", "client/src"] {
+    for folder in ["protocols/src", "broker/src", "client/src", "bench/src"] {
         for path in sources(&root().join(folder)) {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if name != "mod.rs" && name != "lib.rs" || path.ends_with("cli/mod.rs") {
@@ -226,7 +241,7 @@ fn imports(base: &Path) -> BTreeMap<String, BTreeSet<String>> {
 
 #[test]
 fn no_imports_go_in_a_circle() {
-    for crate_sources in ["protocols/src", "broker/src", "client/src"] {
+    for crate_sources in ["protocols/src", "broker/src", "client/src", "bench/src"] {
         let mut left = imports(&root().join(crate_sources));
         // Take away what imports nothing that is left, until nothing is left.
         while !left.is_empty() {

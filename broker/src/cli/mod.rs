@@ -47,6 +47,11 @@ enum Verb {
         #[arg(long = "for", value_enum, default_value_t = Purpose::Password, value_name = "METHOD")]
         purpose: Purpose,
     },
+    /// Load a broker, this one or another, and check what it delivers.
+    ///
+    /// Ends with 0 where every delivery came once, in order and whole, with 1 where not, with 2 where the command is
+    /// wrong, and with 3 where the broker cannot be reached.
+    Bench(tandem_bench::options::Bench),
 }
 
 /// What a hash is for: the keys of a user in the configuration.
@@ -98,6 +103,7 @@ pub fn run() -> ExitCode {
         Verb::CheckConfig { file } => check_config(&file),
         Verb::Permission { verb } => return permission::run(verb),
         Verb::HashPassword { purpose } => hash_password(purpose),
+        Verb::Bench(bench) => return tandem_bench::run::run(bench),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

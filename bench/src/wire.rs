@@ -1,0 +1,131 @@
+//! Connections to a broker, and what is written to them and read from them without more ado than is needed.
+
+use bytes::Bytes;
+
+use tandem_client::Error as ClientError;
+use tandem_client::dial::{WebSocketOptions, connect_tcp, connect_websocket};
+use tandem_client::stomp::{self, ConnectOptions};
+use tandem_client::transport::{Closed, Kind, Transport};
+use tandem_protocols::stomp::codec::{Decoder, Item, Limits, encode};
+use tandem_protocols::stomp::frame::{Frame, Side, Version};
+use tandem_protocols::websocket::extensions::{Mode, Policy};
+
+use crate::error::Error;
+use crate::options::Common;
+use crate::target::Wire;
+
+/// What a broker may send in a frame.
+const LIMITS: Limits = Limits {
+    headers_max: 256,
+    opening_headers_max: 256,
+    header_line_bytes_max: 64 << 10,
+    header_block_bytes_max: 256 << 10,
+    body_bytes_max: 32 << 20,
+};
+
+/// STOMP 1.2, many frames at a time.
+#[derive(Debug)]
+pub struct StompWire {
+    transport: Transport,
+    decoder: Decoder,
+}
+
+impl StompWire {
+    /// A client that is connected.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`].
+    pub async fn connect(common: &Common) -> Result<stomp::Client, Error> {
+        let target = &common.url;
+        let failed = |error: ClientError| Error::connect(&format!("STOMP at {target}"), error);
+        let transport = match target.wire {
+            Wire::Tcp => connect_tcp(&target.authority).await,
+            Wire::WebSocket => websocket(common, &["v12.stomp"]).await,
+            Wire::RawSocket => return Err(Error::Usage(format!("{target}: RawSocket does not carry STOMP"))),
+        };
+        let options = ConnectOptions {
+            host: common.host.clone(),
+            login: common.login.clone(),
+            passcode: common.passcode.clone(),
+            ..ConnectOptions::default()
+        };
+        stomp::Client::connect(transport.map_err(failed)?, Version::V12, &options).await.map_err(failed)
+    }
+
+    /// Goes on with a client's connection. Nothing may be on its way from the broker.
+    pub fn new(client: stomp::Client) -> Self {
+        let mut decoder = Decoder::new(Side::Client, LIMITS);
+        decoder.set_version(Version::V12);
+        Self { transport: client.into_link().into_transport(), decoder }
+    }
+
+    /// Takes a frame to be written.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Transport::feed`].
+    pub fn feed(&mut self, frame: &Frame) -> Result<(), ClientError> {
+        self.transport.feed(Kind::Text, &encode(Version::V12, frame))
+    }
+
+    /// Takes a frame to be written that is bytes already.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Transport::feed`].
+    pub fn feed_encoded(&mut self, frame: &[u8]) -> Result<(), ClientError> {
+        self.transport.feed(Kind::Text, frame)
+    }
+
+    /// Writes what waits.
+    ///
+    /// # Errors
+    ///
+    /// Those of the network.
+    pub async fn flush(&mut self) -> Result<(), ClientError> {
+        self.transport.flush().await
+    }
+
+    /// Waits until something comes, and takes all frames that have come. May be cancelled.
+    ///
+    /// # Errors
+    ///
+    /// Those of the network, and what is no STOMP.
+    pub async fn frames(&mut self, frames: &mut Vec<Frame>) -> Result<(), ClientError> {
+        let Some(message) = self.transport.next().await? else { return Err(ended(&self.transport)) };
+        self.decode(message.bytes, frames)?;
+        while let Some(message) = self.transport.try_next() {
+            self.decode(message.bytes, frames)?;
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, mut input: Bytes, frames: &mut Vec<Frame>) -> Result<(), ClientError> {
+        while let Some(item) = self.decoder.decode(&mut input)? {
+            if let Item::Frame(frame) = item {
+                frames.push(frame);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn websocket_options(common: &Common) -> WebSocketOptions {
+    let mut options = WebSocketOptions { host: Some(common.url.authority.clone()), ..Default::default() };
+    if common.compress {
+        options.compression = Policy { mode: Mode::Offered, ..Policy::default() };
+    }
+    options
+}
+
+/// A WebSocket on which one of these is offered.
+pub(crate) async fn websocket(common: &Common, subprotocols: &[&str]) -> Result<Transport, ClientError> {
+    let target = &common.url;
+    connect_websocket(&target.authority, &target.path, subprotocols, &websocket_options(common)).await
+}
+
+/// How a connection ended.
+pub(crate) fn ended(transport: &Transport) -> ClientError {
+    ClientError::Closed(transport.closed().cloned().unwrap_or(Closed::Failed))
+}
