@@ -14,13 +14,19 @@ use crate::core::access::{Authenticator, Peer};
 use crate::core::mailbox::{Bounds, mailbox};
 use crate::core::protocol::Protocol;
 use crate::core::realm::Entropy;
+use crate::front::answer::{Answer, last, later};
 use crate::front::connection::{Connection, Parts, PumpLimits};
-use crate::front::gate::{Gate, Permit};
+use crate::front::files::Files;
+use crate::front::gate::{Crowd, Gate, Permit};
+use crate::front::hosts::HostPolicy;
 use crate::front::longpoll::asked::LongPollSettings;
 use crate::front::longpoll::lanes::Lanes;
+use crate::front::proxies::Proxies;
+use crate::front::readiness::{Readiness, Unready};
 use crate::front::transport::Transport;
 use crate::front::websocket::WebSocketLimits;
 use crate::front::wire::Wire;
+use crate::metrics;
 
 /// What the door is told.
 #[derive(Clone, Debug)]
@@ -39,16 +45,39 @@ pub struct DoorSettings {
     pub origins: OriginPolicy,
     /// The token that a WebSocket peer gets that names no subprotocol, if such peers are taken at all.
     pub default_token: Option<&'static str>,
-    /// The only path that WebSocket is at, if there is only one.
-    pub path: Option<String>,
+    /// What HTTP is like.
+    pub http: HttpSettings,
+    /// Who may say for whom they speak.
+    pub proxies: Arc<Proxies>,
     /// How long-polling is done, if it is.
     pub longpoll: Option<LongPollSettings>,
     /// Connections at a time.
     pub connections_max: usize,
+    /// Of those whose peers were let in or may be, from one address.
+    pub connections_per_address_max: usize,
+    /// Connections that a listener takes in, in a second.
+    pub accepts_per_second_max: u32,
     /// Connections of strangers at a time.
     pub strangers_max: usize,
     /// Connections of strangers from one address at a time.
     pub strangers_per_address_max: usize,
+}
+
+/// What the door is told of HTTP.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// What every path begins with.
+    pub prefix: String,
+    /// The paths that WebSocket is at; any, where there are none.
+    pub paths: Vec<String>,
+    /// Under which names the broker may be asked for.
+    pub hosts: HostPolicy,
+    /// What is at all other paths.
+    pub files: Option<Arc<Files>>,
+    /// Requests with longer heads are refused.
+    pub head_bytes_max: usize,
+    /// Requests with more headers are refused.
+    pub headers_max: usize,
 }
 
 /// The door.
@@ -66,6 +95,10 @@ pub struct Door {
     authenticator: Arc<dyn Authenticator>,
     /// The strangers in door of it.
     pub gate: Arc<Gate>,
+    /// Those behind it, by their addresses.
+    pub crowd: Arc<Crowd>,
+    /// Whether there should come more.
+    pub readiness: Arc<Readiness>,
     /// The transports of those who poll.
     pub lanes: Arc<Lanes>,
 }
@@ -81,6 +114,8 @@ impl Door {
         Arc::new(Door {
             tokens: protocols.iter().flat_map(|protocol| protocol.tokens()).copied().collect(),
             gate: Gate::new(settings.strangers_max, settings.strangers_per_address_max),
+            crowd: Crowd::new(settings.connections_per_address_max),
+            readiness: Arc::default(),
             lanes: Lanes::new(entropy),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -88,6 +123,23 @@ impl Door {
             protocols,
             authenticator,
         })
+    }
+
+    /// What somebody new is answered over HTTP, while no more are taken.
+    pub fn refuse_new(&self, peer: &Peer) -> Option<Answer> {
+        let why = match self.refuses() {
+            Some(reason) => reason.line(),
+            None if self.crowd.has_room(peer) => return None,
+            None => "too many connections from this address\n",
+        };
+        metrics::CONNECTIONS_REFUSED.add(1);
+        tracing::info!(%peer, reason = why.trim_end(), "nobody new is let in");
+        Some(last(later(why)))
+    }
+
+    /// Why no more are taken, if so. What cannot be kept is refused one by one: for that alone nobody is.
+    pub fn refuses(&self) -> Option<Unready> {
+        [Unready::Draining, Unready::Memory].into_iter().find(|reason| self.readiness.is(*reason))
     }
 
     /// Starts the pump of a connection.
@@ -119,13 +171,18 @@ impl Door {
             tracing::error!(%peer, token, "no language has this token");
             return None;
         };
+        let Some(counted) = self.crowd.enter(&peer) else {
+            metrics::CONNECTIONS_REFUSED.add(1);
+            tracing::warn!(%peer, max = self.settings.connections_per_address_max, "too many connections from this address");
+            return None;
+        };
         let (mailbox, inbox) = mailbox(self.settings.bounds);
         let mut session = protocol.open(token, &peer, mailbox, opened);
         if let Some(bytes_max) = transport.peer_bytes_max() {
             session.limit_messages(bytes_max);
         }
         tracing::debug!(%peer, token, "connection opened");
-        Some(Connection::new(Parts {
+        let connection = Connection::new(Parts {
             wire,
             transport,
             session,
@@ -135,6 +192,7 @@ impl Door {
             limits: self.settings.pump.clone(),
             stranger,
             opened,
-        }))
+        });
+        Some(connection.counted(counted))
     }
 }
