@@ -29,7 +29,7 @@ use crate::core::throttle::Throttle;
 use crate::front::connection::now;
 use crate::front::door::Door;
 use crate::front::listener::{Secured, Uses, bind};
-use crate::front::readiness::Unready;
+use crate::front::readiness::{Readiness, Unready};
 use crate::front::tls::Tls;
 use crate::front::unix::UnixSocket;
 use crate::local::LocalCaller;
@@ -43,6 +43,9 @@ use crate::wamp::{Strictness, Wamp, WampCredentials, WampSettings, WampUser};
 /// How often to look for realms that are empty.
 const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(10);
+
+/// How often to look whether the store failed.
+const STORE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -169,6 +172,9 @@ impl Server {
         let furnish = furniture.clone();
         realms.watch(Box::new(move |realm| furnish.furnish(realm)));
         let store = opened.map(|opened| restore(opened, &realms));
+        if let Some(store) = store.clone() {
+            tasks.spawn(watch_store(store, door.readiness.clone(), door.shutdown.clone()));
+        }
         let sockets = unix_sockets(config)?;
         let listen = |address, secured| {
             let failed = |error| StartError::Bind { address, error };
@@ -227,6 +233,11 @@ impl Server {
     /// The Unix sockets at which it listens.
     pub fn unix_sockets(&self) -> &[PathBuf] {
         &self.unix
+    }
+
+    /// Whether it wants new clients.
+    pub fn readiness(&self) -> &Readiness {
+        &self.door.readiness
     }
 
     /// The realms that it always has, the default first.
@@ -381,6 +392,15 @@ fn sweep_interval(config: &Config) -> Result<Option<Duration>, ConfigError> {
 async fn sweep(realms: Arc<Realms>, interval: Duration, shutdown: CancellationToken) {
     while shutdown.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
         realms.sweep(now());
+    }
+}
+
+/// Says so when the store failed, which it does once and for good.
+async fn watch_store(store: Arc<DiskStore>, readiness: Arc<Readiness>, shutdown: CancellationToken) {
+    while shutdown.run_until_cancelled(tokio::time::sleep(STORE_INTERVAL)).await.is_some() {
+        if store.has_failed() {
+            return readiness.set(Unready::Store, true);
+        }
     }
 }
 

@@ -72,13 +72,9 @@ impl Files {
         let (root, has_slash) = (self.root.clone(), path.ends_with('/'));
         let looking = tokio::task::spawn_blocking(move || find(&root, &relative, has_slash));
         let (file, metadata, path) = match looking.await {
-            Ok(Ok(Found::File(file, metadata, path))) => (file, metadata, path),
-            Ok(Ok(Found::Folder)) => return moved(asked),
-            Ok(Ok(Found::Nothing)) => return missing(),
-            Ok(Err(error)) => {
-                tracing::warn!(path, %error, "a file cannot be read");
-                return text(StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read\n");
-            }
+            Ok(Found::File(file, metadata, path)) => (file, metadata, path),
+            Ok(Found::Folder) => return moved(asked),
+            Ok(Found::Nothing) => return missing(),
             Err(_) => return text(StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read\n"),
         };
         let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
@@ -145,49 +141,49 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-fn find(root: &Path, relative: &Path, has_slash: bool) -> io::Result<Found> {
+fn find(root: &Path, relative: &Path, has_slash: bool) -> Found {
     let mut path = root.join(relative);
     loop {
         let real = match path.canonicalize() {
             Ok(real) => real,
-            Err(error) => return no_error(error),
+            Err(error) => return nothing(&path, &error),
         };
         // Where symbolic links lead counts, and not where they are.
         if !real.starts_with(root) {
             tracing::warn!(path = %path.display(), "a link leads out of the folder of files, and is not followed");
-            return Ok(Found::Nothing);
+            return Found::Nothing;
         }
         let metadata = match real.metadata() {
             Ok(metadata) => metadata,
-            Err(error) => return no_error(error),
+            Err(error) => return nothing(&path, &error),
         };
         if metadata.is_dir() {
             if !has_slash && !relative.as_os_str().is_empty() {
-                return Ok(if real.join(INDEX).exists() { Found::Folder } else { Found::Nothing });
+                return if real.join(INDEX).exists() { Found::Folder } else { Found::Nothing };
             }
             path = real.join(INDEX);
             if path.is_dir() {
-                return Ok(Found::Nothing);
+                return Found::Nothing;
             }
             continue;
         }
         if !metadata.is_file() || (has_slash && !real.ends_with(INDEX)) {
-            return Ok(Found::Nothing);
+            return Found::Nothing;
         }
         return match File::open(&real) {
-            Ok(file) => Ok(Found::File(file, metadata, real)),
-            Err(error) => no_error(error),
+            Ok(file) => Found::File(file, metadata, real),
+            Err(error) => nothing(&real, &error),
         };
     }
 }
 
-/// That there is none is no error.
-fn no_error(error: io::Error) -> io::Result<Found> {
+/// Why there is none is for the log, unless there simply is none.
+fn nothing(path: &Path, error: &io::Error) -> Found {
     use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
-    match error.kind() {
-        NotFound | NotADirectory | InvalidFilename => Ok(Found::Nothing),
-        _ => Err(error),
+    if !matches!(error.kind(), NotFound | NotADirectory | InvalidFilename) {
+        tracing::warn!(path = %path.display(), %error, "a file cannot be read");
     }
+    Found::Nothing
 }
 
 /// By what a client knows whether it has a file already.

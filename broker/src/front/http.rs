@@ -163,13 +163,13 @@ fn see_through(door: &Door, peer: &Peer, request: &mut Request<Incoming>) -> (Pe
 
 /// What somebody is answered who means another host than this one.
 fn refuse_host(door: &Door, peer: &Peer, request: &Request<Incoming>) -> Option<Answer> {
-    let mut hosts = request.headers().get_all(HOST).iter();
     let host = match request.uri().authority() {
         Some(authority) => Some(authority.as_str()),
         // What cannot be read is no name that is right.
-        None => hosts.next().map(|host| host.to_str().unwrap_or_default()),
+        None => request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default()),
     };
-    if hosts.next().is_none() && door.settings.http.hosts.allows(peer, host) {
+    let is_one = request.headers().get_all(HOST).iter().count() <= 1;
+    if is_one && door.settings.http.hosts.allows(peer, host) {
         return None;
     }
     metrics::HOSTS_REFUSED.add(1);
