@@ -451,20 +451,21 @@ async fn when_memory_is_short_nobody_new_comes_in_and_who_asks_is_told() {
 
 #[tokio::test]
 async fn strangers_are_not_told_which_version_this_is() {
-    let broker = Broker::start_with("[authentication]\nanonymous = \"everywhere\"\n").await;
+    let broker =
+        Broker::start_with("[authentication]\nanonymous = \"never\"\nauthenticator = \"a.b\"\n").await;
     let address = broker.address();
     let version = env!("CARGO_PKG_VERSION");
     let get = |path: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes()
     };
-    let abort = frame(0x81, br#"[1,"no.such.realm",{"roles":{"subscriber":{}}}]"#);
+    let abort = frame(0x81, br#"[1,"realm1",{"roles":{"subscriber":{}}}]"#);
     for said in [
         get("/health"),
         get("/ready"),
         get("/none"),
         b"NONSENSE\r\n\r\n".to_vec(),
         b"CONNECT\naccept-version:9.9\n\n\0".to_vec(),
-        b"CONNECT\naccept-version:1.2\nhost:no.such.realm\nlogin:a\npasscode:b\n\n\0".to_vec(),
+        b"CONNECT\naccept-version:1.2\nhost:/\nlogin:a\npasscode:b\n\n\0".to_vec(),
         [upgrade("/", "localhost", ""), abort].concat(),
     ] {
         let answer = say(address, &said).await;

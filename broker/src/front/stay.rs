@@ -55,10 +55,12 @@ impl Stay {
         self.0.lock().asked = asked;
     }
 
-    /// Ready when it has been a stranger's for so long.
+    /// Ready when it has been a stranger's for so long. One that polls has as long again: its session ends by itself in that
+    /// time, and says so to the next who ask.
     pub async fn is_over(&self, time_max: Duration) {
         loop {
-            let since = self.0.lock().since;
+            let State { since, asked } = *self.0.lock();
+            let time_max = if asked == Asked::Poll { time_max * 2 } else { time_max };
             let left = match since {
                 Some(since) => (since + time_max).saturating_duration_since(now()),
                 None => time_max,
