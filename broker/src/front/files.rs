@@ -49,7 +49,7 @@ impl AsRef<[u8]> for Held {
 
 /// What a path led to.
 enum Found {
-    File(File, Metadata, PathBuf),
+    File(Box<(File, Metadata, PathBuf)>),
     /// A folder, asked for without its slash.
     Folder,
     Nothing,
@@ -72,7 +72,7 @@ impl Files {
         let (root, has_slash) = (self.root.clone(), path.ends_with('/'));
         let looking = tokio::task::spawn_blocking(move || find(&root, &relative, has_slash));
         let (file, metadata, path) = match looking.await {
-            Ok(Found::File(file, metadata, path)) => (file, metadata, path),
+            Ok(Found::File(found)) => *found,
             Ok(Found::Folder) => return moved(asked),
             Ok(Found::Nothing) => return missing(),
             Err(_) => return text(StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read\n"),
@@ -171,7 +171,7 @@ fn find(root: &Path, relative: &Path, has_slash: bool) -> Found {
             return Found::Nothing;
         }
         return match File::open(&real) {
-            Ok(file) => Found::File(file, metadata, real),
+            Ok(file) => Found::File(Box::new((file, metadata, real))),
             Err(error) => nothing(&real, &error),
         };
     }

@@ -65,11 +65,11 @@ struct Hop<'a> {
 
 impl Proxies {
     /// Those at these addresses and networks; `unix` for whoever connects over a Unix socket. Gives back what is none.
-    pub fn new<'a>(
-        list: &'a [String],
+    pub fn new(
+        list: &[String],
         forwarding: Forwarding,
         protocol_time_max: Duration,
-    ) -> Result<Proxies, &'a str> {
+    ) -> Result<Proxies, &str> {
         let mut proxies = Proxies { forwarding, protocol_time_max, ..Proxies::default() };
         for written in list {
             if written == UNIX {
