@@ -1,6 +1,10 @@
 //! Those who take their time on purpose, byte by byte, and those who all come at once: reliability's R11 and R12.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "what fails here fails a test; figures are printed"
+)]
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
