@@ -484,7 +484,7 @@ async fn certificates_that_are_read_again_break_no_handshake() {
             let mut count = 0;
             while !done.load(std::sync::atomic::Ordering::Relaxed) || count < 25 {
                 let tcp = TcpStream::connect(address).await.unwrap();
-                let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+                let name = rustls::pki_types::ServerName::from(address.ip());
                 let mut stream = connector.connect(name, tcp).await.expect("no handshake fails");
                 stream.write_all(b"CONNECT\naccept-version:1.2\n\n\0").await.unwrap();
                 let mut answer = [0; 9];
@@ -668,7 +668,7 @@ async fn tls_may_begin_after_the_proxy_protocol_and_goes_through_the_proxy() {
     let mut tcp = TcpStream::connect(address).await.unwrap();
     tcp.write_all(b"PROXY TCP4 192.0.2.1 10.0.0.1 1234 443\r\n").await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(authority.peer().config()));
-    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let name = rustls::pki_types::ServerName::from(address.ip());
     let stream = connector.connect(name, tcp).await.unwrap();
     let transport = websocket(stream, "wamp.2.json").await.unwrap();
     let mut client = wamp::Client::join(transport, Format::Json, "realm1", &Login::Anonymous).await.unwrap();
