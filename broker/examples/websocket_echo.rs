@@ -15,7 +15,7 @@ use tandem_broker::core::message::{Frame, Kind, Message};
 use tandem_broker::core::parcel::Parcel;
 use tandem_broker::core::protocol::{Output, Protocol, Session};
 use tandem_broker::front::door::Door;
-use tandem_broker::front::listener::bind;
+use tandem_broker::front::listener::{Secured, Uses, bind};
 
 struct Echo;
 
@@ -89,6 +89,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     pump.message_time_max = Duration::from_secs(120);
     settings.pump = Arc::new(pump);
     let door = Door::new(settings, vec![Arc::new(Echo)], Arc::new(Everybody), Arc::new(rand::random::<u64>));
-    door.clone().listen(bind(address)?, None).await;
+    door.clone().listen(bind(address)?, Uses { secured: Secured::No, proxied: false }).await;
     Ok(())
 }

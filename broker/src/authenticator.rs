@@ -147,10 +147,10 @@ fn denies(error: &str) -> bool {
 fn question(applicant: &Applicant, ticket: Option<&str>, peer: &Peer) -> Payload {
     let Applicant { realm, user, method, session, extra } = applicant;
     let extra: Option<Value> = extra.as_deref().and_then(|text| serde_json::from_str(text).ok());
-    let peer = match peer {
-        Peer::Socket(address) if address.is_ipv4() => format!("tcp4:{address}"),
-        Peer::Socket(address) => format!("tcp6:{address}"),
-        peer => peer.to_string(),
+    let peer = match peer.address() {
+        Some(address) if address.is_ipv4() => format!("tcp4:{address}"),
+        Some(address) => format!("tcp6:{address}"),
+        None => peer.to_string(),
     };
     let mut details = json!({
         "authmethod": if ticket.is_some() { TICKET } else { *method },

@@ -3,6 +3,7 @@
 //! A key that is not known is an error, with the known one that looks most like it. What is not written
 //! has a safe default: the broker listens on this machine only, and nothing is without a limit.
 
+pub mod front;
 pub mod permissions;
 pub mod tokens;
 
@@ -22,6 +23,7 @@ use tandem_protocols::websocket::message::Limits as MessageLimits;
 use tandem_protocols::websocket::origin::OriginPolicy;
 
 use crate::authenticator::{METHODS, ProcedureSettings};
+use crate::config::front::{HttpConfig, MemoryConfig, OneOrMore, ProxiesConfig};
 use crate::config::permissions::Permission;
 use crate::config::tokens::TokensConfig;
 use crate::core::access::{HOUSE_PREFIX, WAMP_PREFIX};
@@ -38,7 +40,7 @@ use crate::core::trust::TrustLevels;
 use crate::front::certificates::{ClientAuthority, TlsFiles};
 use crate::front::compression::CompressionSettings;
 use crate::front::connection::PumpLimits;
-use crate::front::door::DoorSettings;
+use crate::front::door::{DoorSettings, HttpSettings};
 use crate::front::longpoll::asked::LongPollSettings;
 use crate::front::sockjs::asked::{Iframe, SockJsSettings};
 use crate::front::websocket::WebSocketLimits;
@@ -82,6 +84,12 @@ pub struct Config {
     pub roles: Vec<Role>,
     /// Who may do what. Where there are none, everybody who is let in may do everything.
     pub permissions: Vec<Spanned<Permission>>,
+    /// HTTP.
+    pub http: HttpConfig,
+    /// Proxies that may say for whom they speak.
+    pub proxies: ProxiesConfig,
+    /// How much memory may be in use.
+    pub memory: MemoryConfig,
     /// WebSocket.
     pub websocket: WebSocketConfig,
     /// WAMP.
@@ -363,8 +371,8 @@ fn default_role() -> String {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebSocketConfig {
-    /// The only path to connect to. By default any.
-    pub path: Option<String>,
+    /// The only path to connect to, or a list of them; below `http.prefix`. By default any.
+    pub path: Option<OneOrMore>,
     /// Whose pages may connect: `scheme://host[:port]`, `https://*.example.com`, `same-origin` or `*`. By
     /// default `same-origin`.
     pub allowed_origins: Option<Vec<String>>,
@@ -518,6 +526,10 @@ pub enum SlowSubscriber {
 pub struct Limits {
     /// Connections at a time, and at most 64 more until they are told so. By default 1,000,000.
     pub connections_max: Option<usize>,
+    /// Of those, from one address (of IPv6, one network of 64 bits) that is not this machine. By default 10,000.
+    pub connections_per_address_max: Option<usize>,
+    /// Connections that a listener takes in, in a second; those that come faster wait. By default 2000.
+    pub accepts_per_second_max: Option<u32>,
     /// Connections of peers that were not let in yet. By default 4096.
     pub strangers_max: Option<usize>,
     /// Of those, from one address that is not this machine. By default 64.
@@ -528,10 +540,22 @@ pub struct Limits {
     pub tls_handshakes_max: Option<usize>,
     /// Bytes that a peer may send before it is let in. By default 65,536.
     pub stranger_bytes_max: Option<usize>,
+    /// Fragments of one message of such a peer. By default 64.
+    pub stranger_fragments_max: Option<u32>,
+    /// The head of a request of HTTP. By default 16 KiB, and at least 8 KiB.
+    pub head_bytes_max: Option<usize>,
+    /// Headers in it. By default 64.
+    pub headers_max: Option<usize>,
     /// The size of a message. By default 1 MiB.
     pub message_bytes_max: Option<usize>,
     /// Time for a message to arrive whole. By default 30.
     pub message_time_s: Option<u64>,
+    /// Bytes of answers that a peer may leave unread before it is not read either. By default 256 KiB.
+    pub owed_bytes_max: Option<usize>,
+    /// How long a peer may take to answer a goodbye. By default 5.
+    pub close_time_s: Option<u64>,
+    /// How long is read on after that, so that the last words arrive. By default 1.
+    pub linger_time_s: Option<u64>,
     /// Bytes waiting for a session that it may keep waiting only for `slow_time_s`. By default 1 MiB.
     pub mailbox_bytes_soft_max: Option<usize>,
     /// Bytes waiting for a session. By default 4 MiB.
@@ -562,8 +586,13 @@ pub struct Limits {
     pub queue_bytes_max: Option<usize>,
     /// Bytes in all queues of a realm. By default 1 GiB.
     pub queues_bytes_max: Option<usize>,
-    /// Time for a drain at shutdown. By default 10.
+    /// Time for a drain at shutdown. By default 30.
     pub drain_time_s: Option<u64>,
+    /// The part of it over which the goodbyes are spread, so that not everybody comes back at once. By default 20, or half of
+    /// `drain_time_s` where that is less; for less than 2000 sessions a hundredth of a second each.
+    pub drain_spread_s: Option<u64>,
+    /// How long before it `/ready` says that the broker is going to end, while all goes on. By default 0.
+    pub drain_delay_s: Option<u64>,
     /// Failed logins of a user at an address, or of an address, before further ones have to wait. By default 5.
     pub login_failures_max: Option<u32>,
     /// Failed logins of everybody in a second. By default 50.
@@ -588,6 +617,20 @@ pub enum ConfigError {
     #[error("{0}")]
     Refused(String),
 }
+
+/// How the broker ends.
+#[derive(Clone, Copy, Debug)]
+pub struct DrainSettings {
+    /// How long it goes on as if nothing were, but for `/ready`.
+    pub delay: Duration,
+    /// How long goodbyes may take after that.
+    pub time_max: Duration,
+    /// The part of that over which they are spread.
+    pub spread: Duration,
+}
+
+/// What the HTTP library reads a head with at least.
+const HEAD_BYTES_LEAST: usize = 8 * 1024;
 
 const MIB: usize = 1024 * 1024;
 
@@ -642,6 +685,13 @@ impl Config {
         self.longpoll()?;
         self.sockjs()?;
         self.tls()?;
+        self.proxies()?;
+        self.hosts()?;
+        self.prefix()?;
+        self.websocket_paths()?;
+        self.files()?;
+        self.memory()?;
+        self.drain()?;
         let addresses = self.addresses().into_iter().chain(self.listen_tls.iter().copied());
         let open: Vec<_> = addresses.filter(|a| !a.ip().to_canonical().is_loopback()).collect();
         if !open.is_empty() && self.authentication.anonymous.is_none() {
@@ -891,9 +941,20 @@ impl Config {
         Credit { messages: self.stomp.prefetch.unwrap_or(32).max(1), bytes: MIB }
     }
 
-    /// How long a drain may take.
-    pub fn drain_time(&self) -> Duration {
-        Duration::from_secs(self.limits.drain_time_s.unwrap_or(10))
+    /// How the broker ends.
+    pub fn drain(&self) -> Result<DrainSettings, ConfigError> {
+        let Limits { drain_time_s, drain_spread_s, drain_delay_s, .. } = self.limits;
+        let time_s = drain_time_s.unwrap_or(30);
+        if drain_spread_s.is_some_and(|spread_s| spread_s > time_s) {
+            let why = "limits.drain_spread_s is a part of drain_time_s, and cannot be longer";
+            return Err(ConfigError::Refused(why.into()));
+        }
+        let spread = Duration::from_secs(time_s) / 2;
+        Ok(DrainSettings {
+            delay: Duration::from_secs(drain_delay_s.unwrap_or(0)),
+            time_max: Duration::from_secs(time_s),
+            spread: drain_spread_s.map_or(spread.min(Duration::from_secs(20)), Duration::from_secs),
+        })
     }
 
     /// When logins are slowed down.
@@ -960,13 +1021,27 @@ impl Config {
             compression: self.compression()?,
             origins: self.origins()?,
             default_token: None,
-            path: self.websocket.path.clone(),
+            http: self.http_settings()?,
+            proxies: Arc::new(self.proxies()?),
             longpoll: self.longpoll()?,
             sockjs: self.sockjs()?,
             connections_max: self.limits.connections_max.unwrap_or(1_000_000),
+            connections_per_address_max: self.limits.connections_per_address_max.unwrap_or(10_000),
+            accepts_per_second_max: self.limits.accepts_per_second_max.unwrap_or(2000),
             strangers_max: self.limits.strangers_max.unwrap_or(4096),
             strangers_per_address_max: self.limits.strangers_per_address_max.unwrap_or(64),
             ailments: Vec::new(),
+        })
+    }
+
+    fn http_settings(&self) -> Result<HttpSettings, ConfigError> {
+        Ok(HttpSettings {
+            prefix: self.prefix()?,
+            paths: self.websocket_paths()?,
+            hosts: self.hosts()?,
+            files: self.files()?,
+            head_bytes_max: self.limits.head_bytes_max.unwrap_or(16 * 1024).max(HEAD_BYTES_LEAST),
+            headers_max: self.limits.headers_max.unwrap_or(64),
         })
     }
 
@@ -979,9 +1054,9 @@ impl Config {
             pong_time_max: seconds(self.websocket.pong_timeout_s, 10),
             message_time_max: self.message_time(),
             slow_time_max: seconds(self.limits.slow_time_s, 5),
-            close_time_max: Duration::from_secs(5),
-            linger_time_max: Duration::from_secs(1),
-            owed_bytes_max: 256 * 1024,
+            close_time_max: seconds(self.limits.close_time_s, 5),
+            linger_time_max: seconds(self.limits.linger_time_s, 1),
+            owed_bytes_max: self.limits.owed_bytes_max.unwrap_or(256 * 1024),
         }
     }
 
@@ -1058,8 +1133,8 @@ impl Config {
         if !path.starts_with('/') || path.ends_with('/') || !path.bytes().all(legal) {
             return Err(format!("the path {path:?} must be like {like:?}"));
         }
-        let below = |taken: &&str| taken.starts_with(&format!("{path}/"));
-        match self.websocket.path.as_deref().filter(below) {
+        let paths = self.websocket.path.as_ref().map(OneOrMore::all).unwrap_or_default();
+        match paths.iter().find(|taken| taken.starts_with(&format!("{path}/"))) {
             Some(taken) => Err(format!("websocket.path {taken:?} lies below the path {path:?}")),
             None => Ok(()),
         }
@@ -1089,7 +1164,7 @@ impl Config {
             },
             stranger: MessageLimits {
                 message_bytes_max: self.stranger_bytes_max().min(self.message_bytes_max()),
-                fragments_max: fragments_max.min(64),
+                fragments_max: fragments_max.min(self.limits.stranger_fragments_max.unwrap_or(64)),
                 inflate_ratio_max: inflate_ratio_max.min(32),
             },
         }

@@ -11,6 +11,7 @@ pub mod config;
 pub mod core;
 pub mod front;
 pub mod local;
+pub mod memory;
 pub mod metrics;
 pub mod server;
 pub mod stomp;

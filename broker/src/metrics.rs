@@ -26,6 +26,11 @@ impl Metric {
         self.value.fetch_add(amount, Ordering::Relaxed);
     }
 
+    /// Makes it this.
+    pub fn set(&self, value: i64) {
+        self.value.store(value, Ordering::Relaxed);
+    }
+
     /// Its value now.
     pub fn get(&self) -> i64 {
         self.value.load(Ordering::Relaxed)
@@ -48,6 +53,10 @@ metrics! {
     counter CONNECTIONS_ACCEPTED "tandem_connections_accepted_total" "Connections accepted.";
     counter CONNECTIONS_REFUSED "tandem_connections_refused_total" "Connections refused at a limit.";
     counter HANDSHAKES_REFUSED "tandem_handshakes_refused_total" "Opening handshakes refused.";
+    counter HOSTS_REFUSED "tandem_hosts_refused_total" "Requests of HTTP for a name that is not the broker's.";
+    gauge MEMORY_BYTES "tandem_memory_bytes" "Bytes that the process holds.";
+    gauge MEMORY_LEVEL "tandem_memory_level" "0 while memory is ample, 1 while publishers are slowed, 2 while nobody new is let in, 3 while the largest are ended.";
+    counter MEMORY_EVICTIONS "tandem_memory_evictions_total" "Sessions ended because memory was short and most was waiting for them.";
     counter TLS_HANDSHAKES_FAILED "tandem_tls_handshakes_failed_total" "Handshakes of TLS that failed.";
     counter FORBIDDEN "tandem_forbidden_total" "Requests refused because there was no permission for them.";
     counter LOGINS_FAILED "tandem_logins_failed_total" "Logins with a wrong secret or proof, or of an unknown user.";

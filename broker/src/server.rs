@@ -1,6 +1,8 @@
 //! Builds the house, and closes it in order. The only place that knows everybody.
 
+mod drain;
 mod furniture;
+mod pressure;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,10 +17,9 @@ use tokio_util::task::TaskTracker;
 use tandem_protocols::stomp::state::HeartBeat;
 
 use crate::authenticator::ProcedureAuthenticator;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, DrainSettings};
 use crate::core::access::Authenticator;
 use crate::core::history::{History, WallClock};
-use crate::core::parcel::Farewell;
 use crate::core::protocol::Protocol;
 use crate::core::queues::durable::{Journal, Keeping};
 use crate::core::realm::{Entropy, Memory, Realm};
@@ -27,11 +28,13 @@ use crate::core::store::{StoredQueue, StoredShelf};
 use crate::core::throttle::Throttle;
 use crate::front::connection::now;
 use crate::front::door::{Ailment, Door};
-use crate::front::listener::bind;
+use crate::front::listener::{Secured, Uses, bind};
+use crate::front::readiness::{Readiness, Unready};
 use crate::front::tls::Tls;
 use crate::front::unix::UnixSocket;
 use crate::local::LocalCaller;
 use crate::server::furniture::Furniture;
+use crate::server::pressure::Pressure;
 use crate::stomp;
 use crate::store::disk::{DiskStore, OpenError, Opened};
 use crate::tokens::Tokens;
@@ -41,6 +44,9 @@ use crate::wamp::{Strictness, Wamp, WampCredentials, WampSettings, WampUser};
 /// How often to look for realms that are empty.
 const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(10);
+
+/// How often to look whether the store failed.
+const STORE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +88,8 @@ pub struct Server {
     /// Of the members that live in the process.
     tasks: TaskTracker,
     store: Option<Arc<DiskStore>>,
-    drain_time: Duration,
+    drain: DrainSettings,
+    entropy: Entropy,
 }
 
 impl Server {
@@ -165,7 +172,10 @@ impl Server {
             // What those who come from Spring speak over it.
             sockjs.token = protocols[1].tokens().first().copied().unwrap_or_default();
         }
-        let door = Door::new(settings, protocols, users, entropy);
+        let door = Door::new(settings, protocols, users, entropy.clone());
+        if let Some(pressure) = Pressure::new(config.memory()?, realms.clone(), door.readiness.clone()) {
+            tasks.spawn(pressure.watch(door.shutdown.clone()));
+        }
         if let Some(interval) = sweep_interval(config)? {
             tasks.spawn(sweep(realms.clone(), interval, door.shutdown.clone()));
         }
@@ -177,24 +187,29 @@ impl Server {
         let furnish = furniture.clone();
         realms.watch(Box::new(move |realm| furnish.furnish(realm)));
         let store = opened.map(|opened| restore(opened, &realms));
+        if let Some(store) = store.clone() {
+            tasks.spawn(watch_store(store, door.readiness.clone(), door.shutdown.clone()));
+        }
         let sockets = unix_sockets(config)?;
-        let listen = |address, tls| {
+        let listen = |address, secured| {
             let failed = |error| StartError::Bind { address, error };
             let listener = bind(address).map_err(failed)?;
             let bound = listener.local_addr().map_err(failed)?;
-            door.tasks.spawn(door.clone().listen(listener, tls));
+            let proxied = config.proxies.protocol.contains(&address);
+            door.tasks.spawn(door.clone().listen(listener, Uses { secured, proxied }));
             Ok::<_, StartError>(bound)
         };
-        let addresses = config.addresses().into_iter().map(|address| listen(address, None));
+        let addresses = config.addresses().into_iter().map(|address| listen(address, Secured::No));
         let addresses = addresses.collect::<Result<_, _>>()?;
-        let tls_addresses = config.listen_tls.iter().map(|&address| listen(address, tls.clone()));
+        let secured = || tls.clone().map_or(Secured::No, Secured::By);
+        let tls_addresses = config.listen_tls.iter().map(|&address| listen(address, secured()));
         let tls_addresses = tls_addresses.collect::<Result<_, _>>()?;
         let unix = sockets.iter().map(|socket| socket.path().to_owned()).collect();
         for socket in sockets {
             door.tasks.spawn(door.clone().listen_unix(socket));
         }
-        let drain_time = config.drain_time();
-        Ok(Server {
+        let drain = config.drain()?;
+        let server = Server {
             addresses,
             tls_addresses,
             tls,
@@ -205,8 +220,10 @@ impl Server {
             door,
             tasks,
             store,
-            drain_time,
-        })
+            drain,
+            entropy,
+        };
+        Ok(server)
     }
 
     /// Where it listens in the clear.
@@ -244,6 +261,11 @@ impl Server {
         &self.unix
     }
 
+    /// Whether it wants new clients.
+    pub fn readiness(&self) -> &Readiness {
+        &self.door.readiness
+    }
+
     /// The realms that it always has, the default first.
     pub fn realms(&self) -> &[Arc<Realm>] {
         self.realms.always()
@@ -274,19 +296,27 @@ impl Server {
         self.store.as_ref().is_some_and(|store| store.has_failed())
     }
 
-    /// The story of the end: nobody new is let in; every session is told in its language; what was said is
-    /// still written; whoever takes longer than the drain may is cut off; what was to be kept is made safe, and
-    /// the store is closed. True when nobody was cut off.
+    /// How long the shutdown takes at most, before what was to be kept is made safe.
+    pub fn drain_time_max(&self) -> Duration {
+        self.drain.delay + self.drain.time_max
+    }
+
+    /// The story of the end: `/ready` says so, for as long as those who look there may need; nobody new is let in; every
+    /// session is told in its language, one after the other; what was said is still written; whoever takes longer than the
+    /// drain may is cut off; what was to be kept is made safe, and the store is closed. True when nobody was cut off.
     pub async fn shutdown(self) -> bool {
+        let DrainSettings { delay, time_max, spread } = self.drain;
+        self.door.readiness.set(Unready::Draining, true);
+        tokio::time::sleep(delay).await;
         self.door.shutdown.cancel();
-        self.realms.say_farewell(Farewell::Shutdown);
-        self.door.tasks.close();
-        self.tasks.close();
         let all = async {
+            drain::say_farewells(&self.realms, spread, &self.entropy).await;
+            self.door.tasks.close();
+            self.tasks.close();
             self.door.tasks.wait().await;
             self.tasks.wait().await;
         };
-        let drained = tokio::time::timeout(self.drain_time, all).await.is_ok();
+        let drained = tokio::time::timeout(time_max, all).await.is_ok();
         if let Some(store) = self.store {
             let closed = tokio::task::spawn_blocking(move || store.close()).await;
             debug_assert!(closed.is_ok(), "closing the store does not panic");
@@ -426,6 +456,15 @@ fn sweep_interval(config: &Config) -> Result<Option<Duration>, ConfigError> {
 async fn sweep(realms: Arc<Realms>, interval: Duration, shutdown: CancellationToken) {
     while shutdown.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
         realms.sweep(now());
+    }
+}
+
+/// Says so when the store failed, which it does once and for good.
+async fn watch_store(store: Arc<DiskStore>, readiness: Arc<Readiness>, shutdown: CancellationToken) {
+    while shutdown.run_until_cancelled(tokio::time::sleep(STORE_INTERVAL)).await.is_some() {
+        if store.has_failed() {
+            return readiness.set(Unready::Store, true);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use tandem_broker::core::access::Peer;
 use tandem_broker::core::message::{Frame, Kind, Message};
 use tandem_broker::core::protocol::Reason;
 use tandem_broker::front::answer::Pieces;
+use tandem_broker::front::connection::now;
 use tandem_broker::front::gate::Gate;
 use tandem_broker::front::longpoll::Attendance;
 use tandem_broker::front::longpoll::lane::{Claim, Lane, LaneWire, LongPoll, put_framed};
@@ -33,7 +34,7 @@ struct Ends {
 fn ends() -> Ends {
     let (lane, wire) = Lane::new();
     let gate = Gate::new(1, 1);
-    let attendance = Attendance::new(gate.try_enter(&Peer::Local).unwrap());
+    let attendance = Attendance::new(gate.try_enter(&Peer::Local).unwrap(), now());
     Ends { lane, transport: wire.text_transport(), wire, gate, attendance }
 }
 

@@ -111,9 +111,9 @@ async fn what_is_no_handshake_is_answered_in_http() {
         (valid.replace("\r\n\r\n", "\r\nTransfer-Encoding: x\r\n\r\n"), "400"),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), "400"),
         ("\0\0\0\0".into(), "400"),
-        ("GET / HTTP/1.1\r\nHost: x\r\n smuggled: 1\r\n\r\n".into(), "400"),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\n smuggled: 1\r\n\r\n".into(), "400"),
         ("GET / HTTP/1.1\r\nHost : x\r\n\r\n".into(), "400"),
-        ("GET / HTTP/1.1\nHost: x\nConnection: close\n\n".into(), "426"),
+        ("GET / HTTP/1.1\nHost: localhost\nConnection: close\n\n".into(), "426"),
         ("QUIT\r\n\r\n".into(), "400"),
     ] {
         let mut raw = Raw::connect(address).await;
@@ -147,13 +147,12 @@ async fn bytes_after_a_request_are_not_another_language() {
     let address = broker.address();
     let wamp = "Sec-WebSocket-Protocol: wamp.2.json\r\n";
     // Two requests at once are answered in order.
-    let twice =
-        "GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let twice = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let answer = say(address, twice.as_bytes()).await;
     assert_eq!(answer.matches("HTTP/1.1 200").count(), 2, "{answer}");
     // A body is not another request.
-    let body = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 37\r\n\r\n\
-                GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n12";
+    let body = "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 45\r\n\r\n\
+                GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n12";
     let answer = say(address, body.as_bytes()).await;
     assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
     // STOMP and WAMP in the body of a refused upgrade open no session.
@@ -175,7 +174,7 @@ async fn bodies_are_not_kept() {
     let daemon = Watched::start().await;
     let address = daemon.address();
     for length in ["Content-Length: 1073741824", "Transfer-Encoding: chunked"] {
-        let head = format!("POST /metrics HTTP/1.1\r\nHost: x\r\n{length}\r\n\r\n").into_bytes();
+        let head = format!("POST /metrics HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n").into_bytes();
         let chunk = [b"100000\r\n".to_vec(), vec![b'a'; 1 << 20], b"\r\n".to_vec()].concat();
         let pieces = std::iter::once(head).chain((0..1024).map(|_| chunk.clone()));
         let answer = Raw::connect(address).await.exchange(pieces).await;

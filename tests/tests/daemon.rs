@@ -15,7 +15,7 @@ use tandem_protocols::payload::Format;
 use tandem_protocols::stomp::frame::Version;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::message::{Goodbye, Message};
-use tandem_tests::attacker::{Raw, upgrade};
+use tandem_tests::attacker::{CONNECT, Raw, close_code, frame, say, upgrade};
 use tandem_tests::broker::soon;
 use tandem_tests::daemon::{ConfigFile, Daemon, executable};
 use tandem_tests::peers;
@@ -333,8 +333,82 @@ async fn told_to_terminate_it_says_goodbye_in_both_languages_and_ends_well() {
     drop(silent);
 }
 
+/// First `/ready` says so while all goes on, then everybody is told, at some moment each, and closed with 1001.
 #[tokio::test]
-async fn a_second_interrupt_cuts_the_goodbyes_short() {
+async fn before_it_ends_it_is_unready_and_then_everybody_is_told() {
+    let limits = "[limits]\ndrain_delay_s = 1\ndrain_spread_s = 1\ndrain_time_s = 20\n";
+    let daemon = Daemon::start_with(limits);
+    let address = daemon.address();
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(peers::wamp(address, Format::Json).await);
+    }
+    let mut stomp = Raw::websocket(address, "v12.stomp", "").await;
+    stomp.write(&frame(0x81, CONNECT)).await;
+    stomp.read_until(b"CONNECTED").await;
+    assert!(daemon.page("/ready").starts_with("HTTP/1.1 200"));
+    daemon.signal("TERM");
+    let unready = loop {
+        let page = daemon.page("/ready");
+        if !page.starts_with("HTTP/1.1 200") {
+            break page;
+        }
+    };
+    assert!(unready.starts_with("HTTP/1.1 503") && unready.ends_with("shutting down\n"), "{unready}");
+    assert!(daemon.page("/health").starts_with("HTTP/1.1 200"));
+    let late = say(address, upgrade(address, "Sec-WebSocket-Protocol: v12.stomp\r\n").as_bytes()).await;
+    assert!(late.starts_with("HTTP/1.1 503"), "{late}");
+    // Meanwhile the others talk.
+    soon("an answer", clients[0].subscribe("a.b", MatchPolicy::Exact)).await.unwrap();
+    for client in &mut clients {
+        match soon("GOODBYE", client.receive()).await.unwrap() {
+            Message::Goodbye(goodbye) => assert_eq!(goodbye.reason, "wamp.close.system_shutdown"),
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(clients);
+    let last = stomp.read_to_end().await;
+    assert!(String::from_utf8_lossy(&last).contains("ERROR"), "{last:?}");
+    assert_eq!(close_code(&last[last.len() - 4..]), Some(1001));
+    let (log, ended_well) = daemon.wait();
+    assert!(ended_well && log.contains("all connections closed"), "{log}");
+}
+
+#[test]
+fn systemd_is_told_when_it_is_ready_when_it_reads_anew_and_when_it_ends() {
+    let path = std::env::temp_dir().join(format!("tandem-notify-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let hear = || {
+        let mut said = [0; 1024];
+        let length = manager.recv(&mut said).unwrap();
+        String::from_utf8_lossy(&said[..length]).into_owned()
+    };
+    let mut child = Command::new(executable())
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .env("NOTIFY_SOCKET", &path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let signal = |name: &str| {
+        Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
+    };
+    assert!(hear().contains("READY=1"));
+    signal("HUP");
+    let reloading = hear();
+    assert!(reloading.contains("RELOADING=1") && reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    assert!(hear().contains("READY=1"));
+    signal("TERM");
+    let stopping = hear();
+    assert!(stopping.contains("STOPPING=1") && stopping.contains("EXTEND_TIMEOUT_USEC="), "{stopping}");
+    assert!(child.wait().unwrap().success());
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[tokio::test]
+async fn a_second_signal_cuts_the_goodbyes_short() {
     // Somebody who reads nothing and answers nothing, and an hour to wait for him.
     let daemon = Daemon::start_with("[limits]\ndrain_time_s = 3600\n");
     let address = daemon.address();
@@ -345,16 +419,16 @@ async fn a_second_interrupt_cuts_the_goodbyes_short() {
     for _ in 0..8 {
         publisher.send_with_receipt("/topic/a", &[], vec![b'.'; 256 * 1024]).await.unwrap();
     }
-    daemon.signal("INT");
+    daemon.signal("TERM");
     // It has heard it when it has said goodbye.
     let error = soon("ERROR", publisher.next_message()).await.unwrap_err();
     assert!(matches!(error, Error::StompError(_)), "{error:?}");
     let ending = tokio::task::spawn_blocking(move || {
-        daemon.signal("INT");
+        daemon.signal("TERM");
         daemon.wait()
     });
     let (log, ended_well) = tokio::time::timeout(Duration::from_secs(60), ending).await.unwrap().unwrap();
-    assert!(log.contains("interrupted: saying goodbye"), "{log}");
+    assert!(log.contains("told to terminate: saying goodbye"), "{log}");
     assert!(log.contains("some connections were cut off"), "{log}");
     assert!(ended_well, "{log}");
 }

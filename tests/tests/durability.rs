@@ -29,6 +29,7 @@ use tandem_broker::store::space::SpaceLimits;
 use tandem_client::dial::connect_tcp;
 use tandem_client::stomp;
 use tandem_protocols::stomp::frame::{Command, Frame};
+use tandem_tests::broker::eventually;
 use tandem_tests::daemon::{Daemon, executable};
 use tandem_tests::peers;
 
@@ -538,6 +539,8 @@ async fn a_disk_that_fails_ends_durable_service_and_nothing_else() {
     client.request(transient).await.unwrap();
     assert!(client.request(send_frame((1, 1))).await.is_err(), "nothing persistent is taken any more");
     assert_eq!(daemon.metric("tandem_store_failed"), 1);
+    let unready = || daemon.page("/ready").ends_with("the store failed\n");
+    eventually("whoever asks is told", unready).await;
     let (log, well) = daemon.terminate();
     assert!(!well && log.contains("the store failed"), "{log}");
     let daemon = Daemon::start_with(&directory.config());

@@ -377,7 +377,8 @@ async fn a_body_that_dribbles_in_is_cut_and_the_session_goes_on() {
     let broker = Broker::start_with("[limits]\nmessage_time_s = 1\n").await;
     let mut poller = subscriber(&broker).await;
     let mut slow = Http::connect(broker.address()).await;
-    let head = format!("POST {}/send HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n[", poller.path);
+    let head =
+        format!("POST {}/send HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n[", poller.path);
     slow.write(head.as_bytes()).await;
     assert_eq!(slow.answer().await.unwrap().status, 408);
     assert!(slow.is_closed().await);
@@ -390,7 +391,8 @@ async fn a_send_that_breaks_off_is_not_taken() {
     let broker = Broker::start().await;
     let mut poller = subscriber(&broker).await;
     let mut broken = Http::connect(broker.address()).await;
-    let head = format!("POST {}/send HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n[", poller.path);
+    let head =
+        format!("POST {}/send HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n[", poller.path);
     broken.write(head.as_bytes()).await;
     drop(broken);
     assert_eq!(poller.say(json!([16, 2, {"exclude_me": false}, "t", [3]])).await, 204);

@@ -466,6 +466,47 @@ async fn new_certificates_are_for_new_connections_and_broken_ones_for_nobody() {
     soon("the event", live.next_event()).await.unwrap();
 }
 
+/// R16: no handshake fails while certificates are read again and again, and nobody who is there notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_that_are_read_again_break_no_handshake() {
+    let authority = Authority::new();
+    let (broker, address) = start(&authority, "off", "").await;
+    let mut live = wamp(authority.peer(), address).await;
+    live.subscribe("a", MatchPolicy::Exact).await.unwrap();
+    let config = std::sync::Arc::new(authority.peer().config());
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut shaking = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        // They resume each other's sessions, by tickets of whichever certificate was there before.
+        let (config, done) = (config.clone(), done.clone());
+        shaking.spawn(async move {
+            let connector = tokio_rustls::TlsConnector::from(config);
+            let mut count = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) || count < 25 {
+                let tcp = TcpStream::connect(address).await.unwrap();
+                let name = rustls::pki_types::ServerName::from(address.ip());
+                let mut stream = connector.connect(name, tcp).await.expect("no handshake fails");
+                stream.write_all(b"CONNECT\naccept-version:1.2\n\n\0").await.unwrap();
+                let mut answer = [0; 9];
+                stream.read_exact(&mut answer).await.expect("nor what is said after it");
+                assert_eq!(&answer, b"CONNECTED");
+                count += 1;
+            }
+            count
+        });
+    }
+    for _ in 0..30 {
+        authority.renew();
+        broker.server().reload_certificates();
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    let handshakes: usize = shaking.join_all().await.into_iter().sum();
+    assert!(handshakes >= 100, "{handshakes}");
+    let args = live.args(&("still here",)).unwrap();
+    live.publish_acknowledged("b", Dict::new(), args).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_hangup_of_the_daemon_reads_its_certificates_again() {
     let authority = Authority::new();
@@ -610,4 +651,30 @@ async fn who_does_nothing_but_change_keys_is_cut_off() {
     };
     soon("the end", flood).await;
     eventually("its session is gone", || broker.sessions() == 0).await;
+}
+
+// ---- behind a proxy ----------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn tls_may_begin_after_the_proxy_protocol_and_goes_through_the_proxy() {
+    let authority = Authority::new();
+    let more = "[proxies]\nprotocol = [\"127.0.0.1:0\"]\ntrusted = [\"127.0.0.1\"]\n\
+                [authentication]\nanonymous = \"everywhere\"\n";
+    authority.renew();
+    let mut config = tandem_broker::config::Config::parse(&(authority.config("off") + more)).unwrap();
+    config.listen_unix.clear();
+    let server = tandem_broker::server::Server::start(&config).unwrap();
+    let address = server.tls_addresses()[0];
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    tcp.write_all(b"PROXY TCP4 192.0.2.1 10.0.0.1 1234 443\r\n").await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(authority.peer().config()));
+    let name = rustls::pki_types::ServerName::from(address.ip());
+    let stream = connector.connect(name, tcp).await.unwrap();
+    let transport = websocket(stream, "wamp.2.json").await.unwrap();
+    let mut client = wamp::Client::join(transport, Format::Json, "realm1", &Login::Anonymous).await.unwrap();
+    client.subscribe("a", MatchPolicy::Exact).await.unwrap();
+    // Without the header there is no handshake.
+    let refused = soon("the end", authority.peer().try_connect(address)).await;
+    assert!(refused.is_err());
+    server.shutdown().await;
 }

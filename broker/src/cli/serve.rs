@@ -2,7 +2,9 @@
 
 use std::io::IsTerminal;
 use std::path::Path;
+use std::time::Duration;
 
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::EnvFilter;
@@ -10,6 +12,9 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::{Listen, Outcome, Serve, say};
 use crate::config::{Config, OnStoreFailure};
 use crate::server::Server;
+
+/// Time that the store may take to close, beyond that of the drain.
+const STORE_TIME: Duration = Duration::from_secs(10);
 
 /// Lines of the log that may wait to be read.
 const LOG_LINES_MAX: usize = 16 * 1024;
@@ -51,6 +56,7 @@ async fn serve(config: &Config, file: Option<&Path>) -> Outcome {
     let server = Server::start(config)?;
     greet(&server)?;
     let exits = config.store.on_failure == OnStoreFailure::Exit;
+    tell_manager(&[NotifyState::Ready]);
     loop {
         tokio::select! {
             () = server.store_failure(), if exits => {
@@ -59,18 +65,25 @@ async fn serve(config: &Config, file: Option<&Path>) -> Outcome {
             _ = interrupt.recv() => tracing::info!("interrupted: saying goodbye"),
             _ = terminate.recv() => tracing::info!("told to terminate: saying goodbye"),
             _ = hangup.recv() => {
+                let reloading = NotifyState::monotonic_usec_now().ok();
+                tell_manager(&[&[NotifyState::Reloading][..], reloading.as_slice()].concat());
                 server.reload_certificates();
                 server.reload_token_keys();
                 reload(&server, file);
+                tell_manager(&[NotifyState::Ready]);
                 continue;
             }
         }
         break;
     }
     let store_failed = server.store_has_failed();
+    let time_us = u32::try_from((server.drain_time_max() + STORE_TIME).as_micros()).unwrap_or(u32::MAX);
+    tell_manager(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(time_us)]);
     let stopped = tokio::select! {
         drained = server.shutdown() => drained,
+        // Whoever asks twice has no time.
         _ = interrupt.recv() => false,
+        _ = terminate.recv() => false,
     };
     if stopped {
         tracing::info!("all connections closed");
@@ -81,6 +94,13 @@ async fn serve(config: &Config, file: Option<&Path>) -> Outcome {
         return Err("the store failed while the broker ran".into());
     }
     Ok(())
+}
+
+/// Tells systemd, if it is that which started the broker.
+fn tell_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "systemd cannot be told");
+    }
 }
 
 /// Reads the permissions again. What is wrong with the file leaves everything as it was.

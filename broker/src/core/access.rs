@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::access::authorizer::Question;
 use crate::core::index::TooManyHoleSets;
 use crate::core::name::Name;
+use crate::core::proxied::Proxied;
 use crate::core::secure::{Certificate, Secure};
 use crate::core::store::Unstorable;
 
@@ -80,6 +81,8 @@ pub enum Peer {
     Secure(Arc<Secure>),
     /// Over a Unix socket.
     Unix(Arc<UnixPeer>),
+    /// Behind a proxy.
+    Proxied(Arc<Proxied>),
     /// From this process, or over a wire that has no addresses.
     Local,
 }
@@ -91,12 +94,28 @@ impl Peer {
             Peer::Socket(address) => address.ip().to_canonical().is_loopback(),
             Peer::Secure(secure) => secure.address.ip().to_canonical().is_loopback(),
             Peer::Unix(_) | Peer::Local => true,
+            // Whoever a proxy says that it is.
+            Peer::Proxied(_) => false,
+        }
+    }
+
+    /// Where the peer is on the network, if it is on one.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Peer::Socket(address) => Some(*address),
+            Peer::Secure(secure) => Some(secure.address),
+            Peer::Proxied(proxied) => Some(proxied.address),
+            Peer::Unix(_) | Peer::Local => None,
         }
     }
 
     /// True when nobody on the way can read what the peer sends, or there is no way.
     pub fn is_private(&self) -> bool {
-        matches!(self, Peer::Secure(_)) || self.is_loopback()
+        match self {
+            Peer::Secure(_) => true,
+            Peer::Proxied(proxied) => proxied.is_private,
+            Peer::Socket(_) | Peer::Unix(_) | Peer::Local => self.is_loopback(),
+        }
     }
 
     /// The same peer where it speaks over several connections: no single one of them can be bound to.
@@ -105,20 +124,27 @@ impl Peer {
             Peer::Secure(secure) => {
                 Peer::Secure(Arc::new(Secure { exporter: None, ..Secure::clone(secure) }))
             }
+            Peer::Proxied(proxied) => Peer::Proxied(Arc::new(proxied.unbound())),
             Peer::Socket(_) | Peer::Unix(_) | Peer::Local => self.clone(),
         }
     }
 
     /// Bytes that bind a proof to the peer's connection; see [`Secure::exporter`].
     pub fn exporter(&self) -> Option<&[u8; 32]> {
-        let Peer::Secure(secure) = self else { return None };
-        secure.exporter.as_ref()
+        self.secure()?.exporter.as_ref()
     }
 
     /// The certificate that the peer has shown and that was found good.
     pub fn certificate(&self) -> Option<&Certificate> {
-        let Peer::Secure(secure) = self else { return None };
-        secure.certificate.as_ref()
+        self.secure()?.certificate.as_ref()
+    }
+
+    fn secure(&self) -> Option<&Secure> {
+        match self {
+            Peer::Secure(secure) => Some(secure),
+            Peer::Proxied(proxied) => proxied.secure.as_ref(),
+            Peer::Socket(_) | Peer::Unix(_) | Peer::Local => None,
+        }
     }
 }
 
@@ -128,6 +154,7 @@ impl fmt::Display for Peer {
             Peer::Socket(address) => address.fmt(f),
             Peer::Secure(secure) => secure.address.fmt(f),
             Peer::Unix(peer) => peer.fmt(f),
+            Peer::Proxied(proxied) => proxied.fmt(f),
             Peer::Local => f.write_str("local"),
         }
     }

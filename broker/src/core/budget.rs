@@ -17,6 +17,8 @@ pub struct Budget {
     bytes_max: usize,
     bytes: AtomicUsize,
     waiting: AtomicBool,
+    /// Exceeded whatever is in use: memory is short elsewhere.
+    squeezed: AtomicBool,
     /// By the two pointers that a waker is, so that a pump which asks often waits once.
     waiters: Mutex<HashMap<(usize, usize), Waker>>,
 }
@@ -28,6 +30,7 @@ impl Budget {
             bytes_max,
             bytes: AtomicUsize::new(0),
             waiting: AtomicBool::new(false),
+            squeezed: AtomicBool::new(false),
             waiters: Mutex::default(),
         })
     }
@@ -45,7 +48,7 @@ impl Budget {
 
     /// True when more than the budget is in use; `waker` is then woken once that ends.
     pub fn exceeded(&self, waker: &Waker) -> bool {
-        if self.bytes() <= self.bytes_max {
+        if self.bytes() <= self.bytes_max && !self.squeezed.load(Ordering::Relaxed) {
             return false;
         }
         let mut waiters = self.waiters.lock();
@@ -53,19 +56,32 @@ impl Budget {
         waiters.entry(key).or_insert_with(|| waker.clone());
         self.waiting.store(true, Ordering::SeqCst);
         // The last charge may have ended between the first look and the registration.
-        self.bytes.load(Ordering::SeqCst) > self.bytes_max
+        self.bytes.load(Ordering::SeqCst) > self.bytes_max || self.squeezed.load(Ordering::SeqCst)
+    }
+
+    /// Counts as exceeded from now on, or no longer.
+    pub fn squeeze(&self, squeezed: bool) {
+        let was = self.squeezed.swap(squeezed, Ordering::SeqCst);
+        if was && !squeezed && self.bytes() <= self.bytes_max {
+            self.wake_all();
+        }
     }
 
     fn release(&self, bytes: usize) {
         let before = self.bytes.fetch_sub(bytes, Ordering::SeqCst);
         if before - bytes <= self.bytes_max && self.waiting.load(Ordering::SeqCst) {
-            let woken = {
-                let mut waiters = self.waiters.lock();
-                self.waiting.store(false, Ordering::SeqCst);
-                std::mem::take(&mut *waiters)
-            };
-            woken.into_values().for_each(Waker::wake);
+            // Who is woken while memory is short waits again.
+            self.wake_all();
         }
+    }
+
+    fn wake_all(&self) {
+        let woken = {
+            let mut waiters = self.waiters.lock();
+            self.waiting.store(false, Ordering::SeqCst);
+            std::mem::take(&mut *waiters)
+        };
+        woken.into_values().for_each(Waker::wake);
     }
 }
 
@@ -112,6 +128,22 @@ mod tests {
         assert!(!budget.exceeded(&waker));
         drop(first);
         assert_eq!((budget.bytes(), count.0.load(Ordering::SeqCst)), (0, 1));
+    }
+
+    #[test]
+    fn while_memory_is_short_publishers_wait_whatever_they_use() {
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(count.clone());
+        let budget = Budget::new(100);
+        budget.squeeze(true);
+        assert!(budget.exceeded(&waker));
+        drop(budget.charge(1));
+        assert!(budget.exceeded(&waker), "who was woken waits again");
+        let woken = count.0.load(Ordering::SeqCst);
+        budget.squeeze(true);
+        budget.squeeze(false);
+        assert_eq!(count.0.load(Ordering::SeqCst), woken + 1);
+        assert!(!budget.exceeded(&waker));
     }
 
     #[test]

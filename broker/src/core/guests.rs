@@ -204,6 +204,28 @@ impl Guests {
         mailbox.is_some_and(|mailbox| mailbox.end(farewell) == Pushed::Queued)
     }
 
+    /// Asks one to leave.
+    pub fn say_farewell_to(&self, session: SessionId, farewell: Farewell) {
+        if let Some(mailbox) = self.mailbox(session) {
+            mailbox.push(Parcel::Farewell(farewell));
+        }
+    }
+
+    /// Those for whom most is waiting, at least so much; the largest first, no more than so many.
+    pub fn largest(&self, bytes_min: usize, count_max: usize) -> Vec<(usize, Mailbox)> {
+        let mut largest: Vec<(usize, Mailbox)> = Vec::with_capacity(count_max + 1);
+        let state = self.state.lock();
+        for seat in state.guests.values() {
+            let bytes = seat.mailbox.bytes();
+            let place = largest.partition_point(|(known, _)| *known >= bytes);
+            if bytes >= bytes_min && place < count_max {
+                largest.insert(place, (bytes, seat.mailbox.clone()));
+                largest.truncate(count_max);
+            }
+        }
+        largest
+    }
+
     /// Asks everybody to leave, the house's own sessions too.
     pub fn say_farewell(&self, farewell: &Farewell) {
         self.tell_all(|| Parcel::Farewell(farewell.clone()));
@@ -219,5 +241,39 @@ impl Guests {
         for mailbox in mailboxes {
             mailbox.push(parcel());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::testing::{exact, large_mailbox, outgoing, principal, realm, take};
+
+    #[test]
+    fn those_for_whom_most_is_waiting_are_found_the_largest_first() {
+        let realm = realm("r");
+        let mut all = Vec::new();
+        for topic in ["a", "b", "c", "d"] {
+            let (mailbox, inbox) = large_mailbox();
+            let mut member = realm.join(principal("u", "r"), mailbox).unwrap();
+            member.subscribe(&exact(topic)).unwrap();
+            all.push((member, inbox));
+        }
+        for (topic, count) in [("a", 1), ("b", 5), ("c", 3)] {
+            for _ in 0..count {
+                all[3].0.publish(outgoing(topic), false).unwrap();
+            }
+        }
+        let found = |bytes_min, count_max| {
+            let largest = realm.guests().largest(bytes_min, count_max);
+            largest.into_iter().map(|(bytes, _)| bytes).collect::<Vec<_>>()
+        };
+        let all_found = found(1, 9);
+        assert_eq!(all_found.len(), 3);
+        assert!(all_found.is_sorted_by(|a, b| a > b), "{all_found:?}");
+        assert_eq!(found(1, 2), all_found[..2]);
+        assert_eq!(found(all_found[0], 9), all_found[..1]);
+        realm.guests().largest(1, 1)[0].1.overflow();
+        assert!(matches!(take(&mut all[1].1)[..], [Parcel::Farewell(Farewell::SlowConsumer)]));
     }
 }

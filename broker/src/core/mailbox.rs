@@ -138,6 +138,11 @@ impl Mailbox {
         Pushed::Queued
     }
 
+    /// What waits in it, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.state.lock().bytes
+    }
+
     /// Ends the session as if an event had found no room.
     pub fn overflow(&self) {
         let state = self.0.state.lock();

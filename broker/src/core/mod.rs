@@ -21,6 +21,7 @@ pub mod name;
 pub mod notice;
 pub mod parcel;
 pub mod protocol;
+pub mod proxied;
 pub mod queues;
 pub mod realm;
 pub mod realms;

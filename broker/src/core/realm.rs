@@ -345,6 +345,11 @@ impl Realm {
         self.guests.say_farewell(&farewell);
     }
 
+    /// While memory is short its publishers are not read.
+    pub fn squeeze(&self, squeezed: bool) {
+        self.budget.squeeze(squeezed);
+    }
+
     /// Takes a subscription away from a session, and tells it. True when it had a part in it.
     pub fn revoke_subscription(
         &self,

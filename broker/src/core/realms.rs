@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::core::access::{Principal, Refusal, SessionId};
 use crate::core::mailbox::Mailbox;
 use crate::core::name::{Name, Pattern};
 use crate::core::notice::Origin;
-use crate::core::parcel::Farewell;
+use crate::core::parcel::{Farewell, Parcel};
 use crate::core::realm::{Member, Realm};
 use crate::core::reserved::is_reserved;
 use crate::core::trust::TrustLevels;
@@ -48,6 +49,8 @@ pub struct Realms {
     trust: TrustLevels,
     hook: OnceLock<Hook>,
     made: Mutex<Made>,
+    /// Who comes in is asked to leave.
+    ending: AtomicBool,
 }
 
 #[derive(Default)]
@@ -84,7 +87,8 @@ impl Realms {
     pub fn with_patterns(fixed: Vec<Arc<Realm>>, patterns: Vec<RealmPattern>, make: Make) -> Realms {
         assert!(!fixed.is_empty(), "there is a default realm");
         let trust = TrustLevels::default();
-        Realms { fixed, patterns, make, trust, hook: OnceLock::new(), made: Mutex::default() }
+        let (hook, made, ending) = (OnceLock::new(), Mutex::default(), AtomicBool::new(false));
+        Realms { fixed, patterns, make, trust, hook, made, ending }
     }
 
     /// The same, and those who enter are trusted so.
@@ -146,6 +150,10 @@ impl Realms {
             match realm.join_from(proposed, principal.clone(), origin.clone(), mailbox.clone()) {
                 // It went in between: there may be another.
                 Err(Refusal::NoSuchRealm(_)) => {}
+                Ok(member) if self.ending.load(Ordering::Relaxed) => {
+                    mailbox.push(Parcel::Farewell(Farewell::Shutdown));
+                    return Ok(member);
+                }
                 result => return result,
             }
         }
@@ -207,6 +215,12 @@ impl Realms {
             realm.say_farewell(Farewell::Shutdown);
             tracing::info!(realm = &*name, "realm gone: it was empty");
         }
+    }
+
+    /// From now on no more realms are made, and who still comes in is asked to leave at once.
+    pub fn begin_to_end(&self) {
+        self.made.lock().closed = true;
+        self.ending.store(true, Ordering::Relaxed);
     }
 
     /// Asks all sessions in all realms to end; no more realms are made.
@@ -397,6 +411,17 @@ mod tests {
         for (_, inbox) in &mut members {
             assert!(matches!(take(inbox)[..], [Parcel::Farewell(Farewell::Shutdown)]));
         }
+        assert!(join(&realms, "tenant.b").is_err());
+    }
+
+    #[test]
+    fn who_comes_in_while_the_end_begins_is_asked_to_leave_at_once() {
+        let realms = realms();
+        let (_first, mut inbox) = join(&realms, "main").unwrap();
+        realms.begin_to_end();
+        assert!(take(&mut inbox).is_empty(), "who was there is asked in their time");
+        let (_late, mut inbox) = join(&realms, "main").unwrap();
+        assert!(matches!(take(&mut inbox)[..], [Parcel::Farewell(Farewell::Shutdown)]));
         assert!(join(&realms, "tenant.b").is_err());
     }
 

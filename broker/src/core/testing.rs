@@ -9,7 +9,7 @@ use tandem_protocols::payload::{Content, Payload};
 
 use crate::core::access::Principal;
 use crate::core::mailbox::{Bounds, Inbox, Mailbox, Overflow, mailbox};
-use crate::core::message::{Attributes, Encodings, PUBLICATION_OVERHEAD, Publication, SessionId};
+use crate::core::message::{Attributes, Encodings, Outgoing, PUBLICATION_OVERHEAD, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::parcel::Parcel;
 use crate::core::queues::QueueLimits;
@@ -51,6 +51,11 @@ pub fn principal(id: &str, role: &str) -> Principal {
 /// A payload that makes what carries it cost [`UNIT`].
 pub fn payload() -> Payload {
     Payload::new(Content::Opaque(vec![0; UNIT - PUBLICATION_OVERHEAD].into()))
+}
+
+/// A message of the cost of [`UNIT`].
+pub fn outgoing(to: &str) -> Outgoing {
+    Outgoing { name: name(to), payload: payload(), attributes: Attributes::default() }
 }
 
 pub fn publication(to: &str, id: u64) -> Arc<Publication> {

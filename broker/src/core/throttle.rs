@@ -228,11 +228,7 @@ fn refusal(left: Duration) -> Refusal {
 }
 
 fn origin(peer: &Peer) -> Origin {
-    let address = match peer {
-        Peer::Socket(address) => address,
-        Peer::Secure(secure) => &secure.address,
-        Peer::Unix(_) | Peer::Local => return None,
-    };
+    let address = peer.address()?;
     Some(match address.ip().to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         address => address,

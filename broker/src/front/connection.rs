@@ -30,7 +30,7 @@ use crate::core::message::Frame;
 use crate::core::parcel::Parcel;
 use crate::core::protocol::{Close, Output, Reason, Session};
 use crate::front::framing::{Arrival, Piece};
-use crate::front::gate::Permit;
+use crate::front::gate::{Counted, Permit};
 use crate::front::transport::Transport;
 use crate::front::wire::Wire;
 use crate::metrics;
@@ -121,6 +121,8 @@ pub struct Connection<W> {
     ended: bool,
     phase_since: Instant,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Held, and given back at the end.
+    counted: Option<Counted>,
 }
 
 /// What a connection has under way. It is made when it is first needed in a turn and, when all of it is done,
@@ -268,7 +270,14 @@ impl<W: Wire> Connection<W> {
             ended: false,
             phase_since: now,
             timer: None,
+            counted: None,
         }
+    }
+
+    /// The same, as one of those from its address.
+    pub fn counted(mut self, counted: Option<Counted>) -> Connection<W> {
+        self.counted = counted;
+        self
     }
 
     /// One turn of everything. Ready when the connection is over.

@@ -13,16 +13,22 @@ use crate::core::access::{Authenticator, Peer, Presented};
 use crate::core::mailbox::{Bounds, mailbox};
 use crate::core::protocol::Protocol;
 use crate::core::realm::Entropy;
+use crate::front::answer::{Answer, last, later};
 use crate::front::compression::{CompressionSettings, Contexts};
 use crate::front::connection::{Connection, Parts, PumpLimits};
-use crate::front::gate::{Gate, Permit};
+use crate::front::files::Files;
+use crate::front::gate::{Crowd, Gate, Permit};
+use crate::front::hosts::HostPolicy;
 use crate::front::longpoll::asked::LongPollSettings;
 use crate::front::longpoll::lanes::Lanes;
+use crate::front::proxies::Proxies;
+use crate::front::readiness::{Readiness, Unready};
 use crate::front::sockjs::asked::SockJsSettings;
 use crate::front::sockjs::sessions::Sessions;
 use crate::front::transport::Transport;
 use crate::front::websocket::WebSocketLimits;
 use crate::front::wire::Wire;
+use crate::metrics;
 
 /// What the door is told.
 #[derive(Clone, Debug)]
@@ -41,14 +47,20 @@ pub struct DoorSettings {
     pub origins: OriginPolicy,
     /// The token that a WebSocket peer gets that names no subprotocol, if such peers are taken at all.
     pub default_token: Option<&'static str>,
-    /// The only path that WebSocket is at, if there is only one.
-    pub path: Option<String>,
+    /// What HTTP is like.
+    pub http: HttpSettings,
+    /// Who may say for whom they speak.
+    pub proxies: Arc<Proxies>,
     /// How long-polling is done, if it is.
     pub longpoll: Option<LongPollSettings>,
     /// How SockJS is done, if it is.
     pub sockjs: Option<SockJsSettings>,
     /// Connections at a time.
     pub connections_max: usize,
+    /// Of those whose peers were let in or may be, from one address.
+    pub connections_per_address_max: usize,
+    /// Connections that a listener takes in, in a second.
+    pub accepts_per_second_max: u32,
     /// Connections of strangers at a time.
     pub strangers_max: usize,
     /// Connections of strangers from one address at a time.
@@ -80,6 +92,23 @@ impl From<Peer> for Visitor {
     }
 }
 
+/// What the door is told of HTTP.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// What every path begins with.
+    pub prefix: String,
+    /// The paths that WebSocket is at; any, where there are none.
+    pub paths: Vec<String>,
+    /// Under which names the broker may be asked for.
+    pub hosts: HostPolicy,
+    /// What is at all other paths.
+    pub files: Option<Arc<Files>>,
+    /// Requests with longer heads are refused.
+    pub head_bytes_max: usize,
+    /// Requests with more headers are refused.
+    pub headers_max: usize,
+}
+
 /// The door.
 pub struct Door {
     /// What it was told.
@@ -97,6 +126,10 @@ pub struct Door {
     pub gate: Arc<Gate>,
     /// Places for those who compress with a context.
     pub contexts: Contexts,
+    /// Those behind it, by their addresses.
+    pub crowd: Arc<Crowd>,
+    /// Whether there should come more.
+    pub readiness: Arc<Readiness>,
     /// The transports of those who poll.
     pub lanes: Arc<Lanes>,
     /// The sessions of SockJS.
@@ -116,6 +149,8 @@ impl Door {
         Arc::new(Door {
             tokens: protocols.iter().flat_map(|protocol| protocol.tokens()).copied().collect(),
             gate: Gate::new(settings.strangers_max, settings.strangers_per_address_max),
+            crowd: Crowd::new(settings.connections_per_address_max),
+            readiness: Arc::default(),
             lanes: Lanes::new(entropy.clone()),
             sockjs: Sessions::new(),
             entropy,
@@ -132,6 +167,23 @@ impl Door {
     pub fn tokens_beside(&self, token: &str) -> &'static [&'static str] {
         let protocol = self.protocols.iter().find(|protocol| protocol.speaks(token));
         protocol.map_or(&[], |protocol| protocol.tokens())
+    }
+
+    /// What somebody new is answered over HTTP, while no more are taken.
+    pub fn refuse_new(&self, peer: &Peer) -> Option<Answer> {
+        let why = match self.refuses() {
+            Some(reason) => reason.line(),
+            None if self.crowd.has_room(peer) => return None,
+            None => "too many connections from this address\n",
+        };
+        metrics::CONNECTIONS_REFUSED.add(1);
+        tracing::info!(%peer, reason = why.trim_end(), "nobody new is let in");
+        Some(last(later(why)))
+    }
+
+    /// Why no more are taken, if so. What cannot be kept is refused one by one: for that alone nobody is.
+    pub fn refuses(&self) -> Option<Unready> {
+        [Unready::Draining, Unready::Memory].into_iter().find(|reason| self.readiness.is(*reason))
     }
 
     /// Starts the pump of a connection.
@@ -164,6 +216,11 @@ impl Door {
             tracing::error!(%peer, token, "no language has this token");
             return None;
         };
+        let Some(counted) = self.crowd.enter(&peer) else {
+            metrics::CONNECTIONS_REFUSED.add(1);
+            tracing::warn!(%peer, max = self.settings.connections_per_address_max, "too many connections from this address");
+            return None;
+        };
         let (mailbox, inbox) = mailbox(self.settings.bounds);
         let mut session = protocol.open(token, &peer, mailbox, opened);
         if let Some(bytes_max) = transport.peer_bytes_max() {
@@ -173,7 +230,7 @@ impl Door {
             session.introduce(presented);
         }
         tracing::debug!(%peer, token, "connection opened");
-        Some(Connection::new(Parts {
+        let connection = Connection::new(Parts {
             wire,
             transport,
             session,
@@ -183,6 +240,7 @@ impl Door {
             limits: self.settings.pump.clone(),
             stranger,
             opened,
-        }))
+        });
+        Some(connection.counted(counted))
     }
 }

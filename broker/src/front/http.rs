@@ -1,47 +1,46 @@
-//! What is HTTP on the port: the opening handshake of WebSocket, long-polling, a health page, and refusals that
-//! say why.
+//! What is HTTP on the port: the opening handshake of WebSocket, long-polling, pages that say how the broker is, files,
+//! and refusals that say why.
+//!
+//! A request is first seen as it was before it came through proxies that are believed: whose it is, which host was asked
+//! for, and which path below the prefix. What follows knows nothing of them.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{HOST, HeaderName, HeaderValue, UPGRADE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, StatusCode, Version};
+use hyper::{Method, Request, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use tandem_protocols::websocket::extensions::Policy;
 use tandem_protocols::websocket::handshake::{self, Accept, Rejection, Rules};
 
 use crate::core::access::Peer;
-use crate::front::answer::{Answer, last, later, text};
+use crate::front::answer::{Answer, last, later, not_kept, text};
 use crate::front::authorization;
 use crate::front::compression::Compressor;
 use crate::front::connection::now;
-use crate::front::door::{Door, Visitor};
+use crate::front::door::{Door, HttpSettings, Visitor};
 use crate::front::gate::Permit;
 use crate::front::longpoll::{self, Attendance};
+use crate::front::proxies::Asker;
 use crate::front::sockjs;
 use crate::front::sockjs::asked::Asked;
 use crate::front::sockjs::socket::SockJsSocket;
+use crate::front::stay;
 use crate::front::transport::Transport;
 use crate::front::websocket::WebSocket;
 use crate::front::wire::Opened;
 use crate::metrics;
 
-/// Requests longer than this, head and all, are refused.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
-
-/// Requests with more headers are refused.
-const HEADERS_MAX: usize = 64;
-
 /// Serves HTTP on a connection until it becomes a WebSocket or ends.
-pub async fn serve(door: Arc<Door>, stream: Opened, peer: Peer, permit: Permit) {
+pub async fn serve(door: Arc<Door>, stream: Opened, peer: Peer, permit: Permit, opened: Instant) {
     let time_max: Duration = door.settings.pump.establish_time_max;
     // The place at the door goes to the session, if the connection becomes one.
-    let attendance = Attendance::new(permit);
+    let attendance = Attendance::new(permit, opened);
     let service = {
         let (door, peer, attendance) = (door.clone(), peer.clone(), attendance.clone());
         service_fn(move |request| {
@@ -52,8 +51,8 @@ pub async fn serve(door: Arc<Door>, stream: Opened, peer: Peer, permit: Permit) 
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(time_max)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
+        .max_buf_size(door.settings.http.head_bytes_max)
+        .max_headers(door.settings.http.headers_max)
         .half_close(false)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
@@ -63,6 +62,16 @@ pub async fn serve(door: Arc<Door>, stream: Opened, peer: Peer, permit: Permit) 
         () = attendance.dismissed(&door) => {
             connection.as_mut().graceful_shutdown();
             connection.await
+        }
+        () = attendance.stay().is_over(time_max) => {
+            connection.as_mut().graceful_shutdown();
+            let pump = &door.settings.pump;
+            tokio::select! {
+                result = connection => result,
+                () = attendance.stay().is_overdone(pump.linger_time_max, pump.message_time_max) => {
+                    return tracing::info!(%peer, "its HTTP connection led to no session in time");
+                }
+            }
         }
     };
     if let Err(error) = result {
@@ -74,24 +83,40 @@ async fn answer(
     door: &Arc<Door>,
     peer: &Peer,
     attendance: &Arc<Attendance>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Answer {
-    if let Some(settings) = &door.settings.longpoll
-        && let Some(asked) = settings.asked(request.uri().path())
+    let asked = request.uri().path().to_owned();
+    let (peer, path_is_ours) = see_through(door, peer, &mut request);
+    let (peer, settings) = (&peer, &door.settings);
+    let path = request.uri().path();
+    attendance.stay().ask(stay::Asked::Page);
+    if let Some(longpoll) = &settings.longpoll
+        && path_is_ours
+        && let Some(asked) = longpoll.asked(path)
     {
+        if let Some(refusal) = refuse_host(door, peer, &request) {
+            return refusal;
+        }
+        attendance.stay().ask(stay::Asked::Poll);
         // Boxed: other requests are not to carry what this one waits with.
-        return Box::pin(longpoll::answer(door, settings, asked, peer, attendance, request)).await;
+        return Box::pin(longpoll::answer(door, longpoll, asked, peer, attendance, request)).await;
     }
     let mut socket =
-        Socket { tokens: &door.tokens, default: door.settings.default_token, wrap: Transport::WebSocket };
-    let sockjs = door.settings.sockjs.as_ref();
-    if let Some((settings, asked)) = sockjs.and_then(|s| Some((s, s.asked(request.uri().path())?))) {
-        if !settings.opens_socket(&asked, &request) {
-            return Box::pin(sockjs::answer(door, settings, asked, peer, attendance, request)).await;
+        Socket { tokens: &door.tokens, default: settings.default_token, wrap: Transport::WebSocket };
+    if let Some(sockjs) = &settings.sockjs
+        && path_is_ours
+        && let Some(asked) = sockjs.asked(path)
+    {
+        if let Some(refusal) = refuse_host(door, peer, &request) {
+            return refusal;
         }
-        socket = Socket { default: Some(settings.token), ..socket };
+        if !sockjs.opens_socket(&asked, &request) {
+            attendance.stay().ask(stay::Asked::Poll);
+            return Box::pin(sockjs::answer(door, sockjs, asked, peer, attendance, request)).await;
+        }
+        socket = Socket { default: Some(sockjs.token), ..socket };
         if asked == Asked::Socket {
-            socket = Socket { tokens: door.tokens_beside(settings.token), wrap: sockjs_socket, ..socket };
+            socket = Socket { tokens: door.tokens_beside(sockjs.token), wrap: sockjs_socket, ..socket };
         }
         if !attendance.become_stranger(door, peer) {
             return last(later("too many wait to be let in\n"));
@@ -101,27 +126,111 @@ async fn answer(
     if !attendance.become_stranger(door, peer) {
         return last(later("too many wait to be let in\n"));
     }
-    match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/health") => health(door),
+    if !path_is_ours {
+        return text(StatusCode::NOT_FOUND, "nothing is here\n");
+    }
+    match (request.method(), path) {
+        // Whoever looks after the broker does not always know its name.
+        (&Method::GET | &Method::HEAD, "/health") => return health(door),
+        (&Method::GET | &Method::HEAD, "/ready") => return ready(door),
+        _ => {}
+    }
+    if let Some(refusal) = refuse_host(door, peer, &request) {
+        return refusal;
+    }
+    match (request.method(), path) {
         (&Method::GET, "/metrics") if peer.is_loopback() => text(StatusCode::OK, metrics::render()),
-        (_, path) => match &door.settings.path {
-            Some(wanted) if wanted != path => {
-                text(StatusCode::NOT_FOUND, format!("nothing is here; WebSocket is at {wanted}\n"))
+        (method, path) if !is_websockets(door, &request) => match &settings.http.files {
+            Some(files) if matches!(*method, Method::GET | Method::HEAD) => {
+                attendance.stay().ask(stay::Asked::File);
+                Box::pin(files.answer(method, path, &asked, request.headers())).await
             }
-            _ => upgrade(door, peer, attendance, request, &socket),
+            _ => {
+                let HttpSettings { prefix, paths, .. } = &settings.http;
+                let paths: Vec<String> = paths.iter().map(|path| format!("{prefix}{path}")).collect();
+                let sentence = format!("nothing is here; WebSocket is at {}\n", paths.join(", "));
+                text(
+                    StatusCode::NOT_FOUND,
+                    if paths.is_empty() { "nothing is here\n".into() } else { sentence },
+                )
+            }
         },
+        _ => upgrade(door, peer, attendance, request, &socket),
     }
 }
 
-/// Unwell is also a broker that goes on, but not with all that it is there for.
+/// Whether all is well. Unwell is also a broker that goes on, but not with all that it is there for.
 fn health(door: &Door) -> Answer {
-    if let Some(ailment) = door.settings.ailments.iter().find(|ailment| ailment.token.is_cancelled()) {
-        return text(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", ailment.sentence));
+    let ailment = door.settings.ailments.iter().find(|ailment| ailment.token.is_cancelled());
+    not_kept(match ailment {
+        None => text(StatusCode::OK, "ok\n"),
+        Some(ailment) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", ailment.sentence)),
+    })
+}
+
+/// Makes of a request what it was before proxies and the prefix. Whose it is, and false for a path that is not below.
+fn see_through(door: &Door, peer: &Peer, request: &mut Request<Incoming>) -> (Peer, bool) {
+    let Asker { peer, host } = door.settings.proxies.asker(peer, request.headers());
+    if let Some(host) = host {
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
+        request.headers_mut().insert(HOST, host);
     }
-    if door.shutdown.is_cancelled() {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+    let prefix = &*door.settings.http.prefix;
+    if prefix.is_empty() {
+        return (peer, true);
     }
-    text(StatusCode::OK, "ok\n")
+    let uri = request.uri();
+    let Some(rest) = uri.path().strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    else {
+        return (peer, false);
+    };
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let rest = if rest.is_empty() { "/" } else { rest };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = format!("{rest}{query}").parse().ok();
+    match Uri::from_parts(parts) {
+        Ok(uri) => {
+            *request.uri_mut() = uri;
+            (peer, true)
+        }
+        Err(_) => (peer, false),
+    }
+}
+
+/// What somebody is answered who means another host than this one.
+fn refuse_host(door: &Door, peer: &Peer, request: &Request<Incoming>) -> Option<Answer> {
+    let host = match request.uri().authority() {
+        Some(authority) => Some(authority.as_str()),
+        // What cannot be read is no name that is right.
+        None => request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default()),
+    };
+    let is_one = request.headers().get_all(HOST).iter().count() <= 1;
+    if is_one && door.settings.http.hosts.allows(peer, host) {
+        return None;
+    }
+    metrics::HOSTS_REFUSED.add(1);
+    let host = host.unwrap_or_default();
+    tracing::warn!(%peer, ?host, "asked for under a name that is not the broker's: see http.hosts in the configuration");
+    let sentence = "the broker is not known by this name; its configuration lists names under http.hosts\n";
+    Some(last(text(StatusCode::MISDIRECTED_REQUEST, sentence)))
+}
+
+/// Whether a request is for WebSocket: where there are files at all paths, those of it that want to be one.
+fn is_websockets(door: &Door, request: &Request<Incoming>) -> bool {
+    let HttpSettings { paths, files, .. } = &door.settings.http;
+    match paths.iter().any(|path| path == request.uri().path()) {
+        true => true,
+        false => paths.is_empty() && (files.is_none() || request.headers().contains_key(UPGRADE)),
+    }
+}
+
+/// Whether the broker wants new clients.
+fn ready(door: &Door) -> Answer {
+    not_kept(match door.readiness.reason() {
+        None => text(StatusCode::OK, "ready\n"),
+        Some(reason) => later(reason.line()),
+    })
 }
 
 fn sockjs_socket(websocket: WebSocket) -> Transport {
@@ -160,13 +269,14 @@ fn upgrade(
             return text(StatusCode::BAD_REQUEST, format!("{malformed}\n"));
         }
     };
-    if door.shutdown.is_cancelled() {
-        return later("shutting down\n");
+    if let Some(refusal) = door.refuse_new(peer) {
+        return refusal;
     }
     let Accept { subprotocol, compression, is_plain_agent, response: answer } = accept;
     let chosen = subprotocol.map(|index| socket.tokens[index]).or(socket.default);
     let Some(token) = chosen else { return text(StatusCode::BAD_REQUEST, "no subprotocol\n") };
     let upgraded = hyper::upgrade::on(&mut request);
+    let opened = attendance.stay().since().unwrap_or_else(now);
     let (stranger, wrap) = (attendance.take_permit(), socket.wrap);
     let (door, peer) = (door.clone(), peer.clone());
     door.clone().tasks.spawn(async move {
@@ -188,7 +298,7 @@ fn upgrade(
         }
         // A fresh, small task runs the connection: this one, with all that HTTP needed, ends here.
         let visitor = Visitor { peer, presented };
-        door.open(token, wrap(transport), wire, visitor, stranger, now());
+        door.open(token, wrap(transport), wire, visitor, stranger, opened);
     });
     response(answer)
 }

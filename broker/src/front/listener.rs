@@ -3,9 +3,8 @@
 //! One port takes everything. A first octet of 7F is RawSocket; what a language recognises as its own is a
 //! plain stream of it; anything else is HTTP, which has answers for what it does not understand.
 
-use std::fmt::Display;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,10 +15,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::core::access::Peer;
 use crate::core::protocol::Recognition;
+use crate::core::proxied::Proxied;
 use crate::front::connection::now;
 use crate::front::door::Door;
 use crate::front::gate::{Permit, Place};
 use crate::front::http;
+use crate::front::pace::Pace;
+use crate::front::proxy_protocol;
 use crate::front::rawsocket::{self, Refused};
 use crate::front::tls::{self, Tls};
 use crate::front::transport::Transport;
@@ -59,23 +61,48 @@ const _: () = assert!(
 );
 
 impl Door {
-    /// Accepts connections until the shutdown; where there is TLS, only over that.
-    pub async fn listen(self: Arc<Door>, listener: TcpListener, tls: Option<Arc<Tls>>) {
+    /// Accepts connections until the shutdown, as the listener is to be used.
+    pub async fn listen(self: Arc<Door>, listener: TcpListener, uses: Uses) {
+        let mut pace = Pace::new(self.settings.accepts_per_second_max);
         loop {
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => return,
-                accepted = self.accept(&listener) => accepted,
+                accepted = self.accept(&listener, uses.proxied) => accepted,
             };
             let Some((stream, peer, permit)) = accepted else { continue };
-            let (door, tls) = (self.clone(), tls.clone());
-            self.tasks.spawn(async move { door.greet(stream, peer, permit, tls).await });
+            let (door, uses) = (self.clone(), uses.clone());
+            self.tasks.spawn(async move {
+                match uses.proxied {
+                    // Boxed: most have none.
+                    true => Box::pin(door.greet_proxy(stream, peer, permit, uses.secured)).await,
+                    false => door.greet(stream, peer, permit, uses.secured).await,
+                }
+            });
+            self.rest(&mut pace).await;
         }
     }
 
-    async fn accept(self: &Arc<Door>, listener: &TcpListener) -> Option<(Stream, Peer, Permit)> {
+    /// Waits until the next connection may be taken in; those that come meanwhile are kept by the kernel.
+    pub(super) async fn rest(&self, pace: &mut Pace) {
+        let wait = pace.take(now());
+        if !wait.is_zero() {
+            self.shutdown.run_until_cancelled(tokio::time::sleep(wait)).await;
+        }
+    }
+
+    async fn accept(
+        self: &Arc<Door>,
+        listener: &TcpListener,
+        only_proxies: bool,
+    ) -> Option<(Stream, Peer, Permit)> {
         let place = self.gate.place().await;
         let (stream, address) = accepted(listener.accept().await).await?;
-        let permit = self.admit(place, address.ip(), &address)?;
+        if only_proxies && !self.settings.proxies.trusts(&Peer::Socket(address)) {
+            metrics::CONNECTIONS_REFUSED.add(1);
+            tracing::warn!(peer = %address, "only listed proxies may connect where the PROXY protocol is spoken");
+            return None;
+        }
+        let permit = self.admit(place, &Peer::Socket(address))?;
         if let Err(error) = set_options(&stream) {
             tracing::debug!(peer = %address, %error, "cannot set the options of a socket");
         }
@@ -83,19 +110,17 @@ impl Door {
     }
 
     /// Gives somebody from there a place at the door, unless there are too many.
-    pub(super) fn admit(
-        self: &Arc<Door>,
-        place: Place,
-        address: IpAddr,
-        peer: &dyn Display,
-    ) -> Option<Permit> {
+    pub(super) fn admit(self: &Arc<Door>, place: Place, peer: &Peer) -> Option<Permit> {
         metrics::CONNECTIONS_ACCEPTED.add(1);
         if self.tasks.len() >= self.settings.connections_max.saturating_add(TOLD_MAX) {
             metrics::CONNECTIONS_REFUSED.add(1);
             tracing::warn!(%peer, max = self.settings.connections_max, "too many connections");
             return None;
         }
-        let permit = self.gate.enter(place, address);
+        let permit = match self.settings.proxies.trusts(peer) {
+            true => Some(self.gate.enter_proxy(place)),
+            false => self.gate.enter(place, peer),
+        };
         if permit.is_none() {
             metrics::CONNECTIONS_REFUSED.add(1);
             tracing::warn!(%peer, "too many connections from this address wait to be let in");
@@ -103,23 +128,42 @@ impl Door {
         permit
     }
 
+    /// Hears from a proxy whom it speaks for, and goes on with that one.
+    async fn greet_proxy(self: Arc<Door>, stream: Stream, proxy: Peer, mut permit: Permit, secured: Secured) {
+        let Stream::Tcp(mut stream) = stream else {
+            return tracing::error!(peer = %proxy, "the PROXY protocol is for TCP");
+        };
+        let said =
+            tokio::time::timeout(self.settings.proxies.protocol_time_max, proxy_protocol::read(&mut stream));
+        let said = tokio::select! {
+            () = self.shutdown.cancelled() => return,
+            said = said => said,
+        };
+        let address = match said {
+            Ok(Ok(address)) => address,
+            Ok(Err(error)) => return tracing::info!(peer = %proxy, %error, "no header of the PROXY protocol"),
+            Err(_) => return tracing::info!(peer = %proxy, "no header of the PROXY protocol in time"),
+        };
+        let Some(address) = address.or(proxy.address()) else { return };
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let proxied = Proxied { address, proxy: proxy.to_string(), secure: None, is_private: false };
+        let peer = Peer::Proxied(Arc::new(proxied));
+        if !self.gate.account(&mut permit, &peer) {
+            metrics::CONNECTIONS_REFUSED.add(1);
+            return tracing::warn!(%peer, "too many connections from this address wait to be let in");
+        }
+        self.greet(Stream::Tcp(stream), peer, permit, secured).await;
+    }
+
     /// Finds out what a peer speaks, and hands it on.
-    pub(super) async fn greet(
-        self: Arc<Door>,
-        stream: Stream,
-        peer: Peer,
-        permit: Permit,
-        tls: Option<Arc<Tls>>,
-    ) {
+    pub(super) async fn greet(self: Arc<Door>, stream: Stream, peer: Peer, permit: Permit, secured: Secured) {
         let opened = now();
         let time_max = self.settings.pump.establish_time_max;
         let first = async {
-            let (mut stream, peer) = match (stream, &peer, &tls) {
+            let (mut stream, peer) = match (stream, &secured) {
                 // Boxed, as it is large, and a stranger in the clear has none.
-                (Stream::Tcp(stream), &Peer::Socket(address), Some(tls)) => {
-                    Box::pin(self.secure(tls, stream, address)).await?
-                }
-                (stream, _, _) => (stream, peer.clone()),
+                (Stream::Tcp(stream), Secured::By(tls)) => Box::pin(self.secure(tls, stream, &peer)).await?,
+                (stream, _) => (stream, peer.clone()),
             };
             let (first, spoken) = self.first_bytes(&mut stream).await?;
             Ok::<_, io::Error>((stream, peer, first, spoken))
@@ -142,12 +186,19 @@ impl Door {
             metrics::CONNECTIONS_REFUSED.add(1);
             tracing::warn!(%peer, max = self.settings.connections_max, "too many connections");
         }
+        // HTTP has answers for that, and pages for those who look after the broker.
+        let refuses = self.refuses().filter(|_| !matches!(spoken, Spoken::Http));
+        if let Some(reason) = refuses {
+            metrics::CONNECTIONS_REFUSED.add(1);
+            tracing::info!(%peer, reason = reason.line().trim_end(), "nobody new is let in");
+        }
+        let is_full = is_full || refuses.is_some();
         match spoken {
             Spoken::RawSocket if is_full => {
                 self.greet_rawsocket(wire, peer, permit, opened, Some(Refused::Connections)).await;
             }
             Spoken::Http | Spoken::Stream(_) | Spoken::Tls if is_full => {}
-            Spoken::Http => http::serve(self, wire, peer, permit).await,
+            Spoken::Http => http::serve(self, wire, peer, permit, opened).await,
             Spoken::RawSocket => self.greet_rawsocket(wire, peer, permit, opened, None).await,
             Spoken::Stream(token) => self.open(token, Transport::Stream, wire, peer, Some(permit), opened),
             Spoken::Tls => tracing::info!(%peer, "tried TLS, which is not spoken on this port"),
@@ -155,12 +206,8 @@ impl Door {
     }
 
     /// Goes over to TLS, if that is what the peer speaks.
-    async fn secure(
-        &self,
-        tls: &Tls,
-        mut stream: TcpStream,
-        address: SocketAddr,
-    ) -> io::Result<(Stream, Peer)> {
+    async fn secure(&self, tls: &Tls, mut stream: TcpStream, peer: &Peer) -> io::Result<(Stream, Peer)> {
+        let Some(address) = peer.address() else { return Err(io::ErrorKind::Unsupported.into()) };
         let mut first = [0; FIRST_BYTES_MAX];
         let first = match stream.peek(&mut first).await? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -223,7 +270,8 @@ impl Door {
         let time_max = self.settings.pump.establish_time_max;
         let token = |serializer| self.protocols.iter().find_map(|protocol| protocol.rawsocket(serializer));
         let shake = rawsocket::shake_hands(&mut wire, self.settings.rawsocket_limit, token, refusal);
-        match tokio::time::timeout(time_max, shake).await {
+        // All that a stranger does together has this time.
+        match tokio::time::timeout_at((opened + time_max).into(), shake).await {
             Ok(Ok((token, transport))) => {
                 self.open(token, Transport::RawSocket(transport), wire, peer, Some(permit), opened);
             }
@@ -247,6 +295,24 @@ pub(super) async fn accepted<T>(result: io::Result<T>) -> Option<T> {
             None
         }
     }
+}
+
+/// What a listener is used for.
+#[derive(Clone)]
+pub struct Uses {
+    /// How those are secured who connect there.
+    pub secured: Secured,
+    /// Whether only proxies connect there, and say by the PROXY protocol whom they speak for.
+    pub proxied: bool,
+}
+
+/// How a connection is secured.
+#[derive(Clone)]
+pub enum Secured {
+    /// It is in the clear.
+    No,
+    /// By TLS, and not otherwise.
+    By(Arc<Tls>),
 }
 
 /// What a peer speaks.

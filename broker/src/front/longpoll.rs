@@ -20,7 +20,7 @@ use std::fmt::Debug;
 use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -41,6 +41,7 @@ use crate::front::gate::Permit;
 use crate::front::longpoll::asked::{Asked, LongPollSettings, Verb};
 use crate::front::longpoll::lane::{Lane, LaneWire, Received, Sent};
 use crate::front::longpoll::lanes::Listed;
+use crate::front::stay::Stay;
 use crate::front::transport::Transport;
 use crate::metrics;
 
@@ -55,22 +56,26 @@ const METHODS: &str = "POST, OPTIONS";
 
 /// How an HTTP connection is counted: among strangers, unless its last request was for a transport whose peer was
 /// let in.
-pub struct Attendance(Mutex<(Option<Permit>, Option<Arc<Lane>>)>);
+pub struct Attendance(Mutex<(Option<Permit>, Option<Arc<Lane>>)>, Stay);
 
 impl Attendance {
     /// A stranger's.
-    pub fn new(permit: Permit) -> Arc<Attendance> {
-        Arc::new(Attendance(Mutex::new((Some(permit), None))))
+    pub fn new(permit: Permit, since: Instant) -> Arc<Attendance> {
+        Arc::new(Attendance(Mutex::new((Some(permit), None)), Stay::new(since)))
     }
 
     /// Makes a stranger of it again. False when there is no room for one.
     pub fn become_stranger(&self, door: &Door, peer: &Peer) -> bool {
         let (permit, lane) = &mut *self.0.lock();
         *lane = None;
-        if permit.is_none() {
-            *permit = door.gate.try_enter(peer);
+        self.1.begin(now());
+        match permit {
+            Some(permit) => door.gate.account(permit, peer),
+            none => {
+                *none = door.gate.try_enter(peer);
+                none.is_some()
+            }
         }
-        permit.is_some()
     }
 
     /// Gives the place to the session that the connection becomes.
@@ -83,6 +88,12 @@ impl Attendance {
         let (permit, lane) = &mut *self.0.lock();
         *permit = None;
         *lane = Some(served.clone());
+        self.1.end();
+    }
+
+    /// How long the connection has been a stranger's.
+    pub fn stay(&self) -> &Stay {
+        &self.1
     }
 
     /// Ready when the connection is needed no longer: once the broker shuts down and the session has said goodbye.
@@ -170,6 +181,9 @@ async fn open(
         tracing::info!(%peer, reason, "no long-poll transport opened");
         answer
     };
+    if let Some(answer) = door.refuse_new(peer) {
+        return answer;
+    }
     if door.shutdown.is_cancelled() {
         return later("shutting down\n");
     }

@@ -237,10 +237,15 @@ async fn receive(
     let receiver =
         |receive, greets| Receiver::new(receive, settings.heart_beat_interval, attendance.clone(), greets);
     match door.sockjs.get_or_open(name, opener) {
-        Found::New(listed, wire, receive) => match open(door, settings, peer, listed, wire) {
-            Ok(()) => deliver(settings, verb, receiver(receive, true)).await,
-            Err(why) => last(later(why)),
-        },
+        Found::New(listed, wire, receive) => {
+            if let Some(refusal) = door.refuse_new(peer) {
+                return refusal;
+            }
+            match open(door, settings, peer, listed, wire) {
+                Ok(()) => deliver(settings, verb, receiver(receive, true)).await,
+                Err(why) => last(later(why)),
+            }
+        }
         Found::Known(lane) => match lane.claim() {
             Claim::Held(receive) => deliver(settings, verb, receiver(receive, false)).await,
             Claim::Taken => say(verb, TAKEN),

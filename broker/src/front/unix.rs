@@ -5,7 +5,6 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +15,8 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::core::access::{Peer, UnixPeer};
 use crate::front::door::Door;
 use crate::front::gate::Permit;
-use crate::front::listener::{BACKLOG, accepted};
+use crate::front::listener::{BACKLOG, Secured, accepted};
+use crate::front::pace::Pace;
 use crate::front::wire::Stream;
 
 /// A Unix socket at which the broker listens. Its file goes with it.
@@ -108,6 +108,7 @@ impl Door {
     /// Accepts connections until the shutdown, which takes the file away.
     pub async fn listen_unix(self: Arc<Door>, socket: UnixSocket) {
         let path: Arc<str> = socket.path().to_string_lossy().into();
+        let mut pace = Pace::new(self.settings.accepts_per_second_max);
         loop {
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => return,
@@ -115,8 +116,9 @@ impl Door {
             };
             let Some((stream, peer, permit)) = accepted else { continue };
             let door = self.clone();
-            self.tasks
-                .spawn(async move { door.greet(Stream::Unix(Box::new(stream)), peer, permit, None).await });
+            let stream = Stream::Unix(Box::new(stream));
+            self.tasks.spawn(async move { door.greet(stream, peer, permit, Secured::No).await });
+            self.rest(&mut pace).await;
         }
     }
 
@@ -138,7 +140,7 @@ impl Door {
                 return None;
             }
         };
-        let permit = self.admit(place, IpAddr::V4(Ipv4Addr::LOCALHOST), &peer)?;
+        let permit = self.admit(place, &peer)?;
         Some((stream, peer, permit))
     }
 }
