@@ -28,6 +28,7 @@ pub use crate::core::message::Outgoing;
 use crate::core::message::{Attributes, Encodings, Handling, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::notice::Origin;
+use crate::core::pacing::Pace;
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
 use crate::core::queues::durable::{Asker, Keeping, Progress};
 use crate::core::queues::{
@@ -275,6 +276,7 @@ impl Realm {
             registrations: Vec::new(),
             consumers: BTreeMap::new(),
             last_consumer: 0,
+            pace: Pace::default(),
             rare: None,
         })
     }
@@ -360,6 +362,7 @@ pub struct Member {
     registrations: Vec<RegistrationId>,
     consumers: BTreeMap<ConsumerId, Consumption>,
     last_consumer: u64,
+    pace: Pace,
     rare: Option<Box<Rare>>,
 }
 
@@ -397,6 +400,17 @@ impl Member {
     /// True while the realm wants its publishers not to be read; `waker` is woken when that ends.
     pub fn congested(&self, waker: &Waker) -> bool {
         self.realm.budget.exceeded(waker) || self.realm.queues.congested(waker)
+    }
+
+    /// True while the session should publish nothing, because most of those that it publishes to do not keep up;
+    /// `waker` is woken when that ends. How long to wait at most is for the caller to say.
+    pub fn is_paced(&self, waker: &Waker) -> bool {
+        self.pace.waits(waker)
+    }
+
+    /// The session waited for long enough: it publishes on, whoever keeps up.
+    pub fn stop_pacing(&self) {
+        self.pace.give_up();
     }
 
     /// Subscribes to topics. Doing it again for the same pattern changes nothing.
@@ -603,12 +617,13 @@ impl Member {
         let publication = self.charged_publication(outgoing, &terms);
         let PublishTerms { exclude_me, retain, .. } = terms;
         let exclude = exclude_me.then_some(self.id);
-        match retain {
-            Retain::No => self.realm.topics.publish(&publication, exclude),
+        let reach = match retain {
+            Retain::No => self.realm.topics.reach(&publication, exclude),
             Retain::Set | Retain::Remove => {
-                self.realm.topics.publish_and_retain(&publication, exclude, retain)?
+                self.realm.topics.reach_and_retain(&publication, exclude, retain)?
             }
         };
+        self.pace.note(publication.cost(), reach);
         Ok(publication.id)
     }
 

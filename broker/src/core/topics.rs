@@ -14,10 +14,11 @@ use crate::core::access::{Principal, Refusal};
 use crate::core::eligibility::Eligibility;
 use crate::core::history::History;
 use crate::core::index::Index;
-use crate::core::mailbox::{Mailbox, Pushed};
+use crate::core::mailbox::Mailbox;
 use crate::core::message::{Handling, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::notice::{Notice, SubscriptionFacts};
+use crate::core::pacing::Reach;
 use crate::core::parcel::{Parcel, SubscriptionId};
 use crate::core::queues::Queue;
 use crate::core::reserved::{reaches, reserved_prefix};
@@ -407,6 +408,11 @@ impl Topics {
     /// exact patterns first, then prefixes from short to long, then wildcards; not to who is excluded and
     /// not to whom its lists or the rules keep it from. Never waits. Says how many took it.
     pub fn publish(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> usize {
+        self.reach(publication, exclude).taken
+    }
+
+    /// The same, and says what it met.
+    pub fn reach(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) -> Reach {
         self.record(publication);
         let rules = self.rules.load();
         self.state.read().publish(publication, exclude, Gate::new(&rules, publication.name.as_str()))
@@ -419,6 +425,16 @@ impl Topics {
         exclude: Option<SessionId>,
         retain: Retain,
     ) -> Result<usize, Refusal> {
+        Ok(self.reach_and_retain(publication, exclude, retain)?.taken)
+    }
+
+    /// The same, and says what it met.
+    pub fn reach_and_retain(
+        &self,
+        publication: &Arc<Publication>,
+        exclude: Option<SessionId>,
+        retain: Retain,
+    ) -> Result<Reach, Refusal> {
         let rules = self.rules.load();
         let gate = Gate::new(&rules, publication.name.as_str());
         let mut state = self.state.write();
@@ -481,8 +497,8 @@ impl State {
         publication: &Arc<Publication>,
         exclude: Option<SessionId>,
         mut gate: Option<Gate<'_>>,
-    ) -> usize {
-        let mut taken = 0;
+    ) -> Reach {
+        let mut reach = Reach::default();
         let mut for_queues = None;
         let eligibility = publication.eligibility.as_deref();
         let shard = eligibility.and_then(|lists| lists.shard);
@@ -499,23 +515,23 @@ impl State {
                 {
                     return;
                 }
-                let pushed = match sink {
-                    Sink::Mailbox(mailbox) => {
-                        mailbox.push(Parcel::Event { publication: publication.clone(), subscription: id })
-                    }
-                    Sink::Node(node) => {
-                        node.0.push(Parcel::Event { publication: publication.clone(), subscription: id })
-                    }
+                let event = || Parcel::Event { publication: publication.clone(), subscription: id };
+                let mut to_session = |mailbox: &Mailbox| {
+                    let (pushed, behind) = mailbox.push_and_look(event());
+                    reach.note(mailbox, pushed, behind);
+                };
+                match sink {
+                    Sink::Mailbox(mailbox) => to_session(mailbox),
+                    Sink::Node(node) => to_session(&node.0),
                     Sink::Queue(queue) => {
                         let shared = for_queues.get_or_insert_with(|| Arc::new(publication.uncharged()));
-                        queue.push_bound(shared.clone())
+                        reach.note_other(queue.push_bound(shared.clone()));
                     }
-                };
-                taken += usize::from(pushed == Pushed::Queued);
+                }
             });
         });
-        metrics::EVENTS.add(taken as i64);
-        taken
+        metrics::EVENTS.add(reach.taken as i64);
+        reach
     }
 }
 

@@ -11,7 +11,7 @@ use tandem_protocols::websocket::extensions::Policy;
 use tandem_protocols::websocket::origin::OriginPolicy;
 
 use crate::core::access::{Authenticator, Peer};
-use crate::core::mailbox::{Bounds, mailbox};
+use crate::core::mailbox::{Bounds, Service, mailbox_served};
 use crate::core::protocol::Protocol;
 use crate::core::realm::Entropy;
 use crate::front::connection::{Connection, Parts, PumpLimits};
@@ -29,6 +29,8 @@ pub struct DoorSettings {
     pub pump: Arc<PumpLimits>,
     /// What mailboxes hold.
     pub bounds: Bounds,
+    /// Whose messages go first.
+    pub service: Service,
     /// What WebSocket peers may send.
     pub websocket: WebSocketLimits,
     /// The largest message over RawSocket.
@@ -119,7 +121,7 @@ impl Door {
             tracing::error!(%peer, token, "no language has this token");
             return None;
         };
-        let (mailbox, inbox) = mailbox(self.settings.bounds);
+        let (mailbox, inbox) = mailbox_served(self.settings.bounds, self.settings.service);
         let mut session = protocol.open(token, &peer, mailbox, opened);
         if let Some(bytes_max) = transport.peer_bytes_max() {
             session.limit_messages(bytes_max);

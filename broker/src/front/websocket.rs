@@ -12,16 +12,15 @@ use crate::core::protocol::{Close, Reason};
 use crate::front::framing::{Arrival, Piece, put_bytes};
 use crate::metrics;
 
-/// Longer messages are sent in fragments of this size, so that pings and closes pass between them.
-const FRAGMENT_BYTES: usize = 64 * 1024;
-
-/// What may be received.
+/// What may be received, and how long messages are sent.
 #[derive(Clone, Copy, Debug)]
 pub struct WebSocketLimits {
     /// From a peer that was let in.
     pub established: Limits,
     /// From a stranger.
     pub stranger: Limits,
+    /// Longer messages are sent in fragments of so many bytes, so that pings and closes pass between them.
+    pub fragment_bytes: u32,
 }
 
 /// The frames of one connection.
@@ -34,6 +33,7 @@ pub struct WebSocket {
     established: Option<Box<Limits>>,
     /// The code that the peer closed with, or that its breach is answered with.
     close_code: Option<u16>,
+    fragment_bytes: u32,
 }
 
 impl WebSocket {
@@ -44,6 +44,7 @@ impl WebSocket {
             compression: agreement.map(|agreement| agreement.outgoing(Role::Server).bits),
             established: Some(Box::new(limits.established)),
             close_code: None,
+            fragment_bytes: limits.fragment_bytes,
         }
     }
 
@@ -84,14 +85,38 @@ impl WebSocket {
                 Frame::Own(message) => compress_message(message, bits),
                 Frame::Shared(shared) => shared.compressed(bits.get(), |m| compress_message(m, bits)),
             };
-            return put_frames(opcode, true, &compressed, &Bytes::new(), buffer);
+            return self.put_frames(opcode, true, &compressed, &Bytes::new(), buffer);
         }
-        put_frames(opcode, false, &message.head, &message.body, buffer)
+        self.put_frames(opcode, false, &message.head, &message.body, buffer)
+    }
+
+    fn put_frames(
+        &self,
+        opcode: Opcode,
+        compressed: bool,
+        head: &Bytes,
+        body: &Bytes,
+        buffer: &mut Vec<u8>,
+    ) -> Piece {
+        let length = head.len() + body.len();
+        let whole = Header { compressed, ..Header::whole(opcode, length) };
+        if length <= self.fragment_bytes as usize {
+            buffer.extend_from_slice(&whole.encode());
+            return put_bytes(head, body, buffer);
+        }
+        // A head of its own is short: it goes with the first fragment.
+        let (head, mut rest) =
+            if body.is_empty() { (&[][..], head.clone()) } else { (&head[..], body.clone()) };
+        let first = rest.split_to(rest.len().min(self.fragment_bytes as usize));
+        let length = (head.len() + first.len()) as u64;
+        buffer.extend_from_slice(&Header { fin: rest.is_empty(), len: length, ..whole }.encode());
+        buffer.extend_from_slice(head);
+        Piece::Fragmented { first, rest }
     }
 
     /// The next fragment of a message.
     pub fn continue_fragments(&self, mut rest: Bytes, buffer: &mut Vec<u8>) -> (Bytes, Bytes) {
-        let next = rest.split_to(rest.len().min(FRAGMENT_BYTES));
+        let next = rest.split_to(rest.len().min(self.fragment_bytes as usize));
         let header = Header { fin: rest.is_empty(), ..Header::whole(Opcode::Continuation, next.len()) };
         buffer.extend_from_slice(&header.encode());
         (next, rest)
@@ -140,22 +165,6 @@ fn compress_message(message: &Message, bits: WindowBits) -> Bytes {
     whole.extend_from_slice(&message.head);
     whole.extend_from_slice(&message.body);
     compress(&whole, bits)
-}
-
-fn put_frames(opcode: Opcode, compressed: bool, head: &Bytes, body: &Bytes, buffer: &mut Vec<u8>) -> Piece {
-    let length = head.len() + body.len();
-    let whole = Header { compressed, ..Header::whole(opcode, length) };
-    if length <= FRAGMENT_BYTES {
-        buffer.extend_from_slice(&whole.encode());
-        return put_bytes(head, body, buffer);
-    }
-    // A head of its own is short: it goes with the first fragment.
-    let (head, mut rest) = if body.is_empty() { (&[][..], head.clone()) } else { (&head[..], body.clone()) };
-    let first = rest.split_to(rest.len().min(FRAGMENT_BYTES));
-    let length = (head.len() + first.len()) as u64;
-    buffer.extend_from_slice(&Header { fin: rest.is_empty(), len: length, ..whole }.encode());
-    buffer.extend_from_slice(head);
-    Piece::Fragmented { first, rest }
 }
 
 fn put_control(opcode: Opcode, data: &[u8], buffer: &mut Vec<u8>) {
