@@ -123,8 +123,8 @@ mod tests {
     use crate::core::parcel::{Parcel, SubscriptionId};
     use crate::core::testing::{UNIT, publication, take};
 
-    fn of_ten(overflow: Overflow) -> (Mailbox, Inbox) {
-        mailbox(Bounds { bytes_soft_max: 10 * UNIT, bytes_max: 100 * UNIT, overflow })
+    fn of_a_hundred(overflow: Overflow) -> (Mailbox, Inbox) {
+        mailbox(Bounds { bytes_soft_max: 100 * UNIT, bytes_max: 1000 * UNIT, overflow })
     }
 
     /// Publishes to them, as topics do, and says whether the publisher is to wait then.
@@ -143,28 +143,28 @@ mod tests {
     #[test]
     fn a_publisher_waits_for_its_only_subscriber_until_half_of_what_may_wait_is_read() {
         let pace = Pace::default();
-        let (mailbox, mut inbox) = of_ten(Overflow::Disconnect);
-        let waits: Vec<bool> = (0..30).map(|_| publish(&pace, &[&mailbox])).collect();
+        let (mailbox, mut inbox) = of_a_hundred(Overflow::Disconnect);
+        let waits: Vec<bool> = (0..200).map(|_| publish(&pace, &[&mailbox])).collect();
         let first = waits.iter().position(|waits| *waits).unwrap();
-        assert!((10..25).contains(&first), "{waits:?}");
+        assert!((100..140).contains(&first), "{waits:?}");
         assert!(waits[first..].iter().all(|waits| *waits));
         let all = take(&mut inbox);
-        assert_eq!(all.len(), 30);
+        assert_eq!(all.len(), 200);
         assert!(!pace.waits(Waker::noop()));
     }
 
     #[test]
     fn half_of_the_subscribers_or_fewer_are_not_waited_for() {
         let pace = Pace::default();
-        let (slow, _stalled) = of_ten(Overflow::Disconnect);
-        let (quick, mut inbox) = of_ten(Overflow::Disconnect);
-        for _ in 0..90 {
+        let (slow, _stalled) = of_a_hundred(Overflow::Disconnect);
+        let (quick, mut inbox) = of_a_hundred(Overflow::Disconnect);
+        for _ in 0..190 {
             assert!(!publish(&pace, &[&slow, &quick]));
             take(&mut inbox);
         }
         // Nor when they are met one after the other.
         for _ in 0..3 {
-            assert!(!publish(&pace, &[&slow]) && !publish(&pace, &[&quick]));
+            assert!(!publish(&pace, &[&quick]) && !publish(&pace, &[&slow]));
             take(&mut inbox);
         }
     }
@@ -172,12 +172,12 @@ mod tests {
     #[test]
     fn of_several_the_least_behind_is_waited_for() {
         let pace = Pace::default();
-        let (more, mut more_inbox) = of_ten(Overflow::Disconnect);
-        let (less, mut less_inbox) = of_ten(Overflow::Disconnect);
-        (0..20).for_each(|_| {
+        let (more, mut more_inbox) = of_a_hundred(Overflow::Disconnect);
+        let (less, mut less_inbox) = of_a_hundred(Overflow::Disconnect);
+        (0..200).for_each(|_| {
             publish(&pace, &[&more]);
         });
-        (0..40).for_each(|_| {
+        (0..150).for_each(|_| {
             publish(&pace, &[&more, &less]);
         });
         assert!(pace.waits(Waker::noop()));
@@ -190,15 +190,15 @@ mod tests {
     #[test]
     fn who_waited_in_vain_does_not_wait_again_before_somebody_keeps_up() {
         let pace = Pace::default();
-        let (mailbox, mut inbox) = of_ten(Overflow::Disconnect);
-        (0..40).for_each(|_| {
+        let (mailbox, mut inbox) = of_a_hundred(Overflow::Disconnect);
+        (0..150).for_each(|_| {
             publish(&pace, &[&mailbox]);
         });
         assert!(pace.waits(Waker::noop()));
         pace.give_up();
         (0..40).for_each(|_| assert!(!publish(&pace, &[&mailbox])));
         take(&mut inbox);
-        let again = (0..90).any(|_| publish(&pace, &[&mailbox]));
+        let again = (0..300).any(|_| publish(&pace, &[&mailbox]));
         assert!(again, "it reads again, and is waited for again");
         drop(inbox);
         assert!(!pace.waits(Waker::noop()), "who is gone is not waited for");
@@ -208,8 +208,8 @@ mod tests {
     fn a_subscriber_whose_events_are_dropped_is_not_waited_for() {
         for overflow in [Overflow::DropOldest, Overflow::DropNewest] {
             let pace = Pace::default();
-            let (mailbox, _inbox) = of_ten(overflow);
-            assert!((0..200).all(|_| !publish(&pace, &[&mailbox])));
+            let (mailbox, _inbox) = of_a_hundred(overflow);
+            assert!((0..2000).all(|_| !publish(&pace, &[&mailbox])));
         }
     }
 }
