@@ -28,7 +28,7 @@ use crate::config::permissions::Permission;
 use crate::config::tokens::TokensConfig;
 use crate::core::access::{HOUSE_PREFIX, WAMP_PREFIX};
 use crate::core::history::HistoryRule;
-use crate::core::mailbox::{Bounds, Overflow};
+use crate::core::mailbox::{Bounds, Overflow, Service};
 use crate::core::name::{InvalidName, Name, Pattern};
 use crate::core::queues::durable::JournalLimits;
 use crate::core::queues::{Credit, Properties, QueueLimits, WhenFull};
@@ -409,6 +409,8 @@ pub struct WebSocketConfig {
     pub pong_timeout_s: Option<u64>,
     /// Fragments of one message. By default 1024.
     pub message_fragments_max: Option<u32>,
+    /// Longer messages are sent in fragments of so many bytes, so that pings pass between them. By default 65,536.
+    pub fragment_bytes: Option<u32>,
 }
 
 /// permessage-deflate.
@@ -562,6 +564,12 @@ pub struct Limits {
     pub mailbox_bytes_max: Option<usize>,
     /// How long a mailbox may be over its soft limit. By default 5.
     pub slow_time_s: Option<u64>,
+    /// How long a publisher waits at a time while most of those that it publishes to are over that limit; 0: it does
+    /// not. By default 5.
+    pub pace_time_s: Option<u64>,
+    /// Whether senders take turns where much waits for a session. Off, it is first come, first served: to measure
+    /// the difference. By default on.
+    pub fair: Option<bool>,
     /// What to do when a mailbox is full.
     pub slow_subscriber: SlowSubscriber,
     /// Sessions in a realm. By default 1,000,000.
@@ -633,6 +641,9 @@ pub struct DrainSettings {
 const HEAD_BYTES_LEAST: usize = 8 * 1024;
 
 const MIB: usize = 1024 * 1024;
+
+/// Shorter fragments would cost more than they are good for.
+const FRAGMENT_BYTES_MIN: u32 = 1024;
 
 /// The port of the default address.
 const PORT: u16 = 8080;
@@ -1016,7 +1027,8 @@ impl Config {
         Ok(DoorSettings {
             pump: Arc::new(self.pump()),
             bounds: self.bounds(),
-            websocket: self.websocket_limits(),
+            service: self.service(),
+            websocket: self.websocket_limits()?,
             rawsocket_limit: Limit::at_most(self.message_bytes_max().max(512)).unwrap_or(Limit::MAX),
             compression: self.compression()?,
             origins: self.origins()?,
@@ -1054,6 +1066,7 @@ impl Config {
             pong_time_max: seconds(self.websocket.pong_timeout_s, 10),
             message_time_max: self.message_time(),
             slow_time_max: seconds(self.limits.slow_time_s, 5),
+            pace_time_max: seconds(self.limits.pace_time_s, 5),
             close_time_max: seconds(self.limits.close_time_s, 5),
             linger_time_max: seconds(self.limits.linger_time_s, 1),
             owed_bytes_max: self.limits.owed_bytes_max.unwrap_or(256 * 1024),
@@ -1153,10 +1166,19 @@ impl Config {
         }
     }
 
-    fn websocket_limits(&self) -> WebSocketLimits {
+    fn service(&self) -> Service {
+        if self.limits.fair == Some(false) { Service::InOrder } else { Service::Fair }
+    }
+
+    fn websocket_limits(&self) -> Result<WebSocketLimits, ConfigError> {
         let fragments_max = self.websocket.message_fragments_max.unwrap_or(1024);
         let inflate_ratio_max = self.websocket.inflate_ratio_max.unwrap_or(256);
-        WebSocketLimits {
+        let fragment_bytes = self.websocket.fragment_bytes.unwrap_or(64 * 1024);
+        if fragment_bytes < FRAGMENT_BYTES_MIN {
+            let why = format!("websocket.fragment_bytes must be at least {FRAGMENT_BYTES_MIN}");
+            return Err(ConfigError::Refused(why));
+        }
+        Ok(WebSocketLimits {
             established: MessageLimits {
                 message_bytes_max: self.message_bytes_max(),
                 fragments_max,
@@ -1167,7 +1189,8 @@ impl Config {
                 fragments_max: fragments_max.min(self.limits.stranger_fragments_max.unwrap_or(64)),
                 inflate_ratio_max: inflate_ratio_max.min(32),
             },
-        }
+            fragment_bytes,
+        })
     }
 
     fn compression(&self) -> Result<CompressionSettings, ConfigError> {

@@ -52,6 +52,18 @@ pub async fn attend(mut inbox: Inbox, mut receive: impl FnMut(Parcel)) {
     }
 }
 
+/// Waits until a member of this process may publish on: its realm has room, and most of those that it published to last
+/// keep up. At most so long; then it may in any case. For those who publish much, before each publication.
+pub async fn room_to_publish(member: &Member, time_max: Duration) {
+    let room = poll_fn(|cx| match member.congested(cx.waker()) || member.is_paced(cx.waker()) {
+        true => Poll::Pending,
+        false => Poll::Ready(()),
+    });
+    if tokio::time::timeout(time_max, room).await.is_err() {
+        member.stop_pacing();
+    }
+}
+
 /// How long the queues of a realm are not looked at at most: so long a clock that is set may go unnoticed.
 const QUEUES_UNWATCHED_MAX: Duration = Duration::from_secs(60);
 
@@ -224,6 +236,41 @@ mod tests {
 
         realm.say_farewell(Farewell::Shutdown);
         attending.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_publishes_waits_for_who_reads_and_not_for_ever() {
+        let realm = realm("test");
+        let bounds = Bounds { bytes_soft_max: 10_000, bytes_max: 1 << 20, overflow: Overflow::Disconnect };
+        let (own, _own_inbox) = large_mailbox();
+        let publisher = realm.join(principal("publisher", "user"), own).unwrap();
+        let (theirs, mut inbox) = mailbox(bounds);
+        let mut subscriber = realm.join(principal("subscriber", "user"), theirs).unwrap();
+        subscriber.subscribe(&exact("t")).unwrap();
+        let publish = async |count: usize| {
+            for _ in 0..count {
+                room_to_publish(&publisher, SECOND).await;
+                publisher.publish(to("t"), true).unwrap();
+            }
+        };
+        let began = Instant::now();
+        publish(20).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        // Nobody reads: it waits once, in vain.
+        publish(180).await;
+        assert!((SECOND..SECOND + SECOND / 10).contains(&began.elapsed()));
+        assert_eq!(take(&mut inbox).len(), 200);
+        // Somebody reads.
+        let began = Instant::now();
+        let reading = async {
+            let mut seen = 0;
+            while seen < 200 {
+                tokio::time::sleep(SECOND / 10).await;
+                seen += take(&mut inbox).len();
+            }
+        };
+        tokio::join!(publish(200), reading);
+        assert!(began.elapsed() < SECOND);
     }
 
     #[tokio::test(start_paused = true)]

@@ -31,6 +31,7 @@ fn limits() -> PumpLimits {
         pong_time_max: 10 * SECOND,
         message_time_max: 30 * SECOND,
         slow_time_max: 5 * SECOND,
+        pace_time_max: 5 * SECOND,
         close_time_max: 4 * SECOND,
         linger_time_max: SECOND,
         owed_bytes_max: 1000,

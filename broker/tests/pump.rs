@@ -19,7 +19,7 @@ use tandem_broker::core::access::{Applicant, Authenticating, Authenticator, Cred
 use tandem_broker::core::mailbox::{Bounds, Mailbox, Overflow, Pushed, mailbox};
 use tandem_broker::core::message::{Attributes, Encodings, Frame, Kind, Message, Publication, SessionId};
 use tandem_broker::core::name::Name;
-use tandem_broker::core::parcel::{Parcel, SubscriptionId};
+use tandem_broker::core::parcel::{Farewell, Parcel, SubscriptionId};
 use tandem_broker::core::protocol::{Close, Output, Reason, Session};
 use tandem_broker::front::connection::{Connection, Parts, PumpLimits, now};
 use tandem_broker::front::transport::Transport;
@@ -39,6 +39,7 @@ fn limits() -> PumpLimits {
         pong_time_max: 10 * SECOND,
         message_time_max: 30 * SECOND,
         slow_time_max: 5 * SECOND,
+        pace_time_max: 5 * SECOND,
         close_time_max: 4 * SECOND,
         linger_time_max: SECOND,
         owed_bytes_max: 1000,
@@ -55,6 +56,7 @@ struct Stage {
     outputs: VecDeque<Output>,
     established: bool,
     congested: bool,
+    paced: bool,
     waker: Option<Waker>,
     unfinished: String,
     /// Each event that is delivered puts another into the mailbox: `Some(true)` also says something.
@@ -191,6 +193,16 @@ impl Session for Script {
         stage.waker = Some(waker.clone());
         stage.congested
     }
+
+    fn is_paced(&self, waker: &Waker) -> bool {
+        let mut stage = self.stage.lock().unwrap();
+        stage.waker = Some(waker.clone());
+        stage.paced
+    }
+
+    fn stop_pacing(&self) {
+        self.stage.lock().unwrap().paced = false;
+    }
 }
 
 /// Lets everybody in, after three seconds.
@@ -265,7 +277,10 @@ impl House {
     fn websocket(wire_bytes: usize) -> (House, Client) {
         let (ours, theirs) = duplex(wire_bytes);
         let all = Limits { message_bytes_max: 1 << 20, fragments_max: 1000, inflate_ratio_max: 100 };
-        let websocket = WebSocket::new(WebSocketLimits { established: all, stranger: all }, None);
+        let websocket = WebSocket::new(
+            WebSocketLimits { established: all, stranger: all, fragment_bytes: 64 * 1024 },
+            None,
+        );
         let house = House::open(Transport::WebSocket(websocket), ours, ROOMY);
         house.stage.lock().unwrap().established = true;
         (
@@ -650,6 +665,60 @@ async fn a_peer_that_reads_nothing_at_all_ends() {
         assert!((35..=65).contains(&seconds), "{transport}: {seconds}");
         drop(wire);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_faster_than_its_subscribers_is_not_read_for_a_time_and_no_longer() {
+    let (house, mut client) = House::websocket(16 * 1024);
+    let began = now();
+    house.stage.lock().unwrap().paced = true;
+    client.send(Opcode::Text, b"one\n").await;
+    client.send(Opcode::Text, b"two\n").await;
+    tokio::time::sleep(4 * SECOND).await;
+    assert!(house.lines().len() <= 1, "it is not read");
+    // What there is for it goes on meanwhile.
+    house.mailbox.push(event(10));
+    assert!(matches!(client.next().await, Some(Event::Message { .. })));
+    assert!(now() < began + 5 * SECOND);
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(house.lines(), ["one", "two"], "it is read again");
+    // The next time it ends earlier.
+    house.stage.lock().unwrap().paced = true;
+    client.send(Opcode::Text, b"three\n").await;
+    client.send(Opcode::Text, b"four\n").await;
+    settle().await;
+    assert!(house.lines().len() <= 3);
+    let waker = {
+        let mut stage = house.stage.lock().unwrap();
+        stage.paced = false;
+        stage.waker.take().unwrap()
+    };
+    waker.wake();
+    settle().await;
+    assert_eq!(house.lines(), ["one", "two", "three", "four"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_held_up_may_still_be_told_to_go() {
+    let (house, mut client) = House::websocket(16 * 1024);
+    house.stage.lock().unwrap().paced = true;
+    client.send(Opcode::Text, b"one\n").await;
+    settle().await;
+    house.mailbox.end(Farewell::Shutdown);
+    assert!(matches!(client.next().await, Some(Event::Message { payload, .. }) if payload == "farewell"));
+    assert!(matches!(client.next().await, Some(Event::Close { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_closes_is_answered_between_the_fragments_of_a_large_message() {
+    let (house, mut client) = House::websocket(16 * 1024);
+    house.mailbox.push(event(500_000));
+    settle().await;
+    client.send(Opcode::Close, &[0x03, 0xe8]).await;
+    settle().await;
+    assert_eq!(client.next_close().await, Some(1000), "before the message is whole");
+    drop(client);
+    house.end().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

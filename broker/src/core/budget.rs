@@ -11,6 +11,24 @@ use std::task::Waker;
 
 use parking_lot::Mutex;
 
+/// Those who wait for something, each once, however often it asks.
+#[derive(Debug, Default)]
+pub struct Waiters(HashMap<(usize, usize), Waker>);
+
+impl Waiters {
+    /// Adds one, unless it is there.
+    pub fn add(&mut self, waker: &Waker) {
+        // The two pointers that a waker is.
+        let key = (waker.data() as usize, std::ptr::from_ref(waker.vtable()) as usize);
+        self.0.entry(key).or_insert_with(|| waker.clone());
+    }
+
+    /// Wakes all of them. For outside of locks.
+    pub fn wake(self) {
+        self.0.into_values().for_each(Waker::wake);
+    }
+}
+
 /// The budget of a realm.
 #[derive(Debug)]
 pub struct Budget {
@@ -19,8 +37,7 @@ pub struct Budget {
     waiting: AtomicBool,
     /// Exceeded whatever is in use: memory is short elsewhere.
     squeezed: AtomicBool,
-    /// By the two pointers that a waker is, so that a pump which asks often waits once.
-    waiters: Mutex<HashMap<(usize, usize), Waker>>,
+    waiters: Mutex<Waiters>,
 }
 
 impl Budget {
@@ -52,8 +69,7 @@ impl Budget {
             return false;
         }
         let mut waiters = self.waiters.lock();
-        let key = (waker.data() as usize, std::ptr::from_ref(waker.vtable()) as usize);
-        waiters.entry(key).or_insert_with(|| waker.clone());
+        waiters.add(waker);
         self.waiting.store(true, Ordering::SeqCst);
         // The last charge may have ended between the first look and the registration.
         self.bytes.load(Ordering::SeqCst) > self.bytes_max || self.squeezed.load(Ordering::SeqCst)
@@ -81,7 +97,7 @@ impl Budget {
             self.waiting.store(false, Ordering::SeqCst);
             std::mem::take(&mut *waiters)
         };
-        woken.into_values().for_each(Waker::wake);
+        woken.wake();
     }
 }
 
@@ -157,7 +173,7 @@ mod tests {
         drop(charge);
         assert!(counts.iter().all(|count| count.0.load(Ordering::SeqCst) == 1));
         assert!(counts.iter().all(|count| Arc::strong_count(count) == 1));
-        assert!(budget.waiters.lock().is_empty());
+        assert!(budget.waiters.lock().0.is_empty());
     }
 
     #[test]

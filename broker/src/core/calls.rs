@@ -352,6 +352,7 @@ impl Calls {
         let Parts { procedure, by_pattern } = *parts;
         let pushed = known.mailbox.push(Parcel::Invocation(Box::new(Invocation {
             id: invocation,
+            sender: session,
             registration: pending.registration,
             procedure: procedure.clone(),
             by_pattern,
@@ -428,7 +429,7 @@ impl Calls {
             }
         }
         drop(state);
-        mailbox.push(Parcel::Outcome(Box::new(Outcome { call, result })));
+        mailbox.push(Parcel::Outcome(Box::new(Outcome { call, callee: session, result })));
         Answered::Delivered
     }
 
@@ -479,7 +480,8 @@ impl Calls {
         drop(state);
         for Pending { caller, .. } in waiting.into_values().filter(|known| known.caller.session != session) {
             let result = Err(failure(CANCELED, "the callee left"));
-            caller.mailbox.push(Parcel::Outcome(Box::new(Outcome { call: caller.call, result })));
+            let outcome = Outcome { call: caller.call, callee: session, result };
+            caller.mailbox.push(Parcel::Outcome(Box::new(outcome)));
         }
     }
 }
@@ -583,6 +585,7 @@ impl State {
         let id = callee.last_invocation + 1;
         let pushed = callee.mailbox.push(Parcel::Invocation(Box::new(Invocation {
             id,
+            sender: caller.session,
             registration: request.registration,
             procedure: request.procedure.clone(),
             by_pattern: registration.is_pattern(),
@@ -619,7 +622,8 @@ impl State {
         };
         if let Some(pending) = callee.pending.get_mut(&invocation) {
             pending.is_canceled = true;
-            callee.mailbox.push(Parcel::Interrupt { invocation, is_awaited });
+            let caller = pending.caller.session;
+            callee.mailbox.push(Parcel::Interrupt { invocation, caller, is_awaited });
         }
         true
     }
@@ -736,7 +740,7 @@ mod tests {
         fn told(&mut self) -> Vec<Told> {
             let told = |parcel| match parcel {
                 Parcel::Invocation(invocation) => Told::Invoked(invocation.id),
-                Parcel::Interrupt { invocation, is_awaited } => Told::Interrupted(invocation, is_awaited),
+                Parcel::Interrupt { invocation, is_awaited, .. } => Told::Interrupted(invocation, is_awaited),
                 Parcel::RegistrationRevoked { registration, .. } => Told::Revoked(registration),
                 Parcel::Outcome(outcome) => match outcome.result {
                     Ok(_) => Told::Result(outcome.call),

@@ -4,6 +4,10 @@
 //! the session, as the policy says; an invocation is refused, so that its caller hears of it at once; an
 //! answer is never dropped, but ends the session at the hard limit; a delivery from a queue is bounded by
 //! its consumer's credit and always fits, and so does word from the store, which is bounded by what waits there.
+//!
+//! What is taken out is in the order in which it came as long as there is little of it. When there is more, senders
+//! take turns, fairly by bytes ([`Flows`]); what one of them sends stays in order ([`Parcel::flow`]). It is sorted when it
+//! is taken, so that pushing costs nothing for it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -12,8 +16,10 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::core::budget::Waiters;
+use crate::core::flows::Flows;
 use crate::core::message::PUBLICATION_OVERHEAD;
-use crate::core::parcel::{Farewell, Parcel};
+use crate::core::parcel::{Farewell, Flow, Parcel};
 use crate::metrics;
 
 /// What to do with an event that a mailbox has no room for.
@@ -38,6 +44,16 @@ pub struct Bounds {
     pub overflow: Overflow,
 }
 
+/// Who is served first when much is waiting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Service {
+    /// Senders take turns.
+    #[default]
+    Fair,
+    /// First come, first served. To measure what fairness gives and costs.
+    InOrder,
+}
+
 /// What became of a parcel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
@@ -60,12 +76,18 @@ pub struct Inbox(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     bounds: Bounds,
+    service: Service,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// What came last, in order: all there is, unless `flows` has some.
     parcels: VecDeque<Parcel>,
+    /// What came before, by sender. Only while there is more than a pump takes at once.
+    flows: Option<Box<Flows<Flow, Parcel>>>,
+    /// Publishers that wait until there is room again.
+    waiters: Option<Box<Waiters>>,
     /// What the parcels cost, and those that the pump took but has not yet framed.
     bytes: usize,
     waker: Option<Waker>,
@@ -77,39 +99,49 @@ const TAKEN_BYTES: usize = 64 * 1024;
 
 /// A new mailbox and its inbox.
 pub fn mailbox(bounds: Bounds) -> (Mailbox, Inbox) {
-    let shared = Arc::new(Shared { bounds, state: Mutex::default() });
+    mailbox_served(bounds, Service::Fair)
+}
+
+/// The same, with a choice of who is served first.
+pub fn mailbox_served(bounds: Bounds, service: Service) -> (Mailbox, Inbox) {
+    let shared = Arc::new(Shared { bounds, service, state: Mutex::default() });
     (Mailbox(shared.clone()), Inbox(shared))
 }
 
 impl Mailbox {
     /// Puts a parcel in, if the bounds allow it.
     pub fn push(&self, parcel: Parcel) -> Pushed {
+        self.push_and_look(parcel).0
+    }
+
+    /// The same, and says how many bytes wait if publishers should wait for that.
+    pub fn push_and_look(&self, parcel: Parcel) -> (Pushed, Option<usize>) {
         let Bounds { bytes_soft_max, bytes_max, overflow } = self.0.bounds;
         let cost = cost(&parcel);
         let mut state = self.0.state.lock();
         if state.ended {
-            return Pushed::Closed;
+            return (Pushed::Closed, None);
         }
         match parcel {
             Parcel::Event { .. } if state.bytes + cost > bytes_max => match overflow {
                 Overflow::Disconnect => {
                     metrics::EVENTS_DROPPED.add(1);
-                    return overflow_now(state);
+                    return (overflow_now(state), None);
                 }
                 Overflow::DropOldest if state.drop_oldest(bytes_max.saturating_sub(cost)) => {}
                 // What is in the way cannot be dropped: then the oldest event is this one.
                 Overflow::DropOldest | Overflow::DropNewest => {
                     metrics::EVENTS_DROPPED.add(1);
-                    return Pushed::Full;
+                    return (Pushed::Full, None);
                 }
             },
             Parcel::Notice(_) if state.bytes + cost > bytes_max => {
                 metrics::NOTICES_DROPPED.add(1);
-                return Pushed::Full;
+                return (Pushed::Full, None);
             }
-            Parcel::Invocation(_) if state.bytes + cost > bytes_soft_max => return Pushed::Full,
+            Parcel::Invocation(_) if state.bytes + cost > bytes_soft_max => return (Pushed::Full, None),
             Parcel::Outcome(_) | Parcel::Retained { .. } if state.bytes + cost > bytes_max => {
-                return overflow_now(state);
+                return (overflow_now(state), None);
             }
             Parcel::Event { .. }
             | Parcel::Retained { .. }
@@ -129,13 +161,15 @@ impl Mailbox {
             | Parcel::Farewell(_) => {}
         }
         let crosses_soft_limit = state.bytes <= bytes_soft_max && state.bytes + cost > bytes_soft_max;
-        let was_empty = state.parcels.is_empty();
+        let was_empty = state.is_empty();
         state.bytes += cost;
         state.parcels.push_back(parcel);
         let waker = if was_empty || crosses_soft_limit { state.waker.take() } else { None };
+        let is_behind = state.bytes > bytes_soft_max && overflow == Overflow::Disconnect;
+        let behind = is_behind.then_some(state.bytes);
         drop(state);
         wake_after_batch(waker);
-        Pushed::Queued
+        (Pushed::Queued, behind)
     }
 
     /// What waits in it, in bytes.
@@ -165,6 +199,30 @@ impl Mailbox {
     pub fn is_closed(&self) -> bool {
         self.0.state.lock().ended
     }
+
+    /// True until half of what may wait for long is left; `waker` is woken then, or when the mailbox is closed.
+    pub fn waits_for_room(&self, waker: &Waker) -> bool {
+        let mut state = self.0.state.lock();
+        let waits = !state.ended && state.bytes > self.0.bounds.bytes_soft_max / 2;
+        if waits {
+            state.waiters.get_or_insert_default().add(waker);
+        }
+        waits
+    }
+
+    /// True when more is waiting than a session may leave unread for long. Where events are dropped instead,
+    /// a full mailbox is no reason to end it.
+    pub fn is_over_soft_limit(&self) -> bool {
+        self.0.is_over_soft_limit()
+    }
+}
+
+impl Shared {
+    fn is_over_soft_limit(&self) -> bool {
+        let Bounds { bytes_soft_max, overflow, .. } = self.bounds;
+        let state = self.state.lock();
+        overflow == Overflow::Disconnect && !state.ended && state.bytes > bytes_soft_max
+    }
 }
 
 fn overflow_now(state: MutexGuard<'_, State>) -> Pushed {
@@ -177,41 +235,73 @@ fn overflow_now(state: MutexGuard<'_, State>) -> Pushed {
 fn end_now(mut state: MutexGuard<'_, State>, farewell: Farewell) {
     let farewell = VecDeque::from([Parcel::Farewell(farewell)]);
     let parcels = std::mem::replace(&mut state.parcels, farewell);
+    let flows = state.flows.take();
     state.ended = true;
-    let waker = state.waker.take();
+    let (waker, waiters) = (state.waker.take(), state.waiters.take());
     drop(state);
     wake_after_batch(waker);
+    waiters.into_iter().for_each(|waiters| waiters.wake());
     // Outside of the lock: there may be megabytes of them.
-    drop(parcels);
+    drop((parcels, flows));
 }
 
 impl State {
-    /// Drops events from the front until no more than `bytes_max` are left. False when that many cannot be
-    /// dropped; then none is.
-    fn drop_oldest(&mut self, bytes_max: usize) -> bool {
-        let mut excess = self.bytes.saturating_sub(bytes_max);
-        let mut count = 0;
-        for parcel in self.parcels.iter().filter(|parcel| matches!(parcel, Parcel::Event { .. })) {
-            if excess == 0 {
-                break;
+    fn is_empty(&self) -> bool {
+        self.parcels.is_empty() && self.flows.is_none()
+    }
+
+    /// Takes out what is next.
+    fn next(&mut self, service: Service) -> Option<Parcel> {
+        if service == Service::Fair {
+            // Up to the first that nothing may overtake: it comes when all before it did.
+            while let Some(flow) = self.parcels.front().and_then(Parcel::flow)
+                && let Some(parcel) = self.parcels.pop_front()
+            {
+                self.flows.get_or_insert_default().push(flow, cost(&parcel), parcel);
             }
-            excess = excess.saturating_sub(cost(parcel));
-            count += 1;
         }
-        if excess > 0 {
+        let Some(flows) = &mut self.flows else { return self.parcels.pop_front() };
+        let next = flows.pop().map(|(_, parcel)| parcel);
+        if flows.is_empty() {
+            self.flows = None;
+        }
+        next
+    }
+
+    /// Drops the oldest events of who has most waiting until no more than `bytes_max` are left. False when that many
+    /// cannot be dropped; then none is.
+    fn drop_oldest(&mut self, bytes_max: usize) -> bool {
+        if !self.has_droppable(self.bytes.saturating_sub(bytes_max)) {
             return false;
         }
         let mut place = 0;
-        for _ in 0..count {
-            // Mostly the first. Removing all at once would pass over the whole mailbox for each push.
-            while !matches!(self.parcels[place], Parcel::Event { .. }) {
-                place += 1;
-            }
-            if let Some(parcel) = self.parcels.remove(place) {
-                self.bytes -= cost(&parcel);
-            }
+        while self.bytes > bytes_max {
+            let sorted = self.flows.as_mut().and_then(|flows| flows.evict(is_event));
+            let dropped = sorted.map(|(_, parcel)| parcel).or_else(|| {
+                // Mostly the first. Removing all at once would pass over the whole mailbox for each push.
+                while self.parcels.get(place).is_some_and(|parcel| !is_event(parcel)) {
+                    place += 1;
+                }
+                self.parcels.remove(place)
+            });
+            let Some(dropped) = dropped else { break };
+            self.bytes -= cost(&dropped);
+            metrics::EVENTS_DROPPED.add(1);
         }
-        metrics::EVENTS_DROPPED.add(count);
+        if self.flows.as_ref().is_some_and(|flows| flows.is_empty()) {
+            self.flows = None;
+        }
+        true
+    }
+
+    /// Whether there are events of so many bytes.
+    fn has_droppable(&self, mut bytes: usize) -> bool {
+        let sorted = self.flows.iter().flat_map(|flows| flows.iter());
+        let mut events = sorted.chain(&self.parcels).filter(|parcel| is_event(parcel));
+        while bytes > 0 {
+            let Some(event) = events.next() else { return false };
+            bytes = bytes.saturating_sub(cost(event));
+        }
         true
     }
 
@@ -228,17 +318,17 @@ impl Inbox {
     /// is still the mailbox's to drop. Pending when there are none.
     pub fn poll_take(&mut self, cx: &mut Context<'_>, batch: &mut VecDeque<Parcel>) -> Poll<()> {
         let mut state = self.0.state.lock();
-        if state.parcels.is_empty() {
+        if state.is_empty() {
             state.register(cx.waker());
             return Poll::Pending;
         }
-        if state.bytes <= TAKEN_BYTES {
+        if state.bytes <= TAKEN_BYTES && state.flows.is_none() {
             std::mem::swap(&mut state.parcels, batch);
             return Poll::Ready(());
         }
         let mut taken = 0;
         while taken < TAKEN_BYTES
-            && let Some(parcel) = state.parcels.pop_front()
+            && let Some(parcel) = state.next(self.0.service)
         {
             taken += cost(&parcel);
             batch.push_back(parcel);
@@ -263,14 +353,16 @@ impl Inbox {
         if bytes > 0 {
             let mut state = self.0.state.lock();
             state.bytes = state.bytes.saturating_sub(bytes);
+            let has_room = state.bytes <= self.0.bounds.bytes_soft_max / 2;
+            let waiters = if has_room { state.waiters.take() } else { None };
+            drop(state);
+            waiters.into_iter().for_each(|waiters| waiters.wake());
         }
     }
 
-    /// True when more is waiting than a session may leave unread for long. Where events are dropped instead,
-    /// a full mailbox is no reason to end it.
+    /// As [`Mailbox::is_over_soft_limit`].
     pub fn over_soft_limit(&self) -> bool {
-        let Bounds { bytes_soft_max, overflow, .. } = self.0.bounds;
-        overflow == Overflow::Disconnect && self.0.state.lock().bytes > bytes_soft_max
+        self.0.is_over_soft_limit()
     }
 
     /// Ends the session as if an event had found no room.
@@ -281,15 +373,20 @@ impl Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        let parcels = {
+        let (parcels, flows, waiters) = {
             let mut state = self.0.state.lock();
             state.ended = true;
             state.waker = None;
-            std::mem::take(&mut state.parcels)
+            (std::mem::take(&mut state.parcels), state.flows.take(), state.waiters.take())
         };
+        waiters.into_iter().for_each(|waiters| waiters.wake());
         // Outside of the lock: dropping a parcel may run others' code.
-        drop(parcels);
+        drop((parcels, flows));
     }
+}
+
+fn is_event(parcel: &Parcel) -> bool {
+    matches!(parcel, Parcel::Event { .. })
 }
 
 /// What a parcel costs the mailbox that it lies in, in bytes.
@@ -447,6 +544,7 @@ mod tests {
     fn invocation() -> Parcel {
         Parcel::Invocation(Box::new(Invocation {
             id: 1,
+            sender: SessionId(1),
             registration: RegistrationId(1),
             procedure: name(),
             by_pattern: false,
@@ -463,7 +561,7 @@ mod tests {
 
     fn outcome() -> Parcel {
         let result = Ok(Answer { payload: payload(), attributes: Attributes::default(), is_progress: false });
-        Parcel::Outcome(Box::new(Outcome { call: 1, result }))
+        Parcel::Outcome(Box::new(Outcome { call: 1, callee: SessionId(1), result }))
     }
 
     /// Room for four, two of them below the soft limit.
@@ -583,7 +681,8 @@ mod tests {
         let (mailbox, _inbox) = of_four(Overflow::DropNewest);
         (1..=4).for_each(|id| assert_eq!(mailbox.push(event(id)), Pushed::Queued));
         assert_eq!(mailbox.push(delivery(1)), Pushed::Queued);
-        assert_eq!(mailbox.push(Parcel::Interrupt { invocation: 1, is_awaited: false }), Pushed::Queued);
+        let interrupt = Parcel::Interrupt { invocation: 1, caller: SessionId(1), is_awaited: false };
+        assert_eq!(mailbox.push(interrupt), Pushed::Queued);
         assert_eq!(mailbox.push(Parcel::Farewell(Farewell::Shutdown)), Pushed::Queued);
     }
 

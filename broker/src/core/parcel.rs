@@ -55,6 +55,8 @@ pub enum Parcel {
     Interrupt {
         /// The invocation.
         invocation: u64,
+        /// Whose call it was: this comes after the invocation.
+        caller: SessionId,
         /// How it ends is still waited for.
         is_awaited: bool,
     },
@@ -88,6 +90,43 @@ pub enum Parcel {
     Farewell(Farewell),
 }
 
+/// Whose messages stay in order among themselves. What is of two flows may overtake each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Flow {
+    /// All that a session sends: events, calls and answers, whatever the topic or procedure.
+    Sender(SessionId),
+    /// What comes from a queue for one of the session's consumers.
+    Consumer(ConsumerId),
+    /// What the store says of the session's own messages.
+    Store,
+}
+
+impl Parcel {
+    /// The flow that it is part of. None: nothing may overtake it, nor may it overtake anything.
+    pub fn flow(&self) -> Option<Flow> {
+        match self {
+            Parcel::Event { publication, .. } => Some(Flow::Sender(publication.publisher)),
+            Parcel::Invocation(invocation) => Some(Flow::Sender(invocation.sender)),
+            Parcel::Interrupt { caller, .. } => Some(Flow::Sender(*caller)),
+            Parcel::Outcome(outcome) => Some(Flow::Sender(outcome.callee)),
+            Parcel::Delivery(delivery) => Some(Flow::Consumer(delivery.consumer)),
+            Parcel::Exhausted { consumer } => Some(Flow::Consumer(*consumer)),
+            Parcel::Stored { .. } => Some(Flow::Store),
+            // What was kept comes before what is new, whoever sends it; what is revoked, after its last event or
+            // invocation. What the house says of itself is in the order in which it happened.
+            Parcel::Retained { .. }
+            | Parcel::SubscriptionRevoked { .. }
+            | Parcel::RegistrationRevoked { .. }
+            | Parcel::Authenticated(_)
+            | Parcel::LookedUp(_)
+            | Parcel::Notice(_)
+            | Parcel::Authorized(_)
+            | Parcel::RulesChanged
+            | Parcel::Farewell(_) => None,
+        }
+    }
+}
+
 /// A message from a queue, in the care of a consumer until it settles it.
 #[derive(Clone, Debug)]
 pub struct Delivery {
@@ -108,6 +147,8 @@ pub struct Delivery {
 pub struct Invocation {
     /// Identifies it in the callee's session: 1, 2, 3 and so on.
     pub id: u64,
+    /// Whose call it is, also where the callee is not to know: what one session sends stays in order.
+    pub sender: SessionId,
     /// The registration that it was matched to.
     pub registration: RegistrationId,
     /// The procedure that was called.
@@ -137,6 +178,8 @@ pub struct Invocation {
 pub struct Outcome {
     /// The caller's own number for the call.
     pub call: u64,
+    /// Who was called: what one session sends stays in order.
+    pub callee: SessionId,
     /// What came of it.
     pub result: Result<Answer, Failure>,
 }

@@ -93,6 +93,15 @@ pub trait Session: Send {
     /// True while the pump should not read from the peer, because the realm has too much on its way.
     /// `waker` is woken when that ends.
     fn is_congested(&self, waker: &Waker) -> bool;
+
+    /// True while the pump should not read from the peer, because most of those that it publishes to do not keep
+    /// up. `waker` is woken when that ends. The pump bounds how long it waits so.
+    fn is_paced(&self, _waker: &Waker) -> bool {
+        false
+    }
+
+    /// The pump waited for long enough.
+    fn stop_pacing(&self) {}
 }
 
 /// What a session wants done.

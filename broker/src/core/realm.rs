@@ -30,6 +30,7 @@ pub use crate::core::message::Outgoing;
 use crate::core::message::{Attributes, Encodings, Handling, PERSISTENT, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::notice::Origin;
+use crate::core::pacing::Pace;
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
 use crate::core::queues::durable::{Asker, Keeping, Progress};
 use crate::core::queues::{
@@ -318,6 +319,7 @@ impl Realm {
             registrations: Vec::new(),
             consumers: BTreeMap::new(),
             last_consumer: 0,
+            pace: Pace::default(),
             rare: None,
         })
     }
@@ -412,6 +414,7 @@ pub struct Member {
     registrations: Vec<RegistrationId>,
     consumers: BTreeMap<ConsumerId, Consumption>,
     last_consumer: u64,
+    pace: Pace,
     rare: Option<Box<Rare>>,
 }
 
@@ -449,6 +452,17 @@ impl Member {
     /// True while the realm wants its publishers not to be read; `waker` is woken when that ends.
     pub fn congested(&self, waker: &Waker) -> bool {
         self.realm.budget.exceeded(waker) || self.realm.queues.congested(waker)
+    }
+
+    /// True while the session should publish nothing, because most of those that it publishes to do not keep up;
+    /// `waker` is woken when that ends. How long to wait at most is for the caller to say.
+    pub fn is_paced(&self, waker: &Waker) -> bool {
+        self.pace.waits(waker)
+    }
+
+    /// The session waited for long enough: it publishes on, whoever keeps up.
+    pub fn stop_pacing(&self) {
+        self.pace.give_up();
     }
 
     /// Subscribes to topics. Doing it again for the same pattern changes nothing.
@@ -690,10 +704,13 @@ impl Member {
         let PublishTerms { exclude_me, retain, .. } = terms;
         let exclude = exclude_me.then_some(self.id);
         if !is_kept {
-            let (_, progress) = self.realm.topics.publish(&publication, exclude, retain, asker)?;
+            let (reach, progress) = self.realm.topics.reach(&publication, exclude, retain, asker)?;
+            self.pace.note(publication.cost(), reach);
             return Ok((publication.id, progress));
         }
-        let _safe_with_the_queues = self.realm.topics.publish(&publication, exclude, retain, || None)?;
+        let (reach, _safe_with_the_queues) =
+            self.realm.topics.reach(&publication, exclude, retain, || None)?;
+        self.pace.note(publication.cost(), reach);
         // All queues that keep it have submitted it by now: it is safe when what was submitted up to here is.
         if let Some(asker) = asker() {
             let _storing = self.realm.queues.flush(asker);

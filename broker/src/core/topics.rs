@@ -14,10 +14,11 @@ use crate::core::access::{Principal, Refusal};
 use crate::core::eligibility::Eligibility;
 use crate::core::history::{History, is_recorded};
 use crate::core::index::Index;
-use crate::core::mailbox::{Mailbox, Pushed};
+use crate::core::mailbox::Mailbox;
 use crate::core::message::{Handling, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::notice::{Notice, SubscriptionFacts};
+use crate::core::pacing::Reach;
 use crate::core::parcel::{Parcel, SubscriptionId};
 use crate::core::queues::Queue;
 use crate::core::queues::durable::{Asker, Journal, Keeping, Progress};
@@ -466,6 +467,18 @@ impl Topics {
         retain: Retain,
         asker: impl FnOnce() -> Option<Asker>,
     ) -> Result<(usize, Progress), Refusal> {
+        let (reach, progress) = self.reach(publication, exclude, retain, asker)?;
+        Ok((reach.taken, progress))
+    }
+
+    /// The same, and says what it met.
+    pub fn reach(
+        &self,
+        publication: &Arc<Publication>,
+        exclude: Option<SessionId>,
+        retain: Retain,
+        asker: impl FnOnce() -> Option<Asker>,
+    ) -> Result<(Reach, Progress), Refusal> {
         let rules = self.rules.load();
         let gate = Gate::new(&rules, publication.name.as_str());
         if is_recorded(publication) {
@@ -546,8 +559,8 @@ impl State {
         publication: &Arc<Publication>,
         exclude: Option<SessionId>,
         mut gate: Option<Gate<'_>>,
-    ) -> usize {
-        let mut taken = 0;
+    ) -> Reach {
+        let mut reach = Reach::default();
         let mut for_queues = None;
         let eligibility = publication.eligibility.as_deref();
         let shard = eligibility.and_then(|lists| lists.shard);
@@ -564,23 +577,23 @@ impl State {
                 {
                     return;
                 }
-                let pushed = match sink {
-                    Sink::Mailbox(mailbox) => {
-                        mailbox.push(Parcel::Event { publication: publication.clone(), subscription: id })
-                    }
-                    Sink::Node(node) => {
-                        node.0.push(Parcel::Event { publication: publication.clone(), subscription: id })
-                    }
+                let event = || Parcel::Event { publication: publication.clone(), subscription: id };
+                let mut to_session = |mailbox: &Mailbox| {
+                    let (pushed, behind) = mailbox.push_and_look(event());
+                    reach.note(mailbox, pushed, behind);
+                };
+                match sink {
+                    Sink::Mailbox(mailbox) => to_session(mailbox),
+                    Sink::Node(node) => to_session(&node.0),
                     Sink::Queue(queue) => {
                         let shared = for_queues.get_or_insert_with(|| Arc::new(publication.uncharged()));
-                        queue.push_bound(shared.clone())
+                        reach.note_other(queue.push_bound(shared.clone()));
                     }
-                };
-                taken += usize::from(pushed == Pushed::Queued);
+                }
             });
         });
-        metrics::EVENTS.add(taken as i64);
-        taken
+        metrics::EVENTS.add(reach.taken as i64);
+        reach
     }
 }
 

@@ -50,6 +50,8 @@ pub struct PumpLimits {
     pub message_time_max: Duration,
     /// How long the inbox may stay over its soft limit.
     pub slow_time_max: Duration,
+    /// How long a peer that publishes is not read because most of those that it publishes to do not keep up.
+    pub pace_time_max: Duration,
     /// How long the peer may take to answer a close.
     pub close_time_max: Duration,
     /// How long to read on after the last byte was written, so that the peer gets to see it.
@@ -154,6 +156,8 @@ struct UnderWay {
     slow_since: Option<Instant>,
     /// Since when the wire has taken nothing of what there is for it; none while there is nothing.
     blocked_since: Option<Instant>,
+    /// Since when the peer is not read because others do not keep up with it.
+    paced_since: Option<Instant>,
 }
 
 static NOTHING_UNDER_WAY: UnderWay = UnderWay {
@@ -168,6 +172,7 @@ static NOTHING_UNDER_WAY: UnderWay = UnderWay {
     incomplete_since: None,
     slow_since: None,
     blocked_since: None,
+    paced_since: None,
 };
 
 impl Work {
@@ -175,7 +180,7 @@ impl Work {
         let UnderWay { batch, owed, backlog, fragments, pings, unread, .. } = &**self;
         let nothing_to_write = owed.is_empty() && backlog.is_empty() && fragments.is_empty();
         let nothing_is_late = self.incomplete_since.or(self.slow_since).or(self.blocked_since).is_none();
-        let nothing_is_asked = self.authorizing.is_none();
+        let nothing_is_asked = self.authorizing.is_none() && self.paced_since.is_none();
         nothing_to_write
             && nothing_is_asked
             && batch.is_empty()
@@ -392,6 +397,7 @@ impl<W: Wire> Connection<W> {
         if self.work.authorizing.is_some() {
             self.work.authorizing = None;
         }
+        self.stop_counting_pace();
         self.phase = Phase::Closing(Box::new(close));
         self.phase_since = now;
     }
@@ -619,7 +625,7 @@ impl<W: Wire> Connection<W> {
         if self.ended {
             return Ok(Poll::Pending);
         }
-        if self.reading_pauses(cx) {
+        if self.reading_pauses(cx, now) {
             // What we do not read cannot count as the peer's silence; nor is a message late that we do not
             // let arrive.
             self.heard = now;
@@ -658,16 +664,43 @@ impl<W: Wire> Connection<W> {
         })
     }
 
-    fn reading_pauses(&self, cx: &mut Context<'_>) -> bool {
+    fn reading_pauses(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let finding_out = self.stranger.as_ref().is_some_and(|stranger| stranger.finding_out.is_some());
-        finding_out || self.work.authorizing.is_some() || self.is_sated(cx)
+        if finding_out || self.work.authorizing.is_some() {
+            self.stop_counting_pace();
+            return true;
+        }
+        self.is_sated(cx, now)
     }
 
-    /// Whether the peer, or the realm, has to read before more is asked.
-    fn is_sated(&self, cx: &mut Context<'_>) -> bool {
-        self.session.as_ref().is_some_and(|session| {
-            self.work.owed_bytes > self.limits.owed_bytes_max || session.is_congested(cx.waker())
-        })
+    /// The peer is read again, or is not for another reason.
+    fn stop_counting_pace(&mut self) {
+        if self.work.paced_since.is_some() {
+            self.work.paced_since = None;
+        }
+    }
+
+    /// Whether the peer, or the realm, or those that the peer publishes to, have to read before more is asked.
+    fn is_sated(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let Some(session) = &self.session else { return false };
+        if self.work.owed_bytes > self.limits.owed_bytes_max || session.is_congested(cx.waker()) {
+            self.stop_counting_pace();
+            return true;
+        }
+        if !session.is_paced(cx.waker()) {
+            self.stop_counting_pace();
+            return false;
+        }
+        if self.work.paced_since.is_none() {
+            metrics::PUBLISHERS_PACED.add(1);
+        }
+        let since = *self.work.paced_since.get_or_insert(now);
+        if now < since + self.limits.pace_time_max {
+            return true;
+        }
+        session.stop_pacing();
+        self.stop_counting_pace();
+        false
     }
 
     fn is_established(&self) -> bool {
@@ -701,7 +734,7 @@ impl<W: Wire> Connection<W> {
                     }
                 }
             }
-            if self.work.authorizing.is_some() || self.is_sated(cx) {
+            if self.work.authorizing.is_some() || self.is_sated(cx, now) {
                 self.work.unread = data.to_vec();
                 break;
             }
@@ -750,9 +783,22 @@ impl<W: Wire> Connection<W> {
     fn peer_closes(&mut self, now: Instant) {
         match self.phase {
             // Answered by the same goodbye, after what was said before.
-            Phase::Open => self.end_session(Close::new(Reason::Done, "the peer closed"), now),
+            Phase::Open => {
+                self.drop_unfinished();
+                self.end_session(Close::new(Reason::Done, "the peer closed"), now);
+            }
             Phase::AwaitingClose => self.linger(now),
             Phase::Closing(_) | Phase::Lingering { .. } => {}
+        }
+    }
+
+    /// A peer that closed takes in nothing more: a long message that is under way need not be finished first
+    /// (RFC 6455, 5.5.1), and without its end there is no place for others.
+    fn drop_unfinished(&mut self) {
+        if !self.work.fragments.is_empty() {
+            self.work.fragments = Bytes::new();
+            self.work.owed.clear();
+            self.work.owed_bytes = 0;
         }
     }
 
@@ -876,6 +922,7 @@ impl<W: Wire> Connection<W> {
                     self.stranger.as_ref().map(|stranger| stranger.opened + limits.establish_time_max),
                     self.work.incomplete_since.map(|since| since + limits.message_time_max),
                     self.work.slow_since.map(|since| since + limits.slow_time_max),
+                    self.work.paced_since.map(|since| since + limits.pace_time_max),
                     self.stall_deadline(),
                     self.work.authorizing.as_ref().map(|(_, since)| *since + AUTHORIZE_TIME_MAX),
                 ]
@@ -1023,6 +1070,7 @@ mod tests {
             pong_time_max: second,
             message_time_max: second,
             slow_time_max: second,
+            pace_time_max: second,
             close_time_max: second,
             linger_time_max: second,
             owed_bytes_max: 1 << 20,

@@ -10,7 +10,7 @@ use tandem_protocols::wamp::rawsocket::Limit;
 use tandem_protocols::websocket::origin::OriginPolicy;
 
 use crate::core::access::{Authenticator, Peer, Presented};
-use crate::core::mailbox::{Bounds, mailbox};
+use crate::core::mailbox::{Bounds, Service, mailbox_served};
 use crate::core::protocol::Protocol;
 use crate::core::realm::Entropy;
 use crate::front::answer::{Answer, last, later};
@@ -37,6 +37,8 @@ pub struct DoorSettings {
     pub pump: Arc<PumpLimits>,
     /// What mailboxes hold.
     pub bounds: Bounds,
+    /// Whose messages go first.
+    pub service: Service,
     /// What WebSocket peers may send.
     pub websocket: WebSocketLimits,
     /// The largest message over RawSocket.
@@ -221,7 +223,7 @@ impl Door {
             tracing::warn!(%peer, max = self.settings.connections_per_address_max, "too many connections from this address");
             return None;
         };
-        let (mailbox, inbox) = mailbox(self.settings.bounds);
+        let (mailbox, inbox) = mailbox_served(self.settings.bounds, self.settings.service);
         let mut session = protocol.open(token, &peer, mailbox, opened);
         if let Some(bytes_max) = transport.peer_bytes_max() {
             session.limit_messages(bytes_max);

@@ -11,16 +11,15 @@ use crate::core::protocol::{Close, Reason};
 use crate::front::compression::Compressor;
 use crate::front::framing::{Arrival, Piece, put_bytes};
 
-/// Longer messages are sent in fragments of this size, so that pings and closes pass between them.
-const FRAGMENT_BYTES: usize = 64 * 1024;
-
-/// What may be received.
+/// What may be received, and how long messages are sent.
 #[derive(Clone, Copy, Debug)]
 pub struct WebSocketLimits {
     /// From a peer that was let in.
     pub established: Limits,
     /// From a stranger.
     pub stranger: Limits,
+    /// Longer messages are sent in fragments of so many bytes, so that pings and closes pass between them.
+    pub fragment_bytes: u32,
 }
 
 /// The frames of one connection.
@@ -29,12 +28,12 @@ pub struct WebSocket {
     decoder: Decoder,
     /// If compression was agreed on.
     compressor: Option<Compressor>,
-    /// Fragments are this long, or whole messages.
-    fragment_bytes: usize,
     /// What it may send once it is let in.
     established: Option<Box<Limits>>,
     /// The code that the peer closed with, or that its breach is answered with.
     close_code: Option<u16>,
+    /// Fragments are this long.
+    fragment_bytes: u32,
 }
 
 impl WebSocket {
@@ -43,9 +42,9 @@ impl WebSocket {
         WebSocket {
             decoder: Decoder::new(Role::Server, limits.stranger, agreement),
             compressor: None,
-            fragment_bytes: FRAGMENT_BYTES,
             established: Some(Box::new(limits.established)),
             close_code: None,
+            fragment_bytes: limits.fragment_bytes,
         }
     }
 
@@ -56,7 +55,7 @@ impl WebSocket {
 
     /// The same for a peer that cannot put fragments together.
     pub fn without_fragments(self) -> WebSocket {
-        WebSocket { fragment_bytes: usize::MAX, ..self }
+        WebSocket { fragment_bytes: u32::MAX, ..self }
     }
 
     /// Takes the next thing off what was read.
@@ -95,7 +94,7 @@ impl WebSocket {
         if let Some(compressor) = &mut self.compressor
             && let Some(compressed) = compressor.compress(frame)
         {
-            let fragment_bytes = if compressor.is_per_frame() { usize::MAX } else { self.fragment_bytes };
+            let fragment_bytes = if compressor.is_per_frame() { u32::MAX } else { self.fragment_bytes };
             let whole = Header { compressed: true, ..whole };
             return put_frames(whole, fragment_bytes, &compressed, &Bytes::new(), buffer);
         }
@@ -104,7 +103,7 @@ impl WebSocket {
 
     /// The next fragment of a message.
     pub fn continue_fragments(&self, mut rest: Bytes, buffer: &mut Vec<u8>) -> (Bytes, Bytes) {
-        let next = rest.split_to(rest.len().min(FRAGMENT_BYTES));
+        let next = rest.split_to(rest.len().min(self.fragment_bytes as usize));
         let header = Header { fin: rest.is_empty(), ..Header::whole(Opcode::Continuation, next.len()) };
         buffer.extend_from_slice(&header.encode());
         (next, rest)
@@ -145,22 +144,16 @@ impl WebSocket {
 const CLOSE_SILENT: u16 = 4000;
 
 /// Puts a message that is `head` and `body`. Its first header says what it is.
-fn put_frames(
-    first: Header,
-    fragment_bytes: usize,
-    head: &Bytes,
-    body: &Bytes,
-    buffer: &mut Vec<u8>,
-) -> Piece {
+fn put_frames(first: Header, fragment_bytes: u32, head: &Bytes, body: &Bytes, buffer: &mut Vec<u8>) -> Piece {
     let length = head.len() + body.len();
     let whole = Header { len: length as u64, ..first };
-    if length <= fragment_bytes {
+    if length <= fragment_bytes as usize {
         buffer.extend_from_slice(&whole.encode());
         return put_bytes(head, body, buffer);
     }
     // A head of its own is short: it goes with the first fragment.
     let (head, mut rest) = if body.is_empty() { (&[][..], head.clone()) } else { (&head[..], body.clone()) };
-    let first = rest.split_to(rest.len().min(FRAGMENT_BYTES));
+    let first = rest.split_to(rest.len().min(fragment_bytes as usize));
     let length = (head.len() + first.len()) as u64;
     buffer.extend_from_slice(&Header { fin: rest.is_empty(), len: length, ..whole }.encode());
     buffer.extend_from_slice(head);

@@ -84,6 +84,11 @@ impl Dialogue {
         congested
     }
 
+    /// Whether the peer should not be read: it publishes faster than most of those read that it publishes to.
+    pub(super) fn is_paced(&self, waker: &Waker) -> bool {
+        self.member.is_paced(waker)
+    }
+
     pub(super) fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }

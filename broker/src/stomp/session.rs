@@ -542,4 +542,17 @@ impl Session for StompSession {
             Stage::Stranger(_) | Stage::Over => false,
         }
     }
+
+    fn is_paced(&self, waker: &Waker) -> bool {
+        match &self.stage {
+            Stage::Open(dialogue, _) => dialogue.is_paced(waker),
+            Stage::Stranger(_) | Stage::Over => false,
+        }
+    }
+
+    fn stop_pacing(&self) {
+        if let Stage::Open(dialogue, _) = &self.stage {
+            dialogue.member.stop_pacing();
+        }
+    }
 }

@@ -112,6 +112,11 @@ impl Dialogue {
         congested
     }
 
+    /// Whether the peer should not be read: it publishes faster than most of those read that it publishes to.
+    pub(super) fn is_paced(&self, waker: &Waker) -> bool {
+        self.member.is_paced(waker)
+    }
+
     /// The peer sent this, in a message of `received_bytes`.
     pub(super) fn take(
         &mut self,
@@ -233,7 +238,7 @@ impl Dialogue {
             // Nobody looks into a queue without taking, here.
             Parcel::Exhausted { .. } => {}
             Parcel::Invocation(invocation) => self.bring_invocation(&invocation, voice),
-            Parcel::Interrupt { invocation, is_awaited } => {
+            Parcel::Interrupt { invocation, is_awaited, .. } => {
                 self.bring_interrupt(invocation, is_awaited, voice);
             }
             Parcel::RegistrationRevoked { registration, reason } => {

@@ -374,4 +374,17 @@ impl Session for WampSession {
             Stage::Opening(_) | Stage::Leaving(_) | Stage::Over => false,
         }
     }
+
+    fn is_paced(&self, waker: &Waker) -> bool {
+        match &self.stage {
+            Stage::Open(dialogue) => dialogue.is_paced(waker),
+            Stage::Opening(_) | Stage::Leaving(_) | Stage::Over => false,
+        }
+    }
+
+    fn stop_pacing(&self) {
+        if let Stage::Open(dialogue) = &self.stage {
+            dialogue.member.stop_pacing();
+        }
+    }
 }

@@ -142,7 +142,11 @@ impl Dialogue {
 
     /// The answer to a call of the peer's.
     pub(in crate::stomp) fn conclude(&mut self, outcome: Outcome, voice: &mut Voice) {
-        let Outcome { call, result } = outcome;
+        let Outcome { call, result, .. } = outcome;
+        self.conclude_with(call, result, voice);
+    }
+
+    fn conclude_with(&mut self, call: u64, result: Result<Answer, Failure>, voice: &mut Voice) {
         let calls = &mut self.rare().calls;
         calls.deadlines.stop(call);
         if let Some(waiting) = calls.waiting.remove(&call) {
@@ -161,7 +165,7 @@ impl Dialogue {
             // Else the answer lies in the mailbox.
             if self.member.expire(call) {
                 let late = failure(TIMEOUT, "the answer did not come in time");
-                self.conclude(Outcome { call, result: Err(late) }, voice);
+                self.conclude_with(call, Err(late), voice);
             }
         }
     }
