@@ -818,7 +818,7 @@ impl Config {
     /// What the door is told.
     pub fn front(&self) -> Result<DoorSettings, ConfigError> {
         Ok(DoorSettings {
-            pump: Arc::new(self.pump()),
+            pump: self.pump(),
             bounds: self.bounds(),
             websocket: self.websocket_limits(),
             rawsocket_limit: Limit::at_most(self.message_bytes_max().max(512)).unwrap_or(Limit::MAX),

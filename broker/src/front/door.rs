@@ -14,7 +14,7 @@ use crate::core::access::{Authenticator, Peer};
 use crate::core::mailbox::{Bounds, mailbox};
 use crate::core::protocol::Protocol;
 use crate::core::realm::Entropy;
-use crate::front::connection::{Connection, Parts, PumpLimits};
+use crate::front::connection::{Connection, Parts, Pump, PumpLimits};
 use crate::front::gate::{Gate, Permit};
 use crate::front::longpoll::asked::LongPollSettings;
 use crate::front::longpoll::lanes::Lanes;
@@ -26,7 +26,7 @@ use crate::front::wire::Wire;
 #[derive(Clone, Debug)]
 pub struct DoorSettings {
     /// Times and sizes of the pump.
-    pub pump: Arc<PumpLimits>,
+    pub pump: PumpLimits,
     /// What mailboxes hold.
     pub bounds: Bounds,
     /// What WebSocket peers may send.
@@ -64,6 +64,7 @@ pub struct Door {
     /// The languages.
     pub protocols: Vec<Arc<dyn Protocol>>,
     authenticator: Arc<dyn Authenticator>,
+    pump: Arc<Pump>,
     /// The strangers in door of it.
     pub gate: Arc<Gate>,
     /// The transports of those who poll.
@@ -84,6 +85,7 @@ impl Door {
             lanes: Lanes::new(entropy),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            pump: Pump::new(settings.pump.clone()),
             settings,
             protocols,
             authenticator,
@@ -132,7 +134,7 @@ impl Door {
             inbox,
             peer,
             authenticator: self.authenticator.clone(),
-            limits: self.settings.pump.clone(),
+            pump: self.pump.clone(),
             stranger,
             opened,
         }))

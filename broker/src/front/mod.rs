@@ -4,6 +4,7 @@
 //! answers what is HTTP, the opening handshake among it; [`longpoll`] is a session over several requests;
 //! [`connection`] is the pump, on a [`transport`]. No language is named here: [`door`] gets a table of them.
 
+pub mod alarm;
 pub mod answer;
 pub mod certificates;
 pub mod connection;

@@ -59,7 +59,8 @@ impl Dialogue {
             return Err(Violation::invalid_header("x-invoke", request.destination).into());
         }
         let credit = terms::credit(headers, settings)?;
-        let consumer = |id: ConsumerId, place: Place| Ok(Feed::Queue(Consumer::new(id, place, mode)));
+        let consumer =
+            |id: ConsumerId, place: Place| Ok(Feed::Queue(Box::new(Consumer::new(id, place, mode))));
         match source {
             Source::Topic(pattern) => self.feed_of_topics(pattern, credit, request),
             Source::Queue(name) => {
@@ -106,7 +107,7 @@ impl Dialogue {
             // What comes in has passed it.
             terms.filter = None;
             let id = self.member.subscribe_durably(&name, durable, credit, terms)?;
-            return Ok(Feed::Queue(Consumer::new(id, Place::Topic, mode)));
+            return Ok(Feed::Queue(Box::new(Consumer::new(id, Place::Topic, mode))));
         }
         headers::refuse(headers, &[("auto-delete", "true")])?;
         terms::refuse_queue_arguments(headers)?;
@@ -117,7 +118,7 @@ impl Dialogue {
             return Ok(Feed::Topics(id));
         }
         let id = self.member.bind_filtered(&pattern, credit, filter)?;
-        Ok(Feed::Queue(Consumer::new(id, Place::Topic, mode)))
+        Ok(Feed::Queue(Box::new(Consumer::new(id, Place::Topic, mode))))
     }
 
     fn feed_of_procedure(&mut self, pattern: &Pattern, request: &Request<'_>) -> Result<Feed, Fault> {
