@@ -84,10 +84,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     settings.websocket.established.message_bytes_max = 64 * 1024 * 1024;
     settings.websocket.established.fragments_max = 1 << 20;
     settings.websocket.established.inflate_ratio_max = u32::MAX;
-    let mut pump = (*settings.pump).clone();
-    pump.owed_bytes_max = 64 * 1024 * 1024;
-    pump.message_time_max = Duration::from_secs(120);
-    settings.pump = Arc::new(pump);
+    settings.pump.owed_bytes_max = 64 * 1024 * 1024;
+    settings.pump.message_time_max = Duration::from_secs(120);
     let door = Door::new(settings, vec![Arc::new(Echo)], Arc::new(Everybody), Arc::new(rand::random::<u64>));
     door.clone().listen(bind(address)?, Uses { secured: Secured::No, proxied: false }).await;
     Ok(())

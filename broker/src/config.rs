@@ -1025,7 +1025,7 @@ impl Config {
     /// What the door is told.
     pub fn front(&self) -> Result<DoorSettings, ConfigError> {
         Ok(DoorSettings {
-            pump: Arc::new(self.pump()),
+            pump: self.pump(),
             bounds: self.bounds(),
             service: self.service(),
             websocket: self.websocket_limits()?,
@@ -1172,7 +1172,7 @@ impl Config {
 
     fn websocket_limits(&self) -> Result<WebSocketLimits, ConfigError> {
         let fragments_max = self.websocket.message_fragments_max.unwrap_or(1024);
-        let inflate_ratio_max = self.websocket.inflate_ratio_max.unwrap_or(256);
+        let inflate_ratio_max = self.websocket.inflate_ratio_max.unwrap_or(1032);
         let fragment_bytes = self.websocket.fragment_bytes.unwrap_or(64 * 1024);
         if fragment_bytes < FRAGMENT_BYTES_MIN {
             let why = format!("websocket.fragment_bytes must be at least {FRAGMENT_BYTES_MIN}");

@@ -25,7 +25,7 @@ use tandem_broker::core::parcel::{
     Answer, ConsumerId, Delivery, Invocation, Outcome, Parcel, RegistrationId, SubscriptionId,
 };
 use tandem_broker::core::protocol::{Output, Session};
-use tandem_broker::front::connection::{Connection, Parts, PumpLimits, now};
+use tandem_broker::front::connection::{Connection, Parts, Pump, PumpLimits, now};
 use tandem_broker::front::transport::Transport;
 use tandem_broker::front::websocket::{WebSocket, WebSocketLimits};
 use tandem_protocols::payload::{Content, Payload};
@@ -414,7 +414,7 @@ impl Receiver {
             inbox,
             peer: Peer::Local,
             authenticator: Arc::new(Nobody),
-            limits: Arc::new(limits),
+            pump: Pump::new(limits),
             stranger: None,
             opened: now(),
         });

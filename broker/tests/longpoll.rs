@@ -16,7 +16,7 @@ use tandem_broker::core::message::{Attributes, Encodings, Frame, Kind, Message, 
 use tandem_broker::core::name::Name;
 use tandem_broker::core::parcel::{Farewell, Parcel, SubscriptionId};
 use tandem_broker::core::protocol::{Close, Output, Reason, Session};
-use tandem_broker::front::connection::{Connection, Parts, PumpLimits, now};
+use tandem_broker::front::connection::{Connection, Parts, Pump, PumpLimits, now};
 use tandem_broker::front::longpoll::lane::{Lane, OUTBOUND_BYTES_MAX, Received, Sent};
 use tandem_broker::front::transport::Transport;
 use tandem_protocols::payload::{Content, Payload};
@@ -178,7 +178,7 @@ impl House {
             inbox,
             peer: Peer::Local,
             authenticator: Arc::new(Slow),
-            limits: Arc::new(limits()),
+            pump: Pump::new(limits()),
             stranger: None,
             opened: now(),
         });

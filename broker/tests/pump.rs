@@ -21,7 +21,7 @@ use tandem_broker::core::message::{Attributes, Encodings, Frame, Kind, Message, 
 use tandem_broker::core::name::Name;
 use tandem_broker::core::parcel::{Farewell, Parcel, SubscriptionId};
 use tandem_broker::core::protocol::{Close, Output, Reason, Session};
-use tandem_broker::front::connection::{Connection, Parts, PumpLimits, now};
+use tandem_broker::front::connection::{Connection, Parts, Pump, PumpLimits, now};
 use tandem_broker::front::transport::Transport;
 use tandem_broker::front::websocket::{WebSocket, WebSocketLimits};
 use tandem_broker::front::wire::Wire;
@@ -259,7 +259,7 @@ impl House {
             inbox,
             peer: Peer::Local,
             authenticator: Arc::new(Slow),
-            limits: Arc::new(limits()),
+            pump: Pump::new(limits()),
             stranger: None,
             opened: now(),
         });

@@ -446,7 +446,7 @@ async fn when_memory_is_short_nobody_new_comes_in_and_who_asks_is_told() {
     let (head, _) = head(address, &upgrade("/", "localhost", "")).await;
     assert_eq!(status(&head), 503, "{head}");
     assert_eq!(say(address, CONNECT).await, "");
-    assert_eq!(say(address, &[0x7f, 0xf1, 0, 0]).await.as_bytes().len(), 4, "RawSocket has a word for it");
+    assert_eq!(say(address, &[0x7f, 0xf1, 0, 0]).await.len(), 4, "RawSocket has a word for it");
 }
 
 #[tokio::test]

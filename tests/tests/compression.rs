@@ -204,11 +204,10 @@ async fn answer(address: SocketAddr, headers: &str) -> Option<String> {
     let head = raw.read_until(b"\r\n\r\n").await;
     let head = String::from_utf8(head).unwrap();
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-    let line = head.lines().find_map(|line| {
+    head.lines().find_map(|line| {
         let (name, value) = line.split_once(": ")?;
         name.eq_ignore_ascii_case("Sec-WebSocket-Extensions").then(|| value.to_owned())
-    });
-    line
+    })
 }
 
 #[tokio::test]

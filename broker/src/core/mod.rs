@@ -8,6 +8,7 @@
 pub mod access;
 pub mod budget;
 pub mod calls;
+pub mod consumption;
 pub mod deadlines;
 pub mod durable;
 pub mod eligibility;

@@ -4,6 +4,7 @@
 //! nothing more to say, what is to be done. It waits for nothing: all awaiting is in the pump, which moves
 //! messages between a wire, a session and an inbox.
 
+use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -82,6 +83,9 @@ pub trait Session: Send {
     /// What is to be done next.
     fn poll(&mut self) -> Option<Output>;
 
+    /// There is nothing to do at the moment: what only work needs is given back. An idle session holds no memory for it.
+    fn rest(&mut self) {}
+
     /// The wire cannot go on: what the peer sent breaks the wire's own rules. A session that has a way to
     /// say so in its language does; the pump closes the wire in any case.
     fn fail(&mut self, reason: &str, now: Instant);
@@ -117,6 +121,36 @@ pub enum Output {
     Authorize(Inquiry),
     /// Close the wire, after everything before was sent.
     Close(Close),
+}
+
+/// What a session wants done, in order. While nothing is under way it is one word.
+#[derive(Debug, Default)]
+#[allow(
+    clippy::box_collection,
+    reason = "a deque itself would be four words, for as long as the session lives"
+)]
+pub struct Outputs(Option<Box<VecDeque<Output>>>);
+
+impl Outputs {
+    /// This too, after all else.
+    pub fn push(&mut self, output: Output) {
+        self.0.get_or_insert_default().push_back(output);
+    }
+
+    /// What is next.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.0.as_mut()?.pop_front()
+    }
+
+    /// Gives back the memory, if nothing is to be done.
+    pub fn rest(&mut self) {
+        self.0.take_if(|outputs| outputs.is_empty());
+    }
+
+    /// Whether it holds no memory.
+    pub fn is_resting(&self) -> bool {
+        self.0.is_none()
+    }
 }
 
 /// Why a wire is closed, and what the log should say of it.

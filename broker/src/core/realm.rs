@@ -4,8 +4,6 @@
 //! it leaves the realm and undoes what was done: subscriptions, registrations and consumers go, what was
 //! not acknowledged becomes ready again, calls that were under way are answered.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
@@ -20,6 +18,7 @@ use crate::core::access::rules::{Effect, Judgement, Rules, SharedRules, Why};
 use crate::core::access::{self, Action, Principal, REPLY_PREFIX, Refusal};
 use crate::core::budget::Budget;
 use crate::core::calls::{Answered, CallTerms, Caller, Calls, CancelMode, Canceled, Offer};
+use crate::core::consumption::{Consumption, Consumptions};
 use crate::core::durable::{
     DURABLE_NAME_BYTES_MAX, Definition, Durable, DurableTerms, Durables, Owner, ReadFilter,
 };
@@ -316,9 +315,7 @@ impl Realm {
             principal,
             mailbox,
             subscriptions: Vec::new(),
-            registrations: Vec::new(),
-            consumers: BTreeMap::new(),
-            last_consumer: 0,
+            consumptions: Consumptions::default(),
             pace: Pace::default(),
             rare: None,
         })
@@ -410,27 +407,21 @@ pub struct Member {
     principal: Arc<Principal>,
     mailbox: Mailbox,
     subscriptions: Vec<SubscriptionId>,
-    /// In order of their numbers.
-    registrations: Vec<RegistrationId>,
-    consumers: BTreeMap<ConsumerId, Consumption>,
-    last_consumer: u64,
+    consumptions: Consumptions,
     pace: Pace,
     rare: Option<Box<Rare>>,
 }
 
+const _: () = assert!(size_of::<Member>() <= 88, "every idle session has one");
+
 /// What few sessions have.
 #[derive(Debug, Default)]
 struct Rare {
+    /// In order of their numbers.
+    registrations: Vec<RegistrationId>,
     testaments: Testaments,
     /// What an authorizer said, in a realm that has one.
     answers: Option<Answers>,
-}
-
-#[derive(Debug)]
-struct Consumption {
-    queue: Arc<Queue>,
-    /// The subscription that feeds the queue, if it is bound to topics.
-    binding: Option<SubscriptionId>,
 }
 
 impl Member {
@@ -500,6 +491,10 @@ impl Member {
         });
         let id = self.realm.topics.subscribe_and_replay(pattern, self.subscriber(0), receiver, tag)?;
         if !self.subscriptions.contains(&id) {
+            if self.subscriptions.is_empty() {
+                // Most sessions have one: no room is held for more.
+                self.subscriptions.reserve_exact(1);
+            }
             self.subscriptions.push(id);
         }
         Ok(id)
@@ -545,7 +540,7 @@ impl Member {
         let queue = self.realm.queues.unnamed(&name, key, self.mailbox.clone(), credit, filter)?;
         let receiver = self.receiver(Sink::Queue(queue.clone()));
         let binding = self.realm.topics.subscribe(pattern, self.subscriber(key.consumer.0), receiver)?;
-        self.consumers.insert(key.consumer, Consumption { queue, binding: Some(binding) });
+        self.consumptions.insert(key.consumer, Consumption { queue, binding: Some(binding) });
         Ok(key.consumer)
     }
 
@@ -605,7 +600,7 @@ impl Member {
             added?;
         }
         drop(durables);
-        self.consumers.insert(key.consumer, Consumption { queue, binding: None });
+        self.consumptions.insert(key.consumer, Consumption { queue, binding: None });
         Ok((key.consumer, progress))
     }
 
@@ -622,7 +617,7 @@ impl Member {
         let queue = durable.queue;
         let key = self.next_consumer()?;
         queue.add_consumer(key, self.mailbox.clone(), credit, terms)?;
-        self.consumers.insert(key.consumer, Consumption { queue, binding: None });
+        self.consumptions.insert(key.consumer, Consumption { queue, binding: None });
         Ok(key.consumer)
     }
 
@@ -634,7 +629,12 @@ impl Member {
         let durable = {
             let mut durables = self.realm.durables.lock();
             let queue = &durables.get(name)?.queue;
-            let own = self.consumers.values().filter(|own| Arc::ptr_eq(&own.queue, queue)).count();
+            let own = self
+                .consumptions
+                .iter()
+                .map(|(_, own)| own)
+                .filter(|own| Arc::ptr_eq(&own.queue, queue))
+                .count();
             durables.remove(name, own)?
         };
         self.realm.topics.unsubscribe(durable.binding, durable.subscriber);
@@ -834,7 +834,7 @@ impl Member {
         let key = self.next_consumer()?;
         let mailbox = self.mailbox.clone();
         let queue = self.realm.queues.consume_on(queue, key, mailbox, credit, consumer, &wanted)?;
-        self.consumers.insert(key.consumer, Consumption { queue, binding: None });
+        self.consumptions.insert(key.consumer, Consumption { queue, binding: None });
         Ok(key.consumer)
     }
 
@@ -844,7 +844,7 @@ impl Member {
         let key = self.next_consumer()?;
         let name = self.private_name("reply");
         let queue = self.realm.queues.own(&name, key, self.mailbox.clone(), credit)?;
-        self.consumers.insert(key.consumer, Consumption { queue, binding: None });
+        self.consumptions.insert(key.consumer, Consumption { queue, binding: None });
         Ok((name, key.consumer))
     }
 
@@ -885,10 +885,8 @@ impl Member {
     /// Forgets a closed consumer once it holds nothing any more.
     pub fn release_if_settled(&mut self, consumer: ConsumerId) {
         let key = self.key(consumer);
-        if let Entry::Occupied(known) = self.consumers.entry(consumer)
-            && known.get().queue.is_settled(key)
-        {
-            self.realm.queues.leave(&known.remove().queue, key);
+        if let Some(settled) = self.consumptions.remove_if(consumer, |known| known.queue.is_settled(key)) {
+            self.realm.queues.leave(&settled.queue, key);
         }
     }
 
@@ -944,25 +942,28 @@ impl Member {
     pub fn offer(&mut self, pattern: &Pattern, offer: Offer) -> Result<RegistrationId, Refusal> {
         self.permit_pattern(Action::Register, pattern)?;
         let limit = self.realm.limits.registrations_max;
-        if self.registrations.len() >= limit && !self.principal.is_house() {
+        let held = self.rare.as_ref().map_or(0, |rare| rare.registrations.len());
+        if held >= limit && !self.principal.is_house() {
             return Err(Refusal::TooMany("registrations of a session", limit));
         }
         let id = self.realm.calls.register(pattern, self.id, &self.mailbox, offer, &self.principal)?;
-        if let Err(place) = self.registrations.binary_search(&id) {
-            self.registrations.insert(place, id);
+        let registrations = &mut self.rare.get_or_insert_default().registrations;
+        if let Err(place) = registrations.binary_search(&id) {
+            registrations.insert(place, id);
         }
         Ok(id)
     }
 
     /// Whether the session has a part in a registration.
     pub fn has_registered(&self, id: RegistrationId) -> bool {
-        self.registrations.binary_search(&id).is_ok()
+        self.rare.as_ref().is_some_and(|rare| rare.registrations.binary_search(&id).is_ok())
     }
 
     /// Forgets a registration that was taken away. False if the session had no part in it any more.
     pub fn forget_registration(&mut self, id: RegistrationId) -> bool {
-        let place = self.registrations.binary_search(&id);
-        place.map(|place| self.registrations.remove(place)).is_ok()
+        let Some(rare) = &mut self.rare else { return false };
+        let place = rare.registrations.binary_search(&id);
+        place.map(|place| rare.registrations.remove(place)).is_ok()
     }
 
     /// Ends a registration. Calls that are under way are still answered.
@@ -1148,7 +1149,7 @@ impl Member {
             let is_refused = matches!(judgement, Judgement::Refused(why) if why != Why::Reserved);
             is_refused.then_some(Refusal::Forbidden { action, name })
         };
-        let own = self.consumers.iter().filter(|(_, consumption)| consumption.binding.is_none());
+        let own = self.consumptions.iter().filter(|(_, consumption)| consumption.binding.is_none());
         let refused = own.filter_map(|(key, consumption)| Some((*key, consumption, refusal(consumption)?)));
         let ended = refused.map(|(consumer, consumption, refusal)| {
             metrics::FORBIDDEN.add(1);
@@ -1209,15 +1210,15 @@ impl Member {
 
     fn next_consumer(&mut self) -> Result<ConsumerKey, Refusal> {
         let limit = self.realm.limits.consumers_max;
-        if self.consumers.len() >= limit {
+        if self.consumptions.count() >= limit {
             return Err(Refusal::TooMany("consumers of a session", limit));
         }
-        self.last_consumer += 1;
-        Ok(self.key(ConsumerId(self.last_consumer)))
+        let next = self.consumptions.next_id();
+        Ok(self.key(next))
     }
 
     fn consumption(&self, consumer: ConsumerId) -> Result<&Consumption, Refusal> {
-        self.consumers.get(&consumer).ok_or(Refusal::NoSuchDelivery)
+        self.consumptions.get(consumer).ok_or(Refusal::NoSuchDelivery)
     }
 
     /// A name in the house's own part of the address space that nobody can guess.
@@ -1234,7 +1235,7 @@ impl Drop for Member {
         for subscription in &self.subscriptions {
             realm.topics.unsubscribe(*subscription, Subscriber { session: *id, binding: 0 });
         }
-        for (consumer, Consumption { queue, binding }) in &self.consumers {
+        for (consumer, Consumption { queue, binding }) in self.consumptions.iter() {
             if let Some(binding) = binding {
                 realm.topics.unsubscribe(*binding, Subscriber { session: *id, binding: consumer.0 });
             }

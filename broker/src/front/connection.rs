@@ -29,11 +29,26 @@ use crate::core::mailbox::{self, Batch, Inbox};
 use crate::core::message::Frame;
 use crate::core::parcel::Parcel;
 use crate::core::protocol::{Close, Output, Reason, Session};
+use crate::front::alarm::{self, Alarm, Alarms};
 use crate::front::framing::{Arrival, Piece};
 use crate::front::gate::{Counted, Permit};
 use crate::front::transport::Transport;
 use crate::front::wire::Wire;
 use crate::metrics;
+
+/// What all connections of a door share.
+#[derive(Debug)]
+pub struct Pump {
+    limits: PumpLimits,
+    alarms: Arc<Alarms>,
+}
+
+impl Pump {
+    /// For connections within these limits. It belongs to the runtime that it is made in.
+    pub fn new(limits: PumpLimits) -> Arc<Pump> {
+        Arc::new(Pump { limits, alarms: Alarms::start(now()) })
+    }
+}
 
 /// Times and sizes of the pump.
 #[derive(Clone, Debug)]
@@ -110,7 +125,7 @@ pub struct Connection<W> {
     session: Option<Box<dyn Session>>,
     inbox: Inbox,
     peer: Peer,
-    limits: Arc<PumpLimits>,
+    pump: Arc<Pump>,
     /// Until the peer is let in. Boxed, as an idle connection has long been.
     stranger: Option<Box<Stranger>>,
     work: Work,
@@ -122,9 +137,11 @@ pub struct Connection<W> {
     /// The peer has closed its direction. What is owed may still reach it.
     ended: bool,
     phase_since: Instant,
+    /// For what is near. What is far away has an alarm.
     timer: Option<Pin<Box<Sleep>>>,
     /// Held, and given back at the end.
     counted: Option<Counted>,
+    alarm: Option<Alarm>,
 }
 
 /// What a connection has under way. It is made when it is first needed in a turn and, when all of it is done,
@@ -230,8 +247,8 @@ pub struct Parts<W> {
     pub peer: Peer,
     /// Finds out who they are.
     pub authenticator: Arc<dyn Authenticator>,
-    /// Times and sizes.
-    pub limits: Arc<PumpLimits>,
+    /// What it shares with others.
+    pub pump: Arc<Pump>,
     /// A place among strangers.
     pub stranger: Option<Permit>,
     /// When the peer was accepted.
@@ -259,7 +276,7 @@ impl<W: Wire> Connection<W> {
             session: Some(parts.session),
             inbox: parts.inbox,
             peer: parts.peer,
-            limits: parts.limits,
+            pump: parts.pump,
             stranger: Some(Box::new(Stranger {
                 authenticator: parts.authenticator,
                 opened: parts.opened,
@@ -276,6 +293,7 @@ impl<W: Wire> Connection<W> {
             phase_since: now,
             timer: None,
             counted: None,
+            alarm: None,
         }
     }
 
@@ -683,7 +701,7 @@ impl<W: Wire> Connection<W> {
     /// Whether the peer, or the realm, or those that the peer publishes to, have to read before more is asked.
     fn is_sated(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let Some(session) = &self.session else { return false };
-        if self.work.owed_bytes > self.limits.owed_bytes_max || session.is_congested(cx.waker()) {
+        if self.work.owed_bytes > self.pump.limits.owed_bytes_max || session.is_congested(cx.waker()) {
             self.stop_counting_pace();
             return true;
         }
@@ -695,7 +713,7 @@ impl<W: Wire> Connection<W> {
             metrics::PUBLISHERS_PACED.add(1);
         }
         let since = *self.work.paced_since.get_or_insert(now);
-        if now < since + self.limits.pace_time_max {
+        if now < since + self.pump.limits.pace_time_max {
             return true;
         }
         session.stop_pacing();
@@ -711,7 +729,7 @@ impl<W: Wire> Connection<W> {
     fn is_sent_too_much(&mut self, received_bytes: usize) -> bool {
         self.stranger.as_mut().is_some_and(|stranger| {
             stranger.received_bytes += received_bytes;
-            stranger.received_bytes > self.limits.establish_bytes_max
+            stranger.received_bytes > self.pump.limits.establish_bytes_max
         })
     }
 
@@ -844,7 +862,7 @@ impl<W: Wire> Connection<W> {
                 self.drain_session(now);
             }
         }
-        let limits = self.limits.clone();
+        let limits = self.pump.limits.clone();
         let passed = |since: Instant, time: Duration| now >= since + time;
         match &self.phase {
             Phase::Open => {
@@ -879,21 +897,21 @@ impl<W: Wire> Connection<W> {
 
     fn stranger_time_is_up(&self, now: Instant) -> bool {
         let opened = self.stranger.as_ref().map(|stranger| stranger.opened);
-        opened.is_some_and(|opened| now >= opened + self.limits.establish_time_max)
+        opened.is_some_and(|opened| now >= opened + self.pump.limits.establish_time_max)
     }
 
     /// When a peer that takes nothing of what there is for it counts as gone, however much it says.
     fn stall_deadline(&self) -> Option<Instant> {
-        let PumpLimits { ping_interval, pong_time_max, .. } = *self.limits;
+        let PumpLimits { ping_interval, pong_time_max, .. } = self.pump.limits;
         self.work.blocked_since.map(|since| since + ping_interval + pong_time_max)
     }
 
     fn run_pings(&mut self, now: Instant) {
         match self.pinged {
-            Some(pinged) if now >= pinged + self.limits.pong_time_max => {
+            Some(pinged) if now >= pinged + self.pump.limits.pong_time_max => {
                 self.fail(Close::new(Reason::Silent, "the peer did not answer a ping"), now);
             }
-            None if now >= self.heard + self.limits.ping_interval && self.session.is_some() => {
+            None if now >= self.heard + self.pump.limits.ping_interval && self.session.is_some() => {
                 let mut ping = Vec::new();
                 // A ping behind what the wire does not take would ask nothing.
                 if self.work.blocked_since.is_none() && self.transport.ping(&mut ping) {
@@ -909,7 +927,7 @@ impl<W: Wire> Connection<W> {
     }
 
     fn deadline(&self) -> Instant {
-        let limits = &self.limits;
+        let limits = &self.pump.limits;
         match self.phase {
             Phase::Open => {
                 let session = self.session.as_ref();
@@ -935,9 +953,22 @@ impl<W: Wire> Connection<W> {
         }
     }
 
-    /// Arms the timer. It may ring early, never late. True when it rings at once.
+    /// Arms a timer, or an alarm if there is much time. Either may ring early, never late. True when it rings at once.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
-        let deadline = tokio::time::Instant::from_std(self.deadline());
+        let (now, deadline) = (now(), self.deadline());
+        if deadline > now + alarm::NEAR {
+            self.timer = None;
+            let alarms = &self.pump.alarms;
+            let rings = self.alarm.as_ref().map(|alarm| alarms.time(alarm));
+            if rings.is_none_or(|time| time <= now || time > deadline) {
+                if let Some(alarm) = self.alarm.take() {
+                    alarms.clear(alarm);
+                }
+                self.alarm = Some(alarms.set(deadline, cx.waker()));
+            }
+            return false;
+        }
+        let deadline = tokio::time::Instant::from_std(deadline);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if deadline < timer.deadline() || timer.is_elapsed() {
             timer.as_mut().reset(deadline);
@@ -949,6 +980,9 @@ impl<W: Wire> Connection<W> {
     fn shrink(&mut self) {
         if self.work.is_done() {
             self.work = Work::default();
+        }
+        if let Some(session) = &mut self.session {
+            session.rest();
         }
     }
 }
@@ -991,6 +1025,9 @@ impl<W: Wire> Future for Connection<W> {
 
 impl<W> Drop for Connection<W> {
     fn drop(&mut self) {
+        if let Some(alarm) = self.alarm.take() {
+            self.pump.alarms.clear(alarm);
+        }
         metrics::CONNECTIONS.add(-1);
     }
 }
@@ -1082,7 +1119,7 @@ mod tests {
             inbox,
             peer: Peer::Local,
             authenticator: Arc::new(Nobody),
-            limits: Arc::new(limits),
+            pump: Pump::new(limits),
             stranger: None,
             opened: now(),
         };

@@ -15,7 +15,7 @@ use crate::core::protocol::Protocol;
 use crate::core::realm::Entropy;
 use crate::front::answer::{Answer, last, later};
 use crate::front::compression::{CompressionSettings, Contexts};
-use crate::front::connection::{Connection, Parts, PumpLimits};
+use crate::front::connection::{Connection, Parts, Pump, PumpLimits};
 use crate::front::files::Files;
 use crate::front::gate::{Crowd, Gate, Permit};
 use crate::front::hosts::HostPolicy;
@@ -34,7 +34,7 @@ use crate::metrics;
 #[derive(Clone, Debug)]
 pub struct DoorSettings {
     /// Times and sizes of the pump.
-    pub pump: Arc<PumpLimits>,
+    pub pump: PumpLimits,
     /// What mailboxes hold.
     pub bounds: Bounds,
     /// Whose messages go first.
@@ -124,6 +124,7 @@ pub struct Door {
     /// The languages.
     pub protocols: Vec<Arc<dyn Protocol>>,
     authenticator: Arc<dyn Authenticator>,
+    pump: Arc<Pump>,
     /// The strangers in door of it.
     pub gate: Arc<Gate>,
     /// Places for those who compress with a context.
@@ -159,6 +160,7 @@ impl Door {
             contexts: Contexts::new(settings.compression.takeover_connections_max),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            pump: Pump::new(settings.pump.clone()),
             settings,
             protocols,
             authenticator,
@@ -239,7 +241,7 @@ impl Door {
             inbox,
             peer,
             authenticator: self.authenticator.clone(),
-            limits: self.settings.pump.clone(),
+            pump: self.pump.clone(),
             stranger,
             opened,
         });

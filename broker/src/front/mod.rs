@@ -5,6 +5,7 @@
 //! sessions over several requests;
 //! [`connection`] is the pump, on a [`transport`]. No language is named here: [`door`] gets a table of them.
 
+pub mod alarm;
 pub mod answer;
 pub mod authorization;
 pub mod certificates;

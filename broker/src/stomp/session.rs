@@ -98,7 +98,8 @@ struct Application {
 struct Pulse {
     beats: HeartBeats,
     /// Since when a frame is incomplete, while the pump reads.
-    incomplete_since: Option<Instant>,
+    /// Boxed, as most of the time there is none.
+    incomplete_since: Option<Box<Instant>>,
     /// The pump did not read lately, so that the peer's silence may be our fault.
     paused: bool,
 }
@@ -379,8 +380,9 @@ impl StompSession {
     /// A frame that is incomplete now has its time from when it began, or from when reading went on.
     fn watch_completeness(&mut self, now: Instant) {
         if let Stage::Open(_, pulse) = &mut self.stage {
-            let since = pulse.incomplete_since.or(Some(now));
-            pulse.incomplete_since = since.filter(|_| self.decoder.is_inside_frame());
+            let since = pulse.incomplete_since.take();
+            let inside = self.decoder.is_inside_frame();
+            pulse.incomplete_since = inside.then(|| since.unwrap_or_else(|| Box::new(now)));
         }
     }
 
@@ -479,7 +481,8 @@ impl Session for StompSession {
         if dialogue.lease_until().is_some_and(|until| now >= until) {
             return self.give_up(Refusal::TokenExpired.into(), None);
         }
-        if pulse.incomplete_since.is_some_and(|since| now >= since + self.settings.frame_time_max) {
+        if pulse.incomplete_since.as_ref().is_some_and(|since| now >= **since + self.settings.frame_time_max)
+        {
             return self.give_up(Fault::too_slow(), None);
         }
         if pulse.beats.is_peer_dead(now) {
@@ -508,7 +511,8 @@ impl Session for StompSession {
     fn deadline(&self) -> Option<Instant> {
         match &self.stage {
             Stage::Open(dialogue, pulse) => {
-                let whole_at = pulse.incomplete_since.map(|since| since + self.settings.frame_time_max);
+                let whole_at =
+                    pulse.incomplete_since.as_ref().map(|since| **since + self.settings.frame_time_max);
                 let deadlines =
                     [pulse.beats.deadline(), dialogue.deadline(), dialogue.lease_until(), whole_at];
                 deadlines.into_iter().flatten().min()
@@ -523,6 +527,10 @@ impl Session for StompSession {
 
     fn poll(&mut self) -> Option<Output> {
         self.voice.poll()
+    }
+
+    fn rest(&mut self) {
+        self.voice.rest();
     }
 
     fn fail(&mut self, reason: &str, _now: Instant) {

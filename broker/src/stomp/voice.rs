@@ -3,15 +3,13 @@
 //! Over a WebSocket a frame is a text message if the peer speaks in texts and the frame is one, and a binary
 //! message otherwise. One frame is one message.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
 use tandem_protocols::stomp::codec::{HEART_BEAT, encode};
 use tandem_protocols::stomp::frame::{self, Command, Version};
 
 use crate::core::message::{Frame, Kind, Message};
-use crate::core::protocol::{Close, Output};
+use crate::core::protocol::{Close, Output, Outputs};
 
 /// What carries the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,16 +40,14 @@ pub(super) struct Voice {
     pub(super) carrier: Carrier,
     /// Something was said since the flag was last taken.
     spoke: bool,
-    /// What is to be done next, and what after that. Mostly there is one thing, which costs no heap.
-    next: Option<Output>,
-    later: VecDeque<Output>,
+    outputs: Outputs,
 }
 
 impl Voice {
     /// Until a version is agreed on, 1.0 is spoken: it has no escapes.
     pub(super) fn new() -> Voice {
         let (version, carrier) = (Version::V10, Carrier::Stream);
-        Voice { version, carrier, spoke: false, next: None, later: VecDeque::new() }
+        Voice { version, carrier, spoke: false, outputs: Outputs::default() }
     }
 
     /// The kind of a message whose bytes are text, or are not.
@@ -108,10 +104,7 @@ impl Voice {
 
     /// Asks for something else than to say a frame.
     pub(super) fn push(&mut self, output: Output) {
-        match self.next {
-            None => self.next = Some(output),
-            Some(_) => self.later.push_back(output),
-        }
+        self.outputs.push(output);
     }
 
     /// Ends the wire once everything was said.
@@ -121,12 +114,12 @@ impl Voice {
 
     /// What is next.
     pub(super) fn poll(&mut self) -> Option<Output> {
-        let output = std::mem::replace(&mut self.next, self.later.pop_front());
-        if output.is_none() {
-            // An idle session holds no heap for this.
-            self.later = VecDeque::new();
-        }
-        output
+        self.outputs.poll()
+    }
+
+    /// Holds no memory for what is to be said.
+    pub(super) fn rest(&mut self) {
+        self.outputs.rest();
     }
 
     /// Whether anything was said since this was last asked.

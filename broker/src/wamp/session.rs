@@ -354,6 +354,10 @@ impl Session for WampSession {
         self.voice.poll()
     }
 
+    fn rest(&mut self) {
+        self.voice.rest();
+    }
+
     fn fail(&mut self, reason: &str, _now: Instant) {
         match self.stage {
             // The pump closes the wire, and knows why.

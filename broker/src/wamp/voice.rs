@@ -1,7 +1,5 @@
 //! What a session says to its peer, in the peer's serialization, and what it wants done.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
 use tandem_protocols::payload::{Format, Unconvertible};
@@ -15,7 +13,7 @@ use tandem_protocols::wamp::message::{self, Message, MessageType};
 use crate::core::calls::failure;
 use crate::core::message::{Frame, Kind, Message as Bytestring};
 use crate::core::parcel::Failure;
-use crate::core::protocol::{Close, Output, Reason};
+use crate::core::protocol::{Close, Output, Outputs, Reason};
 use crate::metrics;
 use crate::wamp::luggage;
 
@@ -29,10 +27,7 @@ pub(super) struct Voice {
     wrapping: Wrapping,
     /// The longest message that the peer takes.
     bytes_max: u32,
-    /// The next thing to do. Most of the time there is at most one, and then it costs no allocation.
-    next: Option<Output>,
-    /// What comes after it. Empty, it holds no memory.
-    more: VecDeque<Output>,
+    outputs: Outputs,
 }
 
 /// What is around the messages of the language.
@@ -49,7 +44,7 @@ enum Wrapping {
 
 impl Voice {
     pub(super) fn new(format: Format) -> Voice {
-        Voice { format, wrapping: Wrapping::None, bytes_max: u32::MAX, next: None, more: VecDeque::new() }
+        Voice { format, wrapping: Wrapping::None, bytes_max: u32::MAX, outputs: Outputs::default() }
     }
 
     /// For a subprotocol of batches.
@@ -113,19 +108,16 @@ impl Voice {
     }
 
     pub(super) fn push(&mut self, output: Output) {
-        if self.next.is_none() && self.more.is_empty() {
-            self.next = Some(output);
-        } else {
-            self.more.push_back(output);
-        }
+        self.outputs.push(output);
     }
 
     pub(super) fn poll(&mut self) -> Option<Output> {
-        let output = self.next.take().or_else(|| self.more.pop_front());
-        if self.more.is_empty() && self.more.capacity() > 0 {
-            self.more = VecDeque::new();
-        }
-        output
+        self.outputs.poll()
+    }
+
+    /// Holds no memory for what is to be said.
+    pub(super) fn rest(&mut self) {
+        self.outputs.rest();
     }
 
     /// The bytes as a message of the wire's kind.
@@ -270,7 +262,8 @@ mod tests {
             }
             let expected: Vec<_> =
                 (1..=round).map(|step| step.to_string()).chain(["last".to_owned()]).collect();
-            assert_eq!((details, voice.more.capacity()), (expected, 0));
+            voice.rest();
+            assert_eq!((details, voice.outputs.is_resting()), (expected, true));
         }
     }
 }

@@ -69,7 +69,8 @@ impl Dialogue {
             return Err(Violation::invalid_header("x-invoke", request.destination).into());
         }
         let credit = terms::credit(headers, settings)?;
-        let consumer = |id: ConsumerId, place: Place| Ok(Feed::Queue(Consumer::new(id, place, mode)));
+        let consumer =
+            |id: ConsumerId, place: Place| Ok(Feed::Queue(Box::new(Consumer::new(id, place, mode))));
         match source {
             Source::Topic(pattern) => self.feed_of_topics(pattern, credit, request),
             Source::Queue(name) => {
@@ -118,7 +119,7 @@ impl Dialogue {
             let (id, progress) =
                 self.member.subscribe_durably(&name, durable, credit, terms, request.ticket)?;
             request.progress = progress;
-            return Ok(Feed::Queue(Consumer::new(id, Place::Topic, mode)));
+            return Ok(Feed::Queue(Box::new(Consumer::new(id, Place::Topic, mode))));
         }
         headers::refuse(headers, &[("auto-delete", "true")])?;
         terms::refuse_queue_arguments(headers)?;
@@ -129,7 +130,7 @@ impl Dialogue {
             return Ok(Feed::Topics(id));
         }
         let id = self.member.bind_filtered(&pattern, credit, filter)?;
-        Ok(Feed::Queue(Consumer::new(id, Place::Topic, mode)))
+        Ok(Feed::Queue(Box::new(Consumer::new(id, Place::Topic, mode))))
     }
 
     fn feed_of_procedure(&mut self, pattern: &Pattern, request: &Request<'_>) -> Result<Feed, Fault> {

@@ -26,6 +26,8 @@ pub(in crate::stomp) struct Subscription {
     pub(in crate::stomp) extras: Option<Box<Extras>>,
 }
 
+const _: () = assert!(size_of::<Subscription>() <= 72, "most idle sessions have one");
+
 /// What few subscriptions have.
 #[derive(Debug, Default)]
 pub(in crate::stomp) struct Extras {
@@ -53,7 +55,8 @@ impl Extras {
 #[derive(Debug)]
 pub(in crate::stomp) enum Feed {
     Topics(SubscriptionId),
-    Queue(Consumer),
+    /// Boxed, as most subscriptions are to topics.
+    Queue(Box<Consumer>),
     Procedure(RegistrationId),
 }
 

@@ -169,7 +169,7 @@ impl Dialogue {
                 }
                 self.member.close_consumer(consumer.id)?;
                 if !consumer.unsettled.is_empty() {
-                    self.rare().closed.push(Closed { id, consumer });
+                    self.rare().closed.push(Closed { id, consumer: *consumer });
                 }
             }
             Feed::Procedure(house) => {
