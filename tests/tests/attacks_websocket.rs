@@ -404,7 +404,7 @@ async fn final_blocks_and_marks_are_judged_where_compression_was_agreed_on() {
         // BFINAL, without and with what section 7.2.3.5 puts behind it; empty blocks before; another stream behind.
         stored(1),
         [stored(1), vec![0]].concat(),
-        [vec![0, 0, 0, 0xff, 0xff].repeat(100), stored(0), vec![0]].concat(),
+        [[0, 0, 0, 0xff, 0xff].repeat(100), stored(0), vec![0]].concat(),
         [stored(1), vec![3, 0]].concat(),
     ] {
         let mut socket = Raw::websocket(address, "wamp.2.json", DEFLATE).await;
