@@ -59,8 +59,10 @@ async fn run(address: SocketAddr, path: &str) {
         client_no_context_takeover: false,
         ..Policy::default()
     };
-    let options =
+    let mut options =
         WebSocketOptions { compression: policy, compress_bytes_min: 0, ..WebSocketOptions::default() };
+    // 4 MiB in frames of 64 octets, and one that is empty.
+    options.limits.fragments_max = (1 << 16) + 1;
     let Ok(mut transport) = connect_websocket(address, path, &[], &options).await else { return };
     while let Ok(Some(message)) = transport.next().await {
         if transport.send(message.kind, &message.bytes).await.is_err() {

@@ -24,7 +24,7 @@ use crate::websocket::utf8::{NotUtf8, Validator};
 pub struct Limits {
     /// The size of a message, inflated.
     pub message_bytes_max: usize,
-    /// The number of frames of a message. Autobahn's section 9 needs 65,536.
+    /// The number of frames of a message. Autobahn's section 9 needs 65,537.
     pub fragments_max: u32,
     /// The size of a message over the size of its compressed form; looked at above 64 KiB.
     pub inflate_ratio_max: u32,
