@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Only as much is read as belongs to it: what follows may be TLS. TLVs are not looked at, and a header with more of
-//! them than [`HEADER_BYTES_MAX`] is refused.
+//! them than `HEADER_BYTES_MAX` is refused.
 
 use std::io;
 use std::net::SocketAddr;

@@ -111,7 +111,7 @@ impl Properties {
         all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
 
-    /// As [`written`](Properties::written). What a later version wrote, or nobody did, is passed over.
+    /// As `written`. What a later version wrote, or nobody did, is passed over.
     pub fn read(written: &[(String, String)]) -> Properties {
         fn value<T: std::str::FromStr>(written: &[(String, String)], name: &str) -> Option<T> {
             written.iter().find(|(known, _)| known == name)?.1.parse().ok()
