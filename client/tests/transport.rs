@@ -21,7 +21,7 @@ use tandem_protocols::wamp::rawsocket::Limit;
 use tandem_protocols::websocket::deflate::{Deflater, WindowBits, compress};
 use tandem_protocols::websocket::extensions::{Mode, Policy};
 use tandem_protocols::websocket::frame::{Header, Opcode, close, fragments, unmasked, unmasked_compressed};
-use tandem_protocols::websocket::message::Event;
+use tandem_protocols::websocket::message::{Event, Kind as MessageKind};
 
 use peer::{PIPE_BYTES, Peer, answered, plain, websocket};
 
@@ -132,8 +132,17 @@ async fn a_fragmented_message_is_one_message_both_ways() {
     assert_eq!(transport.next().await.unwrap(), text(words));
     transport.set_fragment_bytes(Some(4));
     transport.send(Kind::Text, words.as_bytes()).await.unwrap();
-    assert_eq!(peer.event().await, Some(Event::Pong(Bytes::new())));
-    assert_eq!(peer.expect_text().await, words);
+    let mut pongs = 0;
+    let message = loop {
+        match peer.event().await {
+            Some(Event::Pong(data)) if data.is_empty() => pongs += 1,
+            other => break other,
+        }
+    };
+    // The last ping lies behind the message, and may not have been read yet.
+    assert!((4..=5).contains(&pongs), "{pongs}");
+    let payload = Bytes::from_static(words.as_bytes());
+    assert_eq!(message, Some(Event::Message { kind: MessageKind::Text, payload }));
     assert!(peer.frames.iter().filter(|frame| frame.opcode == Opcode::Continuation).count() == 5);
 }
 

@@ -98,7 +98,8 @@ async fn reader(address: SocketAddr, bytes_per_second: f64) -> wamp::Client<Limi
     stream.set_nodelay(true).unwrap();
     let stream = Limited { stream, bytes_per_second, allowance: 0.0, since: Instant::now(), rest: None };
     let options = WebSocketOptions::default();
-    let transport = open_websocket(stream, "h", "/", &["wamp.2.msgpack"], &options).await.unwrap();
+    let transport =
+        open_websocket(stream, &address.to_string(), "/", &["wamp.2.msgpack"], &options).await.unwrap();
     let mut client =
         wamp::Client::join(transport, Format::MsgPack, "realm1", &Login::Anonymous).await.unwrap();
     client.subscribe("large", MatchPolicy::Exact).await.unwrap();

@@ -33,7 +33,7 @@ use crate::front::alarm::{self, Alarm, Alarms};
 use crate::front::framing::{Arrival, Piece};
 use crate::front::gate::{Counted, Permit};
 use crate::front::transport::Transport;
-use crate::front::wire::Wire;
+use crate::front::wire::{Opened, Wire};
 use crate::metrics;
 
 /// What all connections of a door share.
@@ -108,7 +108,7 @@ thread_local! {
 enum Phase {
     Open,
     /// The session ended; what it still had to say is being written, then the wire's goodbye.
-    Closing(Box<Close>),
+    Closing(Reason),
     /// Everything was written; the peer may answer the wire's goodbye.
     AwaitingClose,
     /// Nothing is expected any more. Our direction is closed, then read on until the peer is done, so that it
@@ -131,18 +131,23 @@ pub struct Connection<W> {
     work: Work,
     phase: Phase,
     heard: Instant,
-    pinged: Option<Instant>,
+    /// A ping is to be answered.
+    is_pinged: bool,
     /// The wire took something in this turn.
     wrote: bool,
     /// The peer has closed its direction. What is owed may still reach it.
     ended: bool,
-    phase_since: Instant,
+    /// When the phase began or, while it is open, when the ping was sent.
+    since: Instant,
     /// For what is near. What is far away has an alarm.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Held, and given back at the end.
-    counted: Option<Counted>,
+    /// Held, and given back at the end. Boxed, as this machine's own are not counted.
+    counted: Option<Box<Counted>>,
     alarm: Option<Alarm>,
 }
+
+const _: () =
+    assert!(size_of::<Connection<Opened>>() <= 272, "a task with more than that takes 512 bytes, not 384");
 
 /// What a connection has under way. It is made when it is first needed in a turn and, when all of it is done,
 /// given back at the end of the turn: an idle connection has none.
@@ -287,10 +292,10 @@ impl<W: Wire> Connection<W> {
             work,
             phase: Phase::Open,
             heard: now,
-            pinged: None,
+            is_pinged: false,
             wrote: false,
             ended: false,
-            phase_since: now,
+            since: now,
             timer: None,
             counted: None,
             alarm: None,
@@ -299,7 +304,7 @@ impl<W: Wire> Connection<W> {
 
     /// The same, as one of those from its address.
     pub fn counted(mut self, counted: Option<Counted>) -> Connection<W> {
-        self.counted = counted;
+        self.counted = counted.map(Box::new);
         self
     }
 
@@ -350,7 +355,7 @@ impl<W: Wire> Connection<W> {
 
     fn linger(&mut self, now: Instant) {
         self.phase = Phase::Lingering { shut: false };
-        self.phase_since = now;
+        self.since = now;
     }
 
     // ---- the session ---------------------------------------------------------------------------------
@@ -416,8 +421,8 @@ impl<W: Wire> Connection<W> {
             self.work.authorizing = None;
         }
         self.stop_counting_pace();
-        self.phase = Phase::Closing(Box::new(close));
-        self.phase_since = now;
+        self.phase = Phase::Closing(close.reason);
+        (self.since, self.is_pinged) = (now, false);
     }
 
     /// The wire's own rules were broken, or one of the pump's limits was reached.
@@ -492,7 +497,9 @@ impl<W: Wire> Connection<W> {
         });
         if self.wrote && self.work.blocked_since.take().is_some() {
             // A ping may lie behind what the peer is taking in right now.
-            self.pinged = self.pinged.map(|_| now);
+            if self.is_pinged {
+                self.since = now;
+            }
         }
         if outcome.is_pending() {
             self.work.blocked_since.get_or_insert(now);
@@ -615,11 +622,11 @@ impl<W: Wire> Connection<W> {
 
     /// Everything was written: goes on with closing, if that is under way.
     fn poll_finished(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
-        if let Phase::Closing(close) = &self.phase {
+        if let Phase::Closing(reason) = self.phase {
             let mut goodbye = Vec::new();
-            let awaits_answer = self.transport.close(Some(close.reason), &mut goodbye);
+            let awaits_answer = self.transport.close(Some(reason), &mut goodbye);
             self.phase = Phase::AwaitingClose;
-            self.phase_since = now;
+            self.since = now;
             if !awaits_answer || self.ended {
                 self.linger(now);
             }
@@ -647,7 +654,7 @@ impl<W: Wire> Connection<W> {
             // What we do not read cannot count as the peer's silence; nor is a message late that we do not
             // let arrive.
             self.heard = now;
-            self.pinged = None;
+            self.is_pinged = false;
             self.work.incomplete_since = self.work.incomplete_since.map(|_| now);
             if let Some(session) = &mut self.session {
                 session.pause(now);
@@ -671,7 +678,7 @@ impl<W: Wire> Connection<W> {
                 return Ok(Poll::Ready(Read::End));
             }
             self.heard = now;
-            self.pinged = None;
+            self.is_pinged = false;
             if self.is_sent_too_much(length) {
                 let detail = "too much was sent before the session was established";
                 self.fail(Close::new(Reason::TooBig, detail), now);
@@ -862,7 +869,8 @@ impl<W: Wire> Connection<W> {
                 self.drain_session(now);
             }
         }
-        let limits = self.pump.limits.clone();
+        let pump = self.pump.clone();
+        let limits = &pump.limits;
         let passed = |since: Instant, time: Duration| now >= since + time;
         match &self.phase {
             Phase::Open => {
@@ -884,10 +892,10 @@ impl<W: Wire> Connection<W> {
                 }
                 self.run_pings(now);
             }
-            Phase::Closing(_) | Phase::AwaitingClose if passed(self.phase_since, limits.close_time_max) => {
+            Phase::Closing(_) | Phase::AwaitingClose if passed(self.since, limits.close_time_max) => {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            Phase::Lingering { .. } if passed(self.phase_since, limits.linger_time_max) => {
+            Phase::Lingering { .. } if passed(self.since, limits.linger_time_max) => {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             _ => {}
@@ -907,15 +915,15 @@ impl<W: Wire> Connection<W> {
     }
 
     fn run_pings(&mut self, now: Instant) {
-        match self.pinged {
-            Some(pinged) if now >= pinged + self.pump.limits.pong_time_max => {
+        match self.is_pinged {
+            true if now >= self.since + self.pump.limits.pong_time_max => {
                 self.fail(Close::new(Reason::Silent, "the peer did not answer a ping"), now);
             }
-            None if now >= self.heard + self.pump.limits.ping_interval && self.session.is_some() => {
+            false if now >= self.heard + self.pump.limits.ping_interval && self.session.is_some() => {
                 let mut ping = Vec::new();
                 // A ping behind what the wire does not take would ask nothing.
                 if self.work.blocked_since.is_none() && self.transport.ping(&mut ping) {
-                    self.pinged = Some(now);
+                    (self.since, self.is_pinged) = (now, true);
                     // Between messages, or between the fragments of one: both are whole in the backlog.
                     self.work.backlog.push_back(ping.into());
                 } else {
@@ -931,9 +939,9 @@ impl<W: Wire> Connection<W> {
         match self.phase {
             Phase::Open => {
                 let session = self.session.as_ref();
-                let ping = match self.pinged {
-                    Some(pinged) => pinged + limits.pong_time_max,
-                    None => self.heard + limits.ping_interval,
+                let ping = match self.is_pinged {
+                    true => self.since + limits.pong_time_max,
+                    false => self.heard + limits.ping_interval,
                 };
                 [
                     session.and_then(|session| session.deadline()),
@@ -948,8 +956,8 @@ impl<W: Wire> Connection<W> {
                 .flatten()
                 .fold(ping, Instant::min)
             }
-            Phase::Closing(_) | Phase::AwaitingClose => self.phase_since + limits.close_time_max,
-            Phase::Lingering { .. } => self.phase_since + limits.linger_time_max,
+            Phase::Closing(_) | Phase::AwaitingClose => self.since + limits.close_time_max,
+            Phase::Lingering { .. } => self.since + limits.linger_time_max,
         }
     }
 
