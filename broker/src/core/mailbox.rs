@@ -75,9 +75,17 @@ pub struct Inbox(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    bounds: Bounds,
-    service: Service,
+    terms: Arc<Terms>,
     state: Mutex<State>,
+}
+
+/// What holds for a mailbox, and for many others.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// What it holds.
+    pub bounds: Bounds,
+    /// Who is served first.
+    pub service: Service,
 }
 
 #[derive(Debug, Default)]
@@ -104,7 +112,12 @@ pub fn mailbox(bounds: Bounds) -> (Mailbox, Inbox) {
 
 /// The same, with a choice of who is served first.
 pub fn mailbox_served(bounds: Bounds, service: Service) -> (Mailbox, Inbox) {
-    let shared = Arc::new(Shared { bounds, service, state: Mutex::default() });
+    mailbox_under(Arc::new(Terms { bounds, service }))
+}
+
+/// The same, on terms that it shares with others: every idle connection has a mailbox.
+pub fn mailbox_under(terms: Arc<Terms>) -> (Mailbox, Inbox) {
+    let shared = Arc::new(Shared { terms, state: Mutex::default() });
     (Mailbox(shared.clone()), Inbox(shared))
 }
 
@@ -116,7 +129,7 @@ impl Mailbox {
 
     /// The same, and says how many bytes wait if publishers should wait for that.
     pub fn push_and_look(&self, parcel: Parcel) -> (Pushed, Option<usize>) {
-        let Bounds { bytes_soft_max, bytes_max, overflow } = self.0.bounds;
+        let Bounds { bytes_soft_max, bytes_max, overflow } = self.0.terms.bounds;
         let cost = cost(&parcel);
         let mut state = self.0.state.lock();
         if state.ended {
@@ -203,7 +216,7 @@ impl Mailbox {
     /// True until half of what may wait for long is left; `waker` is woken then, or when the mailbox is closed.
     pub fn waits_for_room(&self, waker: &Waker) -> bool {
         let mut state = self.0.state.lock();
-        let waits = !state.ended && state.bytes > self.0.bounds.bytes_soft_max / 2;
+        let waits = !state.ended && state.bytes > self.0.terms.bounds.bytes_soft_max / 2;
         if waits {
             state.waiters.get_or_insert_default().add(waker);
         }
@@ -219,7 +232,7 @@ impl Mailbox {
 
 impl Shared {
     fn is_over_soft_limit(&self) -> bool {
-        let Bounds { bytes_soft_max, overflow, .. } = self.bounds;
+        let Bounds { bytes_soft_max, overflow, .. } = self.terms.bounds;
         let state = self.state.lock();
         overflow == Overflow::Disconnect && !state.ended && state.bytes > bytes_soft_max
     }
@@ -328,7 +341,7 @@ impl Inbox {
         }
         let mut taken = 0;
         while taken < TAKEN_BYTES
-            && let Some(parcel) = state.next(self.0.service)
+            && let Some(parcel) = state.next(self.0.terms.service)
         {
             taken += cost(&parcel);
             batch.push_back(parcel);
@@ -353,7 +366,7 @@ impl Inbox {
         if bytes > 0 {
             let mut state = self.0.state.lock();
             state.bytes = state.bytes.saturating_sub(bytes);
-            let has_room = state.bytes <= self.0.bounds.bytes_soft_max / 2;
+            let has_room = state.bytes <= self.0.terms.bounds.bytes_soft_max / 2;
             let waiters = if has_room { state.waiters.take() } else { None };
             drop(state);
             waiters.into_iter().for_each(|waiters| waiters.wake());

@@ -10,7 +10,7 @@ use tandem_protocols::wamp::rawsocket::Limit;
 use tandem_protocols::websocket::origin::OriginPolicy;
 
 use crate::core::access::{Authenticator, Peer, Presented};
-use crate::core::mailbox::{Bounds, Service, mailbox_served};
+use crate::core::mailbox::{Bounds, Service, Terms, mailbox_under};
 use crate::core::protocol::Protocol;
 use crate::core::realm::Entropy;
 use crate::front::answer::{Answer, last, later};
@@ -125,6 +125,7 @@ pub struct Door {
     pub protocols: Vec<Arc<dyn Protocol>>,
     authenticator: Arc<dyn Authenticator>,
     pump: Arc<Pump>,
+    mailboxes: Arc<Terms>,
     /// The strangers in door of it.
     pub gate: Arc<Gate>,
     /// Places for those who compress with a context.
@@ -161,6 +162,7 @@ impl Door {
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
             pump: Pump::new(settings.pump.clone()),
+            mailboxes: Arc::new(Terms { bounds: settings.bounds, service: settings.service }),
             settings,
             protocols,
             authenticator,
@@ -225,7 +227,7 @@ impl Door {
             tracing::warn!(%peer, max = self.settings.connections_per_address_max, "too many connections from this address");
             return None;
         };
-        let (mailbox, inbox) = mailbox_served(self.settings.bounds, self.settings.service);
+        let (mailbox, inbox) = mailbox_under(self.mailboxes.clone());
         let mut session = protocol.open(token, &peer, mailbox, opened);
         if let Some(bytes_max) = transport.peer_bytes_max() {
             session.limit_messages(bytes_max);

@@ -53,6 +53,8 @@ pub(super) struct Dialogue {
     pub(super) published: Cell<bool>,
     /// It sent or settled something that is kept in a store.
     pub(super) stored: Cell<bool>,
+    /// Of its requests that the store may have to answer.
+    pub(super) last_ticket: u64,
     rare: Option<Box<Rare>>,
 }
 
@@ -74,7 +76,7 @@ impl Dialogue {
     /// A peer that was just let in.
     pub(super) fn new(member: Member) -> Dialogue {
         let (published, stored) = (Cell::new(false), Cell::new(false));
-        Dialogue { member, subscriptions: Vec::new(), published, stored, rare: None }
+        Dialogue { member, subscriptions: Vec::new(), published, stored, last_ticket: 0, rare: None }
     }
 
     /// Whether the peer should not be read, because of what it and others published.

@@ -19,7 +19,6 @@ const RECEIPTS_MAX: usize = 100_000;
 /// What a session waits for.
 #[derive(Debug, Default)]
 pub(in crate::stomp) struct Receipts {
-    last_ticket: u64,
     /// In the order of their tickets, which is that in which the store answers.
     waiting: VecDeque<(u64, Vec<Box<str>>)>,
     /// The ticket of a DISCONNECT, and its receipt.
@@ -44,9 +43,8 @@ impl Dialogue {
     }
 
     pub(in crate::stomp) fn next_ticket(&mut self) -> u64 {
-        let receipts = &mut self.rare().receipts;
-        receipts.last_ticket += 1;
-        receipts.last_ticket
+        self.last_ticket += 1;
+        self.last_ticket
     }
 
     /// The receipt of a frame that was given this ticket, now or when the store has answered.
