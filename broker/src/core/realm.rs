@@ -23,7 +23,7 @@ use crate::core::durable::{
     DURABLE_NAME_BYTES_MAX, Definition, Durable, DurableTerms, Durables, Owner, ReadFilter,
 };
 use crate::core::guests::Guests;
-use crate::core::history::{History, Past, Query, WallClock};
+use crate::core::history::{History, Past, Query, WallClock, is_recorded};
 use crate::core::mailbox::Mailbox;
 pub use crate::core::message::Outgoing;
 use crate::core::message::{Attributes, Encodings, Handling, PERSISTENT, Publication, SessionId};
@@ -700,6 +700,21 @@ impl Member {
     ) -> Result<(u64, Progress), Refusal> {
         terms.disclose_me = access::disclosure(terms.disclose_me, said)?;
         let is_kept = self.is_kept_of_topic(&outgoing)?;
+        if is_recorded(terms.eligibility.as_deref()) {
+            self.realm.topics.admit(&outgoing.name)?;
+        }
+        self.publish_admitted(outgoing, terms, is_kept, asker)
+    }
+
+    /// The same where the store was asked before, too: whatever it takes by now, only what is to be retained may yet be
+    /// refused.
+    fn publish_admitted(
+        &self,
+        outgoing: Outgoing,
+        terms: PublishTerms,
+        is_kept: bool,
+        asker: impl FnOnce() -> Option<Asker>,
+    ) -> Result<(u64, Progress), Refusal> {
         let publication = self.charged_publication(outgoing, &terms);
         let PublishTerms { exclude_me, retain, .. } = terms;
         let exclude = exclude_me.then_some(self.id);
@@ -905,9 +920,11 @@ impl Member {
             match operation {
                 Operation::Publish(outgoing, handling) => {
                     let said = self.permit_later(Action::Publish, &outgoing.name)?;
-                    is_published_kept |= self.is_kept_of_topic(&outgoing)?;
-                    is_published_kept |= self.realm.topics.admit(&outgoing.name)?;
-                    publications.push((outgoing, handling, said));
+                    let disclose_me = access::disclosure(false, said)?;
+                    let is_kept = self.is_kept_of_topic(&outgoing)?;
+                    is_published_kept |= self.realm.topics.admit(&outgoing.name)? || is_kept;
+                    let terms = PublishTerms { handling, disclose_me, ..PublishTerms::default() };
+                    publications.push((outgoing, terms, is_kept));
                 }
                 Operation::Send(outgoing, SendTerms { handling, queue }) => {
                     self.permit_later(Action::Send, &outgoing.name)?;
@@ -926,9 +943,9 @@ impl Member {
         // Once, and when the last of it is safe.
         let asker = (!is_published_kept).then(|| self.told_under(ticket));
         let progress = self.realm.queues.commit_for(steps, asker)?;
-        for (outgoing, handling, said) in publications {
-            let terms = PublishTerms { handling, ..PublishTerms::default() };
-            let _told_of_all = self.publish_permitted(outgoing, terms, said, || None)?;
+        for (outgoing, terms, is_kept) in publications {
+            // Nothing of it is refused any more: what was before it is done.
+            let _told_of_all = self.publish_admitted(outgoing, terms, is_kept, || None)?;
         }
         if is_published_kept { Ok(self.flush(ticket)) } else { Ok(progress) }
     }

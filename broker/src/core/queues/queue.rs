@@ -15,7 +15,7 @@ use crate::core::queues::durable::{Asker, Journal, Progress, Writing};
 use crate::core::queues::item::{DeadLetter, Settlement};
 use crate::core::queues::properties::{Properties, QueueLimits};
 use crate::core::queues::state::{SCANS_AT_ONCE, State, Sum};
-use crate::core::store::{Change, Submission};
+use crate::core::store::{Change, Submission, Unstorable};
 use crate::metrics;
 
 /// One queue.
@@ -146,8 +146,9 @@ impl Queue {
             return Pushed::Full;
         }
         if let Some(journal) = self.journal.as_ref().filter(|_| publication.is_persistent()) {
-            if journal.store.admit().is_err() {
-                // Who published it was refused, or began before the store did not take it.
+            // Who published was let in: what is short since then is for those who come after. The publisher is told
+            // once that all queues have it, so that none may leave it out.
+            if journal.store.admit() == Err(Unstorable::Failed) {
                 metrics::EVENTS_DROPPED.add(1);
                 return Pushed::Full;
             }

@@ -28,6 +28,7 @@ struct Inner {
     next_sync_fails: bool,
     failed: bool,
     full: bool,
+    waiting_max: Option<usize>,
     damaged: BTreeSet<(QueueId, u64)>,
     syncs: usize,
 }
@@ -142,6 +143,11 @@ impl SimulatedStore {
         self.0.lock().full = full;
     }
 
+    /// How many submissions may wait before messages are refused.
+    pub fn set_waiting_max(&self, waiting_max: usize) {
+        self.0.lock().waiting_max = Some(waiting_max);
+    }
+
     /// Spoils a message.
     pub fn damage(&self, queue: QueueId, sequence: u64) {
         self.0.lock().damaged.insert((queue, sequence));
@@ -215,6 +221,9 @@ impl Store for SimulatedStore {
         match (inner.failed, inner.full) {
             (true, _) => Err(Unstorable::Failed),
             (false, true) => Err(Unstorable::NearlyFull),
+            (false, false) if inner.waiting_max.is_some_and(|max| inner.waiting.len() >= max) => {
+                Err(Unstorable::Busy)
+            }
             (false, false) => Ok(()),
         }
     }
