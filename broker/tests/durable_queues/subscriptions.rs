@@ -271,6 +271,24 @@ fn a_durable_subscription_that_was_not_used_for_too_long_is_empty_and_still_ther
 }
 
 #[test]
+fn a_durable_subscription_that_expires_is_in_the_store_wherever_the_power_fails() {
+    let house = House::new();
+    let mut peer = house.join();
+    let properties = Properties { unused_ms_max: Some(0), ..Properties::default() };
+    let terms = wanted(None, properties);
+    let _ = peer.member.subscribe_durably("d", terms, ENDLESS, ConsumeTerms::default(), 0).unwrap();
+    let _ = publish(&peer, "a", 1, 0);
+    house.store.sync();
+    drop(peer);
+    house.store.sync();
+    house.realm.queues().tick();
+    for kept in 0..=house.store.unsynced() {
+        let after = House::on(house.store.crash(kept), JOURNAL);
+        assert_eq!(after.realm.durable_subscriptions(), 1, "after {kept} submissions");
+    }
+}
+
+#[test]
 fn what_the_store_let_in_all_durable_queues_keep_though_it_is_busy_from_the_first_of_them_on() {
     let house = house_with(&["d", "e"]);
     let mut peer = house.join();

@@ -285,14 +285,15 @@ impl Queue {
         state.scheduled_ms = None;
         let now_ms = self.agenda.now_ms();
         if state.consumers.is_empty() && state.is_abandoned(now_ms) && !state.has_dying() {
-            self.leave_store(&mut state);
-            state.clear();
+            if self.definition.is_empty() {
+                self.leave_store(&mut state);
+                state.clear();
+            } else {
+                // What is in it is gone, but not whom it is for.
+                self.begin_again_in_store(&mut state);
+            }
             if self.is_permanent {
                 state.renew(now_ms);
-            }
-            if !self.definition.is_empty() {
-                // What is in it is gone, but not whom it is for.
-                self.enter_store_again(&mut state);
             }
         }
         state.dispatch_and_scan(now_ms, SCANS_AT_ONCE);
