@@ -112,9 +112,15 @@ impl SimulatedStore {
 
     /// Makes safe all that was submitted, or fails for good; answers; reads what is to be read.
     pub fn sync(&self) {
+        self.sync_first(usize::MAX);
+    }
+
+    /// The same with so many submissions only.
+    pub fn sync_first(&self, count: usize) {
         let (submissions, outcome, fetches, read) = {
             let mut inner = self.0.lock();
-            let submissions = std::mem::take(&mut inner.waiting);
+            let count = count.min(inner.waiting.len());
+            let submissions: Vec<Submission> = inner.waiting.drain(..count).collect();
             inner.failed |= inner.next_sync_fails && !submissions.is_empty();
             let outcome = if inner.failed { Err(Unstorable::Failed) } else { Ok(()) };
             if outcome.is_ok() && !submissions.is_empty() {
