@@ -624,8 +624,7 @@ impl Member {
     /// Ends a durable subscription, with all that waits in it, unless others consume from it. Whether the store knows
     /// comes into the mailbox under the ticket, if it must.
     pub fn end_durable(&mut self, name: &str, ticket: u64) -> Result<Progress, Refusal> {
-        let pattern = self.realm.durables.lock().get(name)?.pattern.clone();
-        self.permit_pattern(Action::Subscribe, &pattern)?;
+        self.permit_end_of_durable(name)?;
         let durable = {
             let mut durables = self.realm.durables.lock();
             let queue = &durables.get(name)?.queue;
@@ -640,6 +639,12 @@ impl Member {
         self.realm.topics.unsubscribe(durable.binding, durable.subscriber);
         self.realm.queues.delete(&durable.queue);
         Ok(self.flush(ticket))
+    }
+
+    /// Whether there is such a durable subscription, which the session may end.
+    pub fn permit_end_of_durable(&self, name: &str) -> Result<(), Refusal> {
+        let pattern = self.realm.durables.lock().get(name)?.pattern.clone();
+        self.permit_pattern(Action::Subscribe, &pattern).map(drop)
     }
 
     /// Publishes to a topic, and gives the number of the publication.
