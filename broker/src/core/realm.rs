@@ -616,7 +616,14 @@ impl Member {
         self.permit_sharing(&durable)?;
         let queue = durable.queue;
         let key = self.next_consumer()?;
-        queue.add_consumer(key, self.mailbox.clone(), credit, terms)?;
+        {
+            // Somebody may have ended it since: nobody consumes from what is not fed any more.
+            let durables = self.realm.durables.lock();
+            if !Arc::ptr_eq(&durables.get(name)?.queue, &queue) {
+                return Err(Refusal::NoSuchDurable(name.to_owned()));
+            }
+            queue.add_consumer(key, self.mailbox.clone(), credit, terms)?;
+        }
         self.consumptions.insert(key.consumer, Consumption { queue, binding: None });
         Ok(key.consumer)
     }
