@@ -408,3 +408,25 @@ fn a_queue_that_is_bound_gets_what_its_topics_bring() {
     assert_eq!(client.bodies(), ["3"]);
     assert_eq!(house.realm.queues().len(), 2, "they stay");
 }
+
+#[test]
+fn an_acknowledgement_of_several_has_its_receipt_when_all_of_them_are_safe() {
+    let store = SimulatedStore::new();
+    let house = House::with_store(store.clone(), LIMITS);
+    let mut client = house.connect("1.2");
+    for number in 1..=3 {
+        send(&mut client, "/queue/q", "persistent:true\n", &number.to_string());
+    }
+    store.sync();
+    subscribe(&mut client, "1", "/queue/q", "ack:client\n");
+    let last = (1..=3).map(|_| client.expect(Command::Message, &[])).last().unwrap();
+    store.sync();
+    client.say(&format!("ACK\nid:{}\nreceipt:r\n\n", header(&last, "ack")));
+    while store.unsynced() > 0 {
+        client.pump();
+        assert!(client.heard.is_empty(), "{:?}, and {} wait", client.heard, store.unsynced());
+        store.sync_first(1);
+    }
+    client.receipt("r");
+    assert!(store.crash(0).recovered().iter().all(|queue| queue.messages.is_empty()));
+}

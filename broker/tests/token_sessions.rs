@@ -241,6 +241,25 @@ fn another_token_of_the_same_user_and_role_renews_a_stomp_session() {
 }
 
 #[test]
+fn a_session_whose_token_has_ended_is_not_renewed_though_its_end_was_not_noticed_yet() {
+    let stomp = Stomp::new("");
+    let mut client = stomp.join("joe", 600);
+    stomp.bench.passes(660);
+    client.now += Duration::from_secs(660);
+    let frame = format!("SEND\ndestination:/session/auth\nreceipt:r\n\n{}", token_for("joe", 9000));
+    client.refused(&frame, "Token expired");
+
+    let house = WampHouse::new();
+    let mut client = house.join("joe", 600);
+    house.bench.passes(660);
+    client.now += Duration::from_secs(660);
+    let error = client.ask(json!([48, 1, {}, "tandem.session.renew", [token_for("joe", 9000)]]));
+    assert_eq!(error[4], "tandem.error.token_expired");
+    house.pass(&mut client, 0);
+    assert_eq!(client.hear()[2], "tandem.close.token_expired");
+}
+
+#[test]
 fn what_does_not_renew_a_stomp_session_ends_it() {
     let roles = "role_claim = \"role\"\nroles = [\"admin\"]\nrole = \"user\"\nrealm_claim = \"realm\"";
     let with = |user: &str, role: &str, realm: &str, exp: u64| {

@@ -20,7 +20,7 @@ use tandem_protocols::payload::Format::Json;
 use tandem_protocols::stomp::frame::{Frame, Version};
 use tandem_tests::broker::{Broker, soon};
 use tandem_tests::daemon::{ConfigFile, Daemon};
-use tandem_tests::poller::{Http, Poller};
+use tandem_tests::poller::{Http, Poller, ask};
 
 fn token(secret: &str, claims: &Value) -> String {
     let encoded = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
@@ -260,4 +260,22 @@ async fn a_hangup_reads_the_keys_again_and_no_secret_gets_into_the_log() {
         assert!(!log.contains(signature) && !log.contains(claims), "{log}");
     }
     assert!(!log.contains(SECRET) && !log.contains(OTHER), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_authorization_of_the_request_that_opens_a_sockjs_session_lets_in() {
+    let house = House::start("sockjs").await;
+    let of = |name: &str| (format!("/sockjs/000/{name}/xhr"), format!("/sockjs/000/{name}/xhr_send"));
+    let connect = json!(["CONNECT\naccept-version:1.2\nhost:/\n\n\0"]).to_string();
+    let (receive, send) = of("joe");
+    let bearer = format!("Authorization: Bearer {}\r\n", joes());
+    let opened = soon("an answer", ask(house.address(), "POST", &receive, &bearer, b"")).await;
+    assert_eq!((opened.status, opened.text()), (200, "o\n"));
+    soon("an answer", ask(house.address(), "POST", &send, "", connect.as_bytes())).await;
+    let heard = soon("an answer", ask(house.address(), "POST", &receive, "", b"")).await;
+    assert!(heard.text().contains("CONNECTED") && heard.text().contains("user-name:joe"), "{heard:?}");
+    // Who meant to be somebody does not get in as nobody.
+    let (receive, _) = of("nobody");
+    let refused = ask(house.address(), "POST", &receive, "Authorization: Bearer\r\n", b"");
+    assert_eq!(soon("an answer", refused).await.status, 400);
 }

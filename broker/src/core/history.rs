@@ -13,6 +13,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::core::access::{Principal, Refusal};
+use crate::core::eligibility::Eligibility;
 use crate::core::message::Publication;
 use crate::core::name::{Name, Pattern};
 use crate::core::queues::durable::Keeping;
@@ -183,7 +184,7 @@ impl History {
 
     /// Keeps a publication for each pattern that matches it. True if the store has to do with it.
     pub fn record(&self, publication: &Publication) -> bool {
-        if !is_recorded(publication) {
+        if !is_recorded(publication.eligibility.as_deref()) {
             return false;
         }
         let (mut past, mut is_stored) = (None, false);
@@ -234,9 +235,9 @@ impl History {
     }
 }
 
-/// Whether a publication can be part of a past: not if it was narrowed by the numbers of sessions.
-pub fn is_recorded(publication: &Publication) -> bool {
-    publication.eligibility.as_ref().is_none_or(|lists| lists.sessions.is_empty())
+/// Whether a publication that is narrowed so can be part of a past: not if it is by the numbers of sessions.
+pub fn is_recorded(eligibility: Option<&Eligibility>) -> bool {
+    eligibility.is_none_or(|lists| lists.sessions.is_empty())
 }
 
 impl Events {

@@ -49,6 +49,10 @@ impl Lease {
 
     /// Goes on by another token: for how long is returned. Who tries too many is refused unheard, as at the door.
     pub fn renew(&mut self, token: &str, member: &Member, now: Instant) -> Result<Duration, Refusal> {
+        if now >= self.until {
+            // Its end was not noticed yet.
+            return Err(Refusal::TokenExpired);
+        }
         let principal = member.principal();
         self.throttle.ask(&self.peer, &principal.id, now)?;
         let applicant = Applicant {

@@ -23,7 +23,7 @@ use crate::core::durable::{
     DURABLE_NAME_BYTES_MAX, Definition, Durable, DurableTerms, Durables, Owner, ReadFilter,
 };
 use crate::core::guests::Guests;
-use crate::core::history::{History, Past, Query, WallClock};
+use crate::core::history::{History, Past, Query, WallClock, is_recorded};
 use crate::core::mailbox::Mailbox;
 pub use crate::core::message::Outgoing;
 use crate::core::message::{Attributes, Encodings, Handling, PERSISTENT, Publication, SessionId};
@@ -616,7 +616,14 @@ impl Member {
         self.permit_sharing(&durable)?;
         let queue = durable.queue;
         let key = self.next_consumer()?;
-        queue.add_consumer(key, self.mailbox.clone(), credit, terms)?;
+        {
+            // Somebody may have ended it since: nobody consumes from what is not fed any more.
+            let durables = self.realm.durables.lock();
+            if !Arc::ptr_eq(&durables.get(name)?.queue, &queue) {
+                return Err(Refusal::NoSuchDurable(name.to_owned()));
+            }
+            queue.add_consumer(key, self.mailbox.clone(), credit, terms)?;
+        }
         self.consumptions.insert(key.consumer, Consumption { queue, binding: None });
         Ok(key.consumer)
     }
@@ -624,8 +631,7 @@ impl Member {
     /// Ends a durable subscription, with all that waits in it, unless others consume from it. Whether the store knows
     /// comes into the mailbox under the ticket, if it must.
     pub fn end_durable(&mut self, name: &str, ticket: u64) -> Result<Progress, Refusal> {
-        let pattern = self.realm.durables.lock().get(name)?.pattern.clone();
-        self.permit_pattern(Action::Subscribe, &pattern)?;
+        self.permit_end_of_durable(name)?;
         let durable = {
             let mut durables = self.realm.durables.lock();
             let queue = &durables.get(name)?.queue;
@@ -640,6 +646,12 @@ impl Member {
         self.realm.topics.unsubscribe(durable.binding, durable.subscriber);
         self.realm.queues.delete(&durable.queue);
         Ok(self.flush(ticket))
+    }
+
+    /// Whether there is such a durable subscription, which the session may end.
+    pub fn permit_end_of_durable(&self, name: &str) -> Result<(), Refusal> {
+        let pattern = self.realm.durables.lock().get(name)?.pattern.clone();
+        self.permit_pattern(Action::Subscribe, &pattern).map(drop)
     }
 
     /// Publishes to a topic, and gives the number of the publication.
@@ -700,6 +712,21 @@ impl Member {
     ) -> Result<(u64, Progress), Refusal> {
         terms.disclose_me = access::disclosure(terms.disclose_me, said)?;
         let is_kept = self.is_kept_of_topic(&outgoing)?;
+        if is_recorded(terms.eligibility.as_deref()) {
+            self.realm.topics.admit(&outgoing.name)?;
+        }
+        self.publish_admitted(outgoing, terms, is_kept, asker)
+    }
+
+    /// The same where the store was asked before, too: whatever it takes by now, only what is to be retained may yet be
+    /// refused.
+    fn publish_admitted(
+        &self,
+        outgoing: Outgoing,
+        terms: PublishTerms,
+        is_kept: bool,
+        asker: impl FnOnce() -> Option<Asker>,
+    ) -> Result<(u64, Progress), Refusal> {
         let publication = self.charged_publication(outgoing, &terms);
         let PublishTerms { exclude_me, retain, .. } = terms;
         let exclude = exclude_me.then_some(self.id);
@@ -905,9 +932,11 @@ impl Member {
             match operation {
                 Operation::Publish(outgoing, handling) => {
                     let said = self.permit_later(Action::Publish, &outgoing.name)?;
-                    is_published_kept |= self.is_kept_of_topic(&outgoing)?;
-                    is_published_kept |= self.realm.topics.admit(&outgoing.name)?;
-                    publications.push((outgoing, handling, said));
+                    let disclose_me = access::disclosure(false, said)?;
+                    let is_kept = self.is_kept_of_topic(&outgoing)?;
+                    is_published_kept |= self.realm.topics.admit(&outgoing.name)? || is_kept;
+                    let terms = PublishTerms { handling, disclose_me, ..PublishTerms::default() };
+                    publications.push((outgoing, terms, is_kept));
                 }
                 Operation::Send(outgoing, SendTerms { handling, queue }) => {
                     self.permit_later(Action::Send, &outgoing.name)?;
@@ -926,9 +955,9 @@ impl Member {
         // Once, and when the last of it is safe.
         let asker = (!is_published_kept).then(|| self.told_under(ticket));
         let progress = self.realm.queues.commit_for(steps, asker)?;
-        for (outgoing, handling, said) in publications {
-            let terms = PublishTerms { handling, ..PublishTerms::default() };
-            let _told_of_all = self.publish_permitted(outgoing, terms, said, || None)?;
+        for (outgoing, terms, is_kept) in publications {
+            // Nothing of it is refused any more: what was before it is done.
+            let _told_of_all = self.publish_admitted(outgoing, terms, is_kept, || None)?;
         }
         if is_published_kept { Ok(self.flush(ticket)) } else { Ok(progress) }
     }

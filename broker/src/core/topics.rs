@@ -467,11 +467,14 @@ impl Topics {
         retain: Retain,
         asker: impl FnOnce() -> Option<Asker>,
     ) -> Result<(usize, Progress), Refusal> {
+        if is_recorded(publication.eligibility.as_deref()) {
+            self.admit(&publication.name)?;
+        }
         let (reach, progress) = self.reach(publication, exclude, retain, asker)?;
         Ok((reach.taken, progress))
     }
 
-    /// The same, and says what it met.
+    /// The same where the store was [asked](Topics::admit) before, and says what it met.
     pub fn reach(
         &self,
         publication: &Arc<Publication>,
@@ -481,9 +484,6 @@ impl Topics {
     ) -> Result<(Reach, Progress), Refusal> {
         let rules = self.rules.load();
         let gate = Gate::new(&rules, publication.name.as_str());
-        if is_recorded(publication) {
-            self.admit(&publication.name)?;
-        }
         if retain == Retain::No {
             let progress = self.record(publication, false, asker);
             return Ok((self.state.read().publish(publication, exclude, gate), progress));

@@ -269,3 +269,54 @@ fn a_durable_subscription_that_was_not_used_for_too_long_is_empty_and_still_ther
     house.settle_down();
     assert_eq!(peer.ids(), [2]);
 }
+
+#[test]
+fn a_durable_subscription_that_expires_is_in_the_store_wherever_the_power_fails() {
+    let house = House::new();
+    let mut peer = house.join();
+    let properties = Properties { unused_ms_max: Some(0), ..Properties::default() };
+    let terms = wanted(None, properties);
+    let _ = peer.member.subscribe_durably("d", terms, ENDLESS, ConsumeTerms::default(), 0).unwrap();
+    let _ = publish(&peer, "a", 1, 0);
+    house.store.sync();
+    drop(peer);
+    house.store.sync();
+    house.realm.queues().tick();
+    for kept in 0..=house.store.unsynced() {
+        let after = House::on(house.store.crash(kept), JOURNAL);
+        assert_eq!(after.realm.durable_subscriptions(), 1, "after {kept} submissions");
+    }
+}
+
+#[test]
+fn what_the_store_let_in_all_durable_queues_keep_though_it_is_busy_from_the_first_of_them_on() {
+    let house = house_with(&["d", "e"]);
+    let mut peer = house.join();
+    house.store.set_waiting_max(1);
+    assert_eq!(publish(&peer, "a", 1, 7), Progress::Storing);
+    let refused = peer.member.publish_for(persistent("a", 2), PublishTerms::default(), 8);
+    assert_eq!(refused.unwrap_err(), Refusal::Unstorable(Unstorable::Busy));
+    house.store.sync();
+    assert_eq!(peer.answers(), [(7, Ok(()))]);
+    let house = house.crash(0);
+    bind(&house);
+    assert_eq!(contents(&house, &["d", "e"]), [[1], [1], [1]]);
+}
+
+#[test]
+fn a_transaction_that_the_store_let_in_is_taken_whole_though_it_is_busy_from_its_first_step_on() {
+    let house = house_with(&["d"]);
+    let mut peer = house.join();
+    house.store.set_waiting_max(1);
+    let operations = vec![
+        Operation::Send(persistent("q", 1), SendTerms::default()),
+        Operation::Publish(persistent("a", 2), None),
+        Operation::Publish(persistent("a", 3), None),
+    ];
+    assert_eq!(peer.member.commit_for(operations, 5), Ok(Progress::Storing));
+    house.store.sync();
+    assert_eq!(peer.answers(), [(5, Ok(()))]);
+    let house = house.crash(0);
+    bind(&house);
+    assert_eq!(contents(&house, &["d"]), [[2, 3], [2, 3]]);
+}

@@ -329,3 +329,18 @@ fn heart_beats_go_on_while_a_frame_is_held() {
     client.is_answered();
     client.receipt("r");
 }
+
+#[test]
+fn a_durable_subscription_ends_by_the_name_that_it_has_though_somebody_must_be_asked() {
+    let house = House::new();
+    let mut client = house.connect("1.2");
+    client.say("SUBSCRIBE\nid:1\ndestination:/topic/a.b\nactivemq.subscriptionName:news\nreceipt:1\n\n");
+    client.receipt("1");
+    let oracle = Oracle::in_house(&house, &[Action::Subscribe]);
+    client.say("UNSUBSCRIBE\nid:1\ndurable:true\nreceipt:2\n\n");
+    assert_eq!(house.realm.durable_subscriptions(), 1);
+    client.is_answered();
+    client.receipt("2");
+    assert_eq!(oracle.asked(), ["subscribe a.b"]);
+    assert_eq!(house.realm.durable_subscriptions(), 0);
+}

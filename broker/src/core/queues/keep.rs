@@ -89,10 +89,11 @@ impl Queue {
         Progress::Storing
     }
 
-    /// The same for one that has just left it, and whom nobody waits for.
-    pub(super) fn enter_store_again(&self, state: &mut State) {
+    /// All of it goes, here and in the store, which at no time does not know the queue.
+    pub(super) fn begin_again_in_store(&self, state: &mut State) {
+        let mut changes: Vec<Change> = state.leave_store().into_iter().collect();
+        state.clear();
         if let Some(journal) = &self.journal {
-            let mut changes = Vec::new();
             self.make_in_store(state, journal, &mut changes);
             journal.store.submit(Submission { changes, done: None });
         }

@@ -15,7 +15,7 @@ use crate::core::queues::durable::{Asker, Journal, Progress, Writing};
 use crate::core::queues::item::{DeadLetter, Settlement};
 use crate::core::queues::properties::{Properties, QueueLimits};
 use crate::core::queues::state::{SCANS_AT_ONCE, State, Sum};
-use crate::core::store::{Change, Submission};
+use crate::core::store::{Change, Submission, Unstorable};
 use crate::metrics;
 
 /// One queue.
@@ -146,8 +146,9 @@ impl Queue {
             return Pushed::Full;
         }
         if let Some(journal) = self.journal.as_ref().filter(|_| publication.is_persistent()) {
-            if journal.store.admit().is_err() {
-                // Who published it was refused, or began before the store did not take it.
+            // Who published was let in: what is short since then is for those who come after. The publisher is told
+            // once that all queues have it, so that none may leave it out.
+            if journal.store.admit() == Err(Unstorable::Failed) {
                 metrics::EVENTS_DROPPED.add(1);
                 return Pushed::Full;
             }
@@ -284,14 +285,15 @@ impl Queue {
         state.scheduled_ms = None;
         let now_ms = self.agenda.now_ms();
         if state.consumers.is_empty() && state.is_abandoned(now_ms) && !state.has_dying() {
-            self.leave_store(&mut state);
-            state.clear();
+            if self.definition.is_empty() {
+                self.leave_store(&mut state);
+                state.clear();
+            } else {
+                // What is in it is gone, but not whom it is for.
+                self.begin_again_in_store(&mut state);
+            }
             if self.is_permanent {
                 state.renew(now_ms);
-            }
-            if !self.definition.is_empty() {
-                // What is in it is gone, but not whom it is for.
-                self.enter_store_again(&mut state);
             }
         }
         state.dispatch_and_scan(now_ms, SCANS_AT_ONCE);

@@ -28,6 +28,7 @@ struct Inner {
     next_sync_fails: bool,
     failed: bool,
     full: bool,
+    waiting_max: Option<usize>,
     damaged: BTreeSet<(QueueId, u64)>,
     syncs: usize,
 }
@@ -111,9 +112,15 @@ impl SimulatedStore {
 
     /// Makes safe all that was submitted, or fails for good; answers; reads what is to be read.
     pub fn sync(&self) {
+        self.sync_first(usize::MAX);
+    }
+
+    /// The same with so many submissions only.
+    pub fn sync_first(&self, count: usize) {
         let (submissions, outcome, fetches, read) = {
             let mut inner = self.0.lock();
-            let submissions = std::mem::take(&mut inner.waiting);
+            let count = count.min(inner.waiting.len());
+            let submissions: Vec<Submission> = inner.waiting.drain(..count).collect();
             inner.failed |= inner.next_sync_fails && !submissions.is_empty();
             let outcome = if inner.failed { Err(Unstorable::Failed) } else { Ok(()) };
             if outcome.is_ok() && !submissions.is_empty() {
@@ -140,6 +147,11 @@ impl SimulatedStore {
     /// Whether space is short.
     pub fn set_nearly_full(&self, full: bool) {
         self.0.lock().full = full;
+    }
+
+    /// How many submissions may wait before messages are refused.
+    pub fn set_waiting_max(&self, waiting_max: usize) {
+        self.0.lock().waiting_max = Some(waiting_max);
     }
 
     /// Spoils a message.
@@ -215,6 +227,9 @@ impl Store for SimulatedStore {
         match (inner.failed, inner.full) {
             (true, _) => Err(Unstorable::Failed),
             (false, true) => Err(Unstorable::NearlyFull),
+            (false, false) if inner.waiting_max.is_some_and(|max| inner.waiting.len() >= max) => {
+                Err(Unstorable::Busy)
+            }
             (false, false) => Ok(()),
         }
     }

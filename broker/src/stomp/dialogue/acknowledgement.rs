@@ -52,13 +52,18 @@ impl Dialogue {
             return Ok(receipt);
         }
         let ticket = self.ticket(frame);
+        let wants = Some(ticket).filter(|ticket| *ticket > 0);
+        // Of several, all must be safe: each of them alone would ask too early.
+        let (own, later) = if sequences.len() > 1 { (None, wants) } else { (wants, None) };
         let mut progress = Progress::Done;
         for sequence in sequences {
-            let wants = Some(ticket).filter(|ticket| *ticket > 0);
-            if self.member.settle_for(id.consumer, sequence, settlement, wants)? == Progress::Storing {
+            if self.member.settle_for(id.consumer, sequence, settlement, own)? == Progress::Storing {
                 progress = Progress::Storing;
             }
             self.forget(id.consumer, sequence);
+        }
+        if let Some(ticket) = later {
+            progress = self.member.flush(ticket);
         }
         self.receipt_after(progress, ticket, frame, Vec::new())
     }

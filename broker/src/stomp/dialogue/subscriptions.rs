@@ -134,17 +134,23 @@ impl Dialogue {
             // Nobody consumes from it in this session.
             return self.end_durable(&terms::durable_name(headers)?.unwrap_or_default(), frame);
         };
-        let subscription = self.subscriptions.swap_remove(place);
-        let durable = subscription.extras.as_ref().and_then(|extras| extras.durable.clone());
-        self.end_feed(subscription)?;
+        let mut durable = None;
         if ends_durable {
-            let name = match durable {
+            let extras = self.subscriptions[place].extras.as_ref();
+            let name = match extras.and_then(|extras| extras.durable.clone()) {
                 Some(name) => name.into_string(),
                 None => terms::durable_name(headers)?.unwrap_or_default(),
             };
-            return self.end_durable(&name, frame);
+            // Whoever is to be asked is asked while everything is there still: the frame is taken again then.
+            self.member.permit_end_of_durable(&name)?;
+            durable = Some(name);
         }
-        Ok(Receipt::Due)
+        let subscription = self.subscriptions.swap_remove(place);
+        self.end_feed(subscription)?;
+        match durable {
+            Some(name) => self.end_durable(&name, frame),
+            None => Ok(Receipt::Due),
+        }
     }
 
     fn end_durable(&mut self, name: &str, frame: &Frame) -> Result<Receipt, Fault> {
