@@ -159,6 +159,24 @@ async fn neither_an_address_nor_a_cookie_says_who_somebody_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_opens_a_session_of_sockjs_with_a_token_is_let_in_by_it() {
+    let house = House::start("sockjs").await;
+    let mut http = Http::connect(house.address()).await;
+    http.ask("POST", "/sockjs/0/s/xhr", "Authorization: Bearer\r\n", b"").await;
+    assert_eq!(http.answer().await.unwrap().status, 400);
+    let header = format!("Authorization: Bearer {}\r\n", joes());
+    http.ask("POST", "/sockjs/0/s/xhr", &header, b"").await;
+    assert_eq!(http.answer().await.unwrap().text(), "o\n");
+    // The requests after that need not say it again.
+    let connect = json!(["CONNECT\naccept-version:1.2\nhost:/\n\n\0"]).to_string();
+    http.ask("POST", "/sockjs/0/s/xhr_send", "", connect.as_bytes()).await;
+    assert_eq!(http.answer().await.unwrap().status, 204);
+    http.ask("POST", "/sockjs/0/s/xhr", "", b"").await;
+    let answer = http.answer().await.unwrap();
+    assert!(answer.text().contains("user-name:joe"), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_opens_a_long_poll_with_a_token_is_let_in_by_it() {
     let house = House::start("longpoll").await;
     let body = json!({"protocols": ["wamp.2.json"]}).to_string();

@@ -28,9 +28,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::core::access::Peer;
 use crate::front::answer::{Answer, content, empty, last, later, not_kept, pieces, text};
+use crate::front::authorization;
 use crate::front::connection::{Connection, now};
 use crate::front::cors::Cors;
-use crate::front::door::Door;
+use crate::front::door::{Door, Visitor};
 use crate::front::gate::Permit;
 use crate::front::longpoll::lane::{Claim, Lane, LaneWire, Sent};
 use crate::front::longpoll::{Attendance, OPEN_BYTES_MAX, converse, read};
@@ -90,7 +91,7 @@ pub async fn answer(
         (&Method::OPTIONS, _) => Cors::preflight_for(methods(verb), &parts.headers),
         (&Method::POST, Verb::Send) => send(door, lane.as_ref(), body).await,
         (&Method::POST, Verb::Xhr | Verb::XhrStreaming) | (&Method::GET, Verb::EventSource) => {
-            let wanted = Wanted { name: &name, opener, verb };
+            let wanted = Wanted { name: &name, opener, verb, headers: &parts.headers };
             receive(door, settings, wanted, peer, attendance, body).await
         }
         _ => not_allowed(methods(verb)),
@@ -220,6 +221,8 @@ struct Wanted<'a> {
     name: &'a str,
     opener: Opener,
     verb: Verb,
+    /// Those of the first say who opens the session.
+    headers: &'a HeaderMap,
 }
 
 async fn receive(
@@ -233,7 +236,7 @@ async fn receive(
     if let Err(answer) = read(body, OPEN_BYTES_MAX, door.settings.pump.establish_time_max).await {
         return answer;
     }
-    let Wanted { name, opener, verb } = wanted;
+    let Wanted { name, opener, verb, headers } = wanted;
     let receiver =
         |receive, greets| Receiver::new(receive, settings.heart_beat_interval, attendance.clone(), greets);
     match door.sockjs.get_or_open(name, opener) {
@@ -241,7 +244,16 @@ async fn receive(
             if let Some(refusal) = door.refuse_new(peer) {
                 return refusal;
             }
-            match open(door, settings, peer, listed, wire) {
+            let presented = match authorization::presented(headers) {
+                Ok(presented) => presented,
+                Err(malformed) => {
+                    metrics::HANDSHAKES_REFUSED.add(1);
+                    tracing::info!(%peer, reason = %malformed, "no SockJS session opened");
+                    return text(StatusCode::BAD_REQUEST, format!("{malformed}\n"));
+                }
+            };
+            let visitor = Visitor { peer: peer.unbound(), presented };
+            match open(door, settings, visitor, listed, wire) {
                 Ok(()) => deliver(settings, verb, receiver(receive, true)).await,
                 Err(why) => last(later(why)),
             }
@@ -262,10 +274,11 @@ async fn receive(
 fn open(
     door: &Arc<Door>,
     settings: &SockJsSettings,
-    peer: &Peer,
+    visitor: Visitor,
     listed: Listed,
     wire: LaneWire,
 ) -> Result<(), &'static str> {
+    let peer = visitor.peer.clone();
     let refused = |why: &'static str| {
         metrics::CONNECTIONS_REFUSED.add(1);
         tracing::info!(%peer, reason = why.trim_end(), "no SockJS session opened");
@@ -277,14 +290,13 @@ fn open(
     if door.tasks.len() >= door.settings.connections_max {
         return refused("too many connections\n");
     }
-    let Some(permit) = door.gate.try_enter(peer) else { return refused("too many wait to be let in\n") };
+    let Some(permit) = door.gate.try_enter(&peer) else { return refused("too many wait to be let in\n") };
     let transport = Transport::LongPoll(wire.text_transport());
-    let Some(connection) = door.connect(settings.token, transport, wire, peer.unbound(), None, now()) else {
+    let Some(connection) = door.connect(settings.token, transport, wire, visitor, None, now()) else {
         return refused("no language is spoken here\n");
     };
     tracing::debug!(%peer, "SockJS session opened");
-    let run =
-        run(door.clone(), Box::new(connection), listed, permit, settings.disconnect_delay, peer.clone());
+    let run = run(door.clone(), Box::new(connection), listed, permit, settings.disconnect_delay, peer);
     door.tasks.spawn(run);
     Ok(())
 }
