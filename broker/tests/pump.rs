@@ -1014,7 +1014,7 @@ fn is_text(event: Option<&Event>, begins: &str) -> bool {
 async fn a_heart_beat_of_sockjs_does_not_come_between_the_fragments_of_a_message() {
     // Longer than what is written in one turn.
     let asked = masked(Opcode::Text, b"\"say 14000000\\n\"", [1, 2, 3, 4]);
-    let wire = Greedy(Some(asked.into()), Arc::default());
+    let wire = Greedy(Some(asked), Arc::default());
     let taken = wire.1.clone();
     let (stage, _mailbox, mut connection) = connection(sockjs(), wire, ROOMY);
     stage.lock().unwrap().established = true;
