@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "whatever fails here is to fail the test")]
 
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +23,7 @@ use tandem_broker::core::name::Name;
 use tandem_broker::core::parcel::{Farewell, Parcel, SubscriptionId};
 use tandem_broker::core::protocol::{Close, Output, Reason, Session};
 use tandem_broker::front::connection::{Connection, Parts, Pump, PumpLimits, now};
+use tandem_broker::front::sockjs::socket::SockJsSocket;
 use tandem_broker::front::transport::Transport;
 use tandem_broker::front::websocket::{WebSocket, WebSocketLimits};
 use tandem_broker::front::wire::Wire;
@@ -248,21 +250,30 @@ struct House {
     task: JoinHandle<io::Result<()>>,
 }
 
+fn connection<W: Wire>(
+    transport: Transport,
+    wire: W,
+    bounds: Bounds,
+) -> (Arc<Mutex<Stage>>, Mailbox, Connection<W>) {
+    let (mailbox, inbox) = mailbox(bounds);
+    let stage = Arc::new(Mutex::new(Stage::default()));
+    let connection = Connection::new(Parts {
+        wire,
+        transport,
+        session: Box::new(Script { stage: stage.clone(), mailbox: mailbox.clone() }),
+        inbox,
+        peer: Peer::Local,
+        authenticator: Arc::new(Slow),
+        pump: Pump::new(limits()),
+        stranger: None,
+        opened: now(),
+    });
+    (stage, mailbox, connection)
+}
+
 impl House {
     fn open(transport: Transport, wire: impl Wire, bounds: Bounds) -> House {
-        let (mailbox, inbox) = mailbox(bounds);
-        let stage = Arc::new(Mutex::new(Stage::default()));
-        let connection = Connection::new(Parts {
-            wire,
-            transport,
-            session: Box::new(Script { stage: stage.clone(), mailbox: mailbox.clone() }),
-            inbox,
-            peer: Peer::Local,
-            authenticator: Arc::new(Slow),
-            pump: Pump::new(limits()),
-            stranger: None,
-            opened: now(),
-        });
+        let (stage, mailbox, connection) = connection(transport, wire, bounds);
         House { stage, mailbox, task: tokio::spawn(connection) }
     }
 
@@ -287,6 +298,15 @@ impl House {
             house,
             Client { wire: theirs, decoder: Decoder::new(Role::Client, all, None), events: VecDeque::new() },
         )
+    }
+
+    /// The same with SockJS's frames in it.
+    fn sockjs(wire_bytes: usize) -> (House, Client) {
+        let (ours, theirs) = duplex(wire_bytes);
+        let house = House::open(sockjs(), ours, ROOMY);
+        house.stage.lock().unwrap().established = true;
+        let decoder = Decoder::new(Role::Client, SOCKJS_LIMITS, None);
+        (house, Client { wire: theirs, decoder, events: VecDeque::new() })
     }
 
     fn lines(&self) -> Vec<String> {
@@ -912,7 +932,7 @@ async fn what_is_ready_at_once_is_one_write() {
 }
 
 /// Takes all that it is given, and brings one thing.
-struct Greedy(Option<Bytes>);
+struct Greedy(Option<Bytes>, Arc<Mutex<Vec<u8>>>);
 
 impl AsyncRead for Greedy {
     fn poll_read(
@@ -932,6 +952,7 @@ impl AsyncRead for Greedy {
 
 impl AsyncWrite for Greedy {
     fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.1.lock().unwrap().extend_from_slice(data);
         Poll::Ready(Ok(data.len()))
     }
 
@@ -947,7 +968,7 @@ impl AsyncWrite for Greedy {
 #[tokio::test(start_paused = true)]
 async fn a_peer_is_heard_and_others_have_their_turn_while_there_is_always_more_to_write() {
     for says_something in [true, false] {
-        let house = House::open(Transport::Stream, Greedy(Some("stop\n".into())), ROOMY);
+        let house = House::open(Transport::Stream, Greedy(Some("stop\n".into()), Arc::default()), ROOMY);
         house.stage.lock().unwrap().established = true;
         house.stage.lock().unwrap().endless = Some(says_something);
         house.mailbox.push(event(100));
@@ -972,4 +993,58 @@ async fn a_panic_in_a_session_ends_only_its_connection() {
         other.read_exact(&mut [0; 5]).await.unwrap();
     }
     assert!(!whole.task.is_finished());
+}
+
+// ---- SockJS ----------------------------------------------------------------------------------------------
+
+const SOCKJS_LIMITS: Limits =
+    Limits { message_bytes_max: 1 << 24, fragments_max: 1000, inflate_ratio_max: 100 };
+
+fn sockjs() -> Transport {
+    let (established, stranger) = (SOCKJS_LIMITS, SOCKJS_LIMITS);
+    let limits = WebSocketLimits { established, stranger, fragment_bytes: 64 * 1024 };
+    Transport::SockJs(Box::new(SockJsSocket::new(WebSocket::new(limits, None))))
+}
+
+fn is_text(event: Option<&Event>, begins: &str) -> bool {
+    matches!(event, Some(Event::Message { payload, .. }) if payload.starts_with(begins.as_bytes()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heart_beat_of_sockjs_does_not_come_between_the_fragments_of_a_message() {
+    // Longer than what is written in one turn.
+    let asked = masked(Opcode::Text, b"\"say 14000000\\n\"", [1, 2, 3, 4]);
+    let wire = Greedy(Some(asked), Arc::default());
+    let taken = wire.1.clone();
+    let (stage, _mailbox, mut connection) = connection(sockjs(), wire, ROOMY);
+    stage.lock().unwrap().established = true;
+    let mut turn = async || {
+        poll_fn(|cx| Poll::Ready(Pin::new(&mut connection).poll(cx).is_pending())).await;
+    };
+    turn().await;
+    tokio::time::advance(26 * SECOND).await;
+    turn().await;
+    turn().await;
+    let mut taken = std::mem::take(&mut *taken.lock().unwrap());
+    let (mut taken, mut events) = (&mut taken[..], Vec::new());
+    let mut decoder = Decoder::new(Role::Client, SOCKJS_LIMITS, None);
+    while let Some(event) = decoder.next(&mut taken).unwrap() {
+        events.push(event);
+    }
+    let [open, ping, message] = &events[..] else { panic!("{} events", events.len()) };
+    assert!(is_text(Some(open), "o") && is_text(Some(message), "a[\"..."));
+    assert!(matches!(ping, Event::Ping(_)), "it is asked all the same");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_closes_in_the_middle_of_a_message_of_sockjs_is_answered_by_a_close_and_nothing_else() {
+    let (house, mut client) = House::sockjs(1000);
+    assert!(is_text(client.next().await.as_ref(), "o"));
+    client.send(Opcode::Text, b"\"say 300000\\n\"").await;
+    tokio::task::yield_now().await;
+    client.send(Opcode::Close, &1000_u16.to_be_bytes()).await;
+    assert!(matches!(client.next().await, Some(Event::Close { code: Some(1000), .. })));
+    assert!(client.next().await.is_none());
+    drop(client);
+    let _ = house.end().await;
 }

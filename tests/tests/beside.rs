@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tandem_broker::front::readiness::Unready;
 use tandem_tests::attacker::{CONNECT, Raw, frame, say};
 use tandem_tests::broker::{Broker, eventually, soon};
 use tandem_tests::poller::{Answer, Http, ask};
@@ -487,4 +488,21 @@ async fn an_http_connection_that_goes_on_asking_is_not_kept_for_ever() {
         }
     };
     soon("the end", asking).await;
+}
+
+#[tokio::test]
+async fn who_asks_for_a_long_poll_slowly_is_not_let_in_when_nobody_new_is_any_more() {
+    let broker = Broker::start().await;
+    let body = br#"{"protocols": ["wamp.2.json"]}"#;
+    let mut http = Http::connect(broker.address()).await;
+    let (address, length) = (broker.address(), body.len());
+    let head = format!(
+        "POST /lp/open HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+    );
+    http.write(head.as_bytes()).await;
+    assert_eq!(http.head().await.unwrap().status, 100, "it is being read");
+    broker.server().readiness().set(Unready::Draining, true);
+    http.write(body).await;
+    let answer = http.answer().await.unwrap();
+    assert_eq!((answer.status, answer.text()), (503, "shutting down\n"));
 }

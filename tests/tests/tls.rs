@@ -678,3 +678,33 @@ async fn tls_may_begin_after_the_proxy_protocol_and_goes_through_the_proxy() {
     assert!(refused.is_err());
     server.shutdown().await;
 }
+
+#[tokio::test]
+async fn who_comes_by_tls_through_a_proxy_of_this_machine_is_not_of_this_machine() {
+    let authority = Authority::new();
+    let more = "[proxies]\nprotocol = [\"127.0.0.1:0\"]\ntrusted = [\"127.0.0.1\"]\n";
+    authority.renew();
+    let mut config = tandem_broker::config::Config::parse(&(authority.config("off") + more)).unwrap();
+    config.listen_unix.clear();
+    let server = tandem_broker::server::Server::start(&config).unwrap();
+    let address = server.tls_addresses()[0];
+    // A proxy says the first of a client that it does not know, the second of its own.
+    for header in [&b"PROXY UNKNOWN\r\n"[..], b"PROXY TCP4 127.0.0.1 127.0.0.1 1234 443\r\n"] {
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        tcp.write_all(header).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(authority.peer().config()));
+        let name = rustls::pki_types::ServerName::from(address.ip());
+        let mut stream = connector.connect(name, tcp).await.unwrap();
+        let ask = b"GET /metrics HTTP/1.1\r\nHost: broker.example\r\nConnection: close\r\n\r\n";
+        stream.write_all(ask).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = soon("the answer", stream.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.starts_with("HTTP/1.1 ") && !answer.contains("tandem_"),
+            "metrics are for this machine: {answer}"
+        );
+        assert!(!answer.starts_with("HTTP/1.1 421"), "the certificate says which name is right: {answer}");
+    }
+    server.shutdown().await;
+}

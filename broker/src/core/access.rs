@@ -118,6 +118,11 @@ impl Peer {
         }
     }
 
+    /// True when its TLS ends here, also where it goes through a proxy.
+    pub fn is_over_tls(&self) -> bool {
+        self.secure().is_some()
+    }
+
     /// The same peer where it speaks over several connections: no single one of them can be bound to.
     pub fn unbound(&self) -> Peer {
         match self {

@@ -34,7 +34,7 @@ impl HostPolicy {
 
     /// Whether the name that somebody asked for is right. `host` is that of the request, with its port or without.
     pub fn allows(&self, peer: &Peer, host: Option<&str>) -> bool {
-        if self.any || matches!(peer, Peer::Secure(_) | Peer::Unix(_)) {
+        if self.any || peer.is_over_tls() || matches!(peer, Peer::Unix(_)) {
             return true;
         }
         // Every browser says which.

@@ -227,7 +227,15 @@ impl Door {
         if let Some(certificate) = &secure.certificate {
             tracing::debug!(peer = %address, %certificate, "the peer has a certificate");
         }
-        Ok((Stream::Tls(Box::new(stream)), Peer::Secure(Arc::new(secure))))
+        let peer = match peer {
+            // Whom a proxy speaks for is not of this machine, however near the proxy is.
+            Peer::Proxied(proxied) => {
+                let proxied = Proxied { secure: Some(secure), is_private: true, ..Proxied::clone(proxied) };
+                Peer::Proxied(Arc::new(proxied))
+            }
+            _ => Peer::Secure(Arc::new(secure)),
+        };
+        Ok((Stream::Tls(Box::new(stream)), peer))
     }
 
     async fn first_bytes(&self, stream: &mut Stream) -> io::Result<(Bytes, Spoken)> {

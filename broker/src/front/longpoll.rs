@@ -191,6 +191,10 @@ async fn open(
         Ok(body) => body,
         Err(answer) => return answer,
     };
+    // The body may have taken its time.
+    if let Some(answer) = door.refuse_new(peer) {
+        return answer;
+    }
     let Ok(Opening { protocols }) = serde_json::from_slice(&body) else {
         let sentence = "the body must be JSON like {\"protocols\": [\"…\"]}\n";
         return refused(text(StatusCode::BAD_REQUEST, sentence), "malformed");
@@ -214,7 +218,8 @@ async fn open(
     let transport = Transport::LongPoll(wire.transport());
     let visitor = Visitor { peer: peer.unbound(), presented };
     let Some(connection) = door.connect(token, transport, wire, visitor, Some(permit), now()) else {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "no language has this token\n");
+        // The token is one of the door's: it was the last place of the address, and another had it.
+        return later("too many connections from this address\n");
     };
     tracing::debug!(%peer, transport = ?listed.id, "long-poll transport opened");
     let answer = opened(token, &listed.id.secret());

@@ -26,7 +26,7 @@ use hyper::{Method, Request, StatusCode};
 use sha2::{Digest, Sha256};
 use tokio::time::{sleep, timeout};
 
-use crate::core::access::{Peer, Presented};
+use crate::core::access::Peer;
 use crate::front::answer::{Answer, content, empty, last, later, not_kept, pieces, text};
 use crate::front::authorization;
 use crate::front::connection::{Connection, now};
@@ -91,8 +91,7 @@ pub async fn answer(
         (&Method::OPTIONS, _) => Cors::preflight_for(methods(verb), &parts.headers),
         (&Method::POST, Verb::Send) => send(door, lane.as_ref(), body).await,
         (&Method::POST, Verb::Xhr | Verb::XhrStreaming) | (&Method::GET, Verb::EventSource) => {
-            let presented = authorization::presented(&parts.headers);
-            let wanted = Wanted { name: &name, opener, verb, presented };
+            let wanted = Wanted { name: &name, opener, verb, headers: &parts.headers };
             receive(door, settings, wanted, peer, attendance, body).await
         }
         _ => not_allowed(methods(verb)),
@@ -222,8 +221,8 @@ struct Wanted<'a> {
     name: &'a str,
     opener: Opener,
     verb: Verb,
-    /// What its headers say of who it is, which counts where it opens the session.
-    presented: Result<Option<Presented>, authorization::Malformed>,
+    /// Those of the first say who opens the session.
+    headers: &'a HeaderMap,
 }
 
 async fn receive(
@@ -237,7 +236,7 @@ async fn receive(
     if let Err(answer) = read(body, OPEN_BYTES_MAX, door.settings.pump.establish_time_max).await {
         return answer;
     }
-    let Wanted { name, opener, verb, presented } = wanted;
+    let Wanted { name, opener, verb, headers } = wanted;
     let receiver =
         |receive, greets| Receiver::new(receive, settings.heart_beat_interval, attendance.clone(), greets);
     match door.sockjs.get_or_open(name, opener) {
@@ -245,7 +244,7 @@ async fn receive(
             if let Some(refusal) = door.refuse_new(peer) {
                 return refusal;
             }
-            let presented = match presented {
+            let presented = match authorization::presented(headers) {
                 Ok(presented) => presented,
                 Err(malformed) => {
                     metrics::HANDSHAKES_REFUSED.add(1);

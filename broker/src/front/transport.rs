@@ -83,7 +83,7 @@ impl Transport {
     pub fn continue_fragments(&mut self, mut rest: Bytes, buffer: &mut Vec<u8>) -> (Bytes, Bytes) {
         match self {
             Transport::WebSocket(websocket) => websocket.continue_fragments(rest, buffer),
-            Transport::SockJs(socket) => socket.websocket.continue_fragments(rest, buffer),
+            Transport::SockJs(socket) => socket.continue_fragments(rest, buffer),
             Transport::RawSocket(_) | Transport::LongPoll(_) | Transport::Stream => {
                 (std::mem::take(&mut rest), rest)
             }

@@ -17,12 +17,14 @@ pub struct SockJsSocket {
     /// Messages that came together and were not taken yet.
     pending: Bytes,
     fitness: Fitness,
+    /// A message was begun whose other fragments are to follow: no other may come between them.
+    is_within: bool,
 }
 
 impl SockJsSocket {
     /// On this WebSocket.
     pub fn new(websocket: WebSocket) -> SockJsSocket {
-        SockJsSocket { websocket, pending: Bytes::new(), fitness: Fitness::for_text() }
+        SockJsSocket { websocket, pending: Bytes::new(), fitness: Fitness::for_text(), is_within: false }
     }
 
     /// What is said first.
@@ -67,7 +69,16 @@ impl SockJsSocket {
         messages.put(&message.body);
         messages.end();
         let message = Message::new(Kind::Text, messages.finish().into());
-        self.websocket.frame(&Frame::Own(message), buffer)
+        let piece = self.websocket.frame(&Frame::Own(message), buffer);
+        self.is_within = matches!(piece, Piece::Fragmented { .. });
+        piece
+    }
+
+    /// The next fragment of a message.
+    pub fn continue_fragments(&mut self, rest: Bytes, buffer: &mut Vec<u8>) -> (Bytes, Bytes) {
+        let (next, rest) = self.websocket.continue_fragments(rest, buffer);
+        self.is_within = !rest.is_empty();
+        (next, rest)
     }
 
     /// Why the session must end, once there was a message that is no text.
@@ -75,7 +86,7 @@ impl SockJsSocket {
         self.fitness.take_failure()
     }
 
-    /// Asks whether the peer is alive; and says so, as SockJS does.
+    /// Asks whether the peer is alive; and says so, as SockJS does, unless a message that is under way says it.
     pub fn ping(&mut self, buffer: &mut Vec<u8>) {
         self.say(HEART_BEAT, buffer);
         self.websocket.ping(buffer);
@@ -88,6 +99,9 @@ impl SockJsSocket {
     }
 
     fn say(&mut self, frame: &'static str, buffer: &mut Vec<u8>) {
+        if self.is_within {
+            return;
+        }
         let message = Message::new(Kind::Text, Bytes::from_static(frame.as_bytes()));
         // It is short, and so is in the buffer.
         self.websocket.frame(&Frame::Own(message), buffer);
