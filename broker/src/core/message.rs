@@ -64,6 +64,11 @@ impl Attributes {
         self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
+    /// Whether they ask that the message outlives the process.
+    pub fn is_persistent(&self) -> bool {
+        self.get(PERSISTENT) == Some("true")
+    }
+
     /// All that are text, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.all().filter_map(|(name, value)| match value {
@@ -322,7 +327,7 @@ pub const PERSISTENT: &str = "persistent";
 impl Publication {
     /// Whether it is to outlive the process, as far as it lies in a queue.
     pub fn is_persistent(&self) -> bool {
-        self.attributes.get(PERSISTENT) == Some("true")
+        self.attributes.is_persistent()
     }
 
     /// What it costs a queue or mailbox that holds it, in bytes.

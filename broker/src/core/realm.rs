@@ -26,7 +26,7 @@ use crate::core::guests::Guests;
 use crate::core::history::{History, Past, Query, WallClock, is_recorded};
 use crate::core::mailbox::Mailbox;
 pub use crate::core::message::Outgoing;
-use crate::core::message::{Attributes, Encodings, Handling, PERSISTENT, Publication, SessionId};
+use crate::core::message::{Attributes, Encodings, Handling, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::notice::Origin;
 use crate::core::pacing::Pace;
@@ -635,12 +635,7 @@ impl Member {
         let durable = {
             let mut durables = self.realm.durables.lock();
             let queue = &durables.get(name)?.queue;
-            let own = self
-                .consumptions
-                .iter()
-                .map(|(_, own)| own)
-                .filter(|own| Arc::ptr_eq(&own.queue, queue))
-                .count();
+            let own = self.consumptions.iter().filter(|(_, own)| Arc::ptr_eq(&own.queue, queue)).count();
             durables.remove(name, own)?
         };
         self.realm.topics.unsubscribe(durable.binding, durable.subscriber);
@@ -708,7 +703,7 @@ impl Member {
         outgoing: Outgoing,
         mut terms: PublishTerms,
         said: Option<bool>,
-        asker: impl FnOnce() -> Option<Asker>,
+        asker: impl Fn() -> Option<Asker>,
     ) -> Result<(u64, Progress), Refusal> {
         terms.disclose_me = access::disclosure(terms.disclose_me, said)?;
         let is_kept = self.is_kept_of_topic(&outgoing)?;
@@ -725,19 +720,17 @@ impl Member {
         outgoing: Outgoing,
         terms: PublishTerms,
         is_kept: bool,
-        asker: impl FnOnce() -> Option<Asker>,
+        asker: impl Fn() -> Option<Asker>,
     ) -> Result<(u64, Progress), Refusal> {
         let publication = self.charged_publication(outgoing, &terms);
         let PublishTerms { exclude_me, retain, .. } = terms;
         let exclude = exclude_me.then_some(self.id);
+        let told_by_topics = || if is_kept { None } else { asker() };
+        let (reach, progress) = self.realm.topics.reach(&publication, exclude, retain, told_by_topics)?;
+        self.pace.note(publication.cost(), reach);
         if !is_kept {
-            let (reach, progress) = self.realm.topics.reach(&publication, exclude, retain, asker)?;
-            self.pace.note(publication.cost(), reach);
             return Ok((publication.id, progress));
         }
-        let (reach, _safe_with_the_queues) =
-            self.realm.topics.reach(&publication, exclude, retain, || None)?;
-        self.pace.note(publication.cost(), reach);
         // All queues that keep it have submitted it by now: it is safe when what was submitted up to here is.
         if let Some(asker) = asker() {
             let _storing = self.realm.queues.flush(asker);
@@ -748,7 +741,7 @@ impl Member {
     /// Whether queues that are bound to its topic keep a message, which may be refused. Then nobody gets it.
     fn is_kept_of_topic(&self, outgoing: &Outgoing) -> Result<bool, Refusal> {
         let Realm { queues, topics, .. } = &*self.realm;
-        if !queues.has_store() || outgoing.attributes.get(PERSISTENT) != Some("true") {
+        if !queues.has_store() || !outgoing.attributes.is_persistent() {
             return Ok(false);
         }
         if !topics.feeds_lasting_queue(&outgoing.name) {
