@@ -116,23 +116,12 @@ impl Drop for Charge {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
-    use std::task::Wake;
-
     use super::*;
-
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Count>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
+    use crate::core::testing::Count;
 
     #[test]
     fn a_waiter_is_woken_once_when_the_budget_has_room_again() {
-        let count = Arc::new(Count(AtomicUsize::new(0)));
-        let waker = Waker::from(count.clone());
+        let (count, waker) = Count::new();
         let budget = Budget::new(100);
         let first = budget.charge(60);
         assert!(!budget.exceeded(&waker));
@@ -140,38 +129,37 @@ mod tests {
         assert!(budget.exceeded(&waker));
         assert!(budget.exceeded(&waker));
         drop(second);
-        assert_eq!(count.0.load(Ordering::SeqCst), 1);
+        assert_eq!(count.get(), 1);
         assert!(!budget.exceeded(&waker));
         drop(first);
-        assert_eq!((budget.bytes(), count.0.load(Ordering::SeqCst)), (0, 1));
+        assert_eq!((budget.bytes(), count.get()), (0, 1));
     }
 
     #[test]
     fn while_memory_is_short_publishers_wait_whatever_they_use() {
-        let count = Arc::new(Count(AtomicUsize::new(0)));
-        let waker = Waker::from(count.clone());
+        let (count, waker) = Count::new();
         let budget = Budget::new(100);
         budget.squeeze(true);
         assert!(budget.exceeded(&waker));
         drop(budget.charge(1));
         assert!(budget.exceeded(&waker), "who was woken waits again");
-        let woken = count.0.load(Ordering::SeqCst);
+        let woken = count.get();
         budget.squeeze(true);
         budget.squeeze(false);
-        assert_eq!(count.0.load(Ordering::SeqCst), woken + 1);
+        assert_eq!(count.get(), woken + 1);
         assert!(!budget.exceeded(&waker));
     }
 
     #[test]
     fn all_waiters_are_woken_and_none_is_kept() {
-        let counts: Vec<_> = (0..1000).map(|_| Arc::new(Count(AtomicUsize::new(0)))).collect();
+        let counts: Vec<_> = (0..1000).map(|_| Count::new().0).collect();
         let budget = Budget::new(100);
         let charge = budget.charge(101);
         for count in &counts {
             assert!(budget.exceeded(&Waker::from(count.clone())));
         }
         drop(charge);
-        assert!(counts.iter().all(|count| count.0.load(Ordering::SeqCst) == 1));
+        assert!(counts.iter().all(|count| count.get() == 1));
         assert!(counts.iter().all(|count| Arc::strong_count(count) == 1));
         assert!(budget.waiters.lock().0.is_empty());
     }
@@ -179,13 +167,13 @@ mod tests {
     #[test]
     fn an_end_that_races_with_waiting_is_never_missed() {
         for _ in 0..200 {
-            let count = Arc::new(Count(AtomicUsize::new(0)));
+            let (count, _) = Count::new();
             let budget = Budget::new(0);
             let charge = budget.charge(1);
             let releasing = std::thread::spawn(move || drop(charge));
             let waits = budget.exceeded(&Waker::from(count.clone()));
             releasing.join().unwrap();
-            assert!(!waits || count.0.load(Ordering::SeqCst) == 1);
+            assert!(!waits || count.get() == 1);
         }
     }
 }

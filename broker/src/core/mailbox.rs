@@ -479,64 +479,17 @@ fn wake_after_batch(waker: Option<Waker>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-
-    use tandem_protocols::payload::{Content, Payload};
-
     use super::*;
-    use crate::core::message::{Attributes, Encodings, Publication, SessionId};
+    use crate::core::message::{Attributes, Publication, SessionId};
     use crate::core::name::{Name, Pattern};
     use crate::core::notice::{Notice, SubscriptionFacts};
     use crate::core::parcel::{
         Answer, ConsumerId, Delivery, Invocation, Outcome, RegistrationId, SubscriptionId,
     };
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Count>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    impl Count {
-        fn new() -> (Arc<Count>, Waker) {
-            let count = Arc::new(Count::default());
-            (count.clone(), Waker::from(count))
-        }
-
-        fn get(&self) -> usize {
-            self.0.load(Ordering::SeqCst)
-        }
-    }
-
-    const UNIT: usize = 1000;
-
-    /// So long that with what a parcel costs beside it, it costs [`UNIT`].
-    fn payload() -> Payload {
-        Payload::new(Content::Opaque(vec![0; UNIT - PUBLICATION_OVERHEAD].into()))
-    }
-
-    fn name() -> Name {
-        Name::parse("a.b").unwrap()
-    }
+    use crate::core::testing::{self, Count, UNIT, name, payload};
 
     fn publication(id: u64) -> Arc<Publication> {
-        Arc::new(Publication {
-            id,
-            name: name(),
-            publisher: SessionId(1),
-            payload: payload(),
-            attributes: Attributes::default(),
-            disclosed: None,
-            trust: None,
-            eligibility: None,
-            handling: None,
-            encodings: Encodings::default(),
-            charge: None,
-        })
+        testing::publication("a.b", id)
     }
 
     fn event(id: u64) -> Parcel {
@@ -559,7 +512,7 @@ mod tests {
             id: 1,
             sender: SessionId(1),
             registration: RegistrationId(1),
-            procedure: name(),
+            procedure: name("a.b"),
             by_pattern: false,
             caller: None,
             trust: None,

@@ -1123,20 +1123,11 @@ mod tests {
     #[test]
     fn deadlines_wake_who_waits_for_them_and_only_when_they_are_earlier() {
         use std::sync::atomic::AtomicU64;
-        use std::task::Wake;
 
-        #[derive(Default)]
-        struct Count(AtomicUsize);
-        impl Wake for Count {
-            fn wake(self: Arc<Count>) {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
         let now = Arc::new(AtomicU64::new(100));
         let clock = now.clone();
         let queues = Queues::with_clock(ROOMY, Arc::new(move || clock.load(Ordering::Relaxed)));
-        let count = Arc::new(Count::default());
-        let waker = Waker::from(count.clone());
+        let (count, waker) = crate::core::testing::Count::new();
         let expiring = |ttl| {
             let handling = crate::core::message::Handling { ttl_ms: Some(ttl), ..Default::default() };
             let publication =
@@ -1145,11 +1136,11 @@ mod tests {
         };
         assert_eq!(queues.deadline_ms(&waker), None);
         expiring(50);
-        assert_eq!((queues.deadline_ms(&waker), count.0.load(Ordering::Relaxed)), (Some(150), 1));
+        assert_eq!((queues.deadline_ms(&waker), count.get()), (Some(150), 1));
         expiring(60);
-        assert_eq!((queues.deadline_ms(&waker), count.0.load(Ordering::Relaxed)), (Some(150), 1));
+        assert_eq!((queues.deadline_ms(&waker), count.get()), (Some(150), 1));
         expiring(10);
-        assert_eq!((queues.deadline_ms(&waker), count.0.load(Ordering::Relaxed)), (Some(110), 2));
+        assert_eq!((queues.deadline_ms(&waker), count.get()), (Some(110), 2));
         now.store(155, Ordering::Relaxed);
         assert_eq!(tick_until_nothing_is_due(&queues), 1);
         assert_eq!((queues.len(), queues.deadline_ms(&waker)), (1, Some(160)));

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Waker};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
 
 use tandem_protocols::payload::{Content, Payload};
 
@@ -15,6 +15,29 @@ use crate::core::parcel::Parcel;
 use crate::core::queues::QueueLimits;
 use crate::core::realm::{Realm, RealmLimits};
 use crate::core::retained::RetainedLimits;
+
+/// Counts how often it is woken.
+#[derive(Default)]
+pub struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Count>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Count {
+    /// One, and what wakes it.
+    pub fn new() -> (Arc<Count>, Waker) {
+        let count = Arc::new(Count::default());
+        (count.clone(), Waker::from(count))
+    }
+
+    /// How often it was woken.
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
 
 /// What the publications of the tests cost.
 pub const UNIT: usize = 1000;

@@ -131,30 +131,14 @@ async fn ring_in_time(alarms: Weak<Alarms>, changed: Arc<Notify>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-
     use super::*;
+    use crate::core::testing::Count;
     use crate::front::connection::now;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn counter() -> (Arc<Count>, Waker) {
-        let count = Arc::new(Count::default());
-        (count.clone(), Waker::from(count))
-    }
 
     #[tokio::test(start_paused = true)]
     async fn each_alarm_rings_once_and_never_late() {
         let alarms = Alarms::start(now());
-        let (count, waker) = counter();
+        let (count, waker) = Count::new();
         let start = now();
         for second in [30, 10, 20, 20] {
             let alarm = alarms.set(start + Duration::from_millis(second * 1000 + 900), &waker);
@@ -163,21 +147,21 @@ mod tests {
         for (second, rung) in [(9, 0), (10, 1), (19, 1), (20, 3), (29, 3), (30, 4), (90, 4)] {
             tokio::time::sleep_until((start + Duration::from_secs(second)).into()).await;
             tokio::task::yield_now().await;
-            assert_eq!(count.0.load(Ordering::Relaxed), rung, "after {second} s");
+            assert_eq!(count.get(), rung, "after {second} s");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_cleared_does_not_ring_and_is_forgotten() {
         let alarms = Alarms::start(now());
-        let (count, waker) = counter();
+        let (count, waker) = Count::new();
         let set = |seconds| alarms.set(now() + Duration::from_secs(seconds), &waker);
         let (first, _second, third) = (set(5), set(5), set(6));
         alarms.clear(first);
         alarms.clear(third);
         assert_eq!(alarms.slots.lock().wakers.len(), 1);
         tokio::time::sleep(Duration::from_secs(10)).await;
-        assert_eq!((count.0.load(Ordering::Relaxed), alarms.slots.lock().wakers.len()), (1, 0));
+        assert_eq!((count.get(), alarms.slots.lock().wakers.len()), (1, 0));
         assert_eq!(Arc::strong_count(&count), 2, "no waker is left: ours, and the one that it was made of");
     }
 
@@ -185,7 +169,7 @@ mod tests {
     async fn who_rings_them_ends_with_them() {
         let alarms = Alarms::start(now());
         let changed = Arc::downgrade(&alarms.changed);
-        let (_, waker) = counter();
+        let (_, waker) = Count::new();
         alarms.set(now() + Duration::from_secs(1000), &waker);
         drop(alarms);
         tokio::task::yield_now().await;
