@@ -13,7 +13,7 @@ use memchr::memchr;
 use tokio::task::JoinSet;
 
 use tandem_client::Error as ClientError;
-use tandem_client::transport::{Kind, Transport};
+use tandem_client::raw::transport::{Kind, Transport};
 use tandem_protocols::payload::{Arguments, Content, Format};
 use tandem_protocols::wamp::codec::{decode, encode};
 use tandem_protocols::wamp::dict::Dict;

@@ -1,7 +1,7 @@
 //! Patterns that nothing matches, many of them, so that publishing beside them can be measured.
 
 use tandem_client::Error as ClientError;
-use tandem_client::transport::Transport;
+use tandem_client::raw::transport::Transport;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::message::{Message, Subscribe};
 

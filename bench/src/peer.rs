@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use tandem_client::Error as ClientError;
-use tandem_client::dial::{connect_rawsocket, connect_tcp};
-use tandem_client::stomp::AckMode;
-use tandem_client::transport::{Kind, Transport};
-use tandem_client::wamp::{self, Login, MatchPolicy};
+use tandem_client::raw::dial::{connect_rawsocket, connect_tcp};
+use tandem_client::raw::stomp::AckMode;
+use tandem_client::raw::transport::{Kind, Transport};
+use tandem_client::raw::wamp::{self, Login, MatchPolicy};
 use tandem_protocols::payload::Format;
 use tandem_protocols::wamp::rawsocket::Limit;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use tandem_client::Error as ClientError;
-use tandem_client::stomp::AckMode;
+use tandem_client::raw::stomp::AckMode;
 use tandem_protocols::stomp::frame::{Command, Frame};
 
 use crate::checker::{Ledger, Share};

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use tandem_client::Error as ClientError;
-use tandem_client::dial::{WebSocketOptions, connect_tcp, connect_websocket};
-use tandem_client::stomp::{self, ConnectOptions};
-use tandem_client::transport::{Closed, Kind, Transport};
+use tandem_client::raw::dial::{WebSocketOptions, connect_tcp, connect_websocket};
+use tandem_client::raw::stomp::{self, ConnectOptions};
+use tandem_client::raw::transport::{Closed, Kind, Transport};
 use tandem_protocols::stomp::codec::{Decoder, Item, Limits, encode};
 use tandem_protocols::stomp::frame::{Frame, Side, Version};
 use tandem_protocols::websocket::extensions::{Mode, Policy};

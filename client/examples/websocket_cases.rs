@@ -16,8 +16,8 @@ use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use tandem_client::Error;
-use tandem_client::dial::{WebSocketOptions, connect_websocket};
-use tandem_client::transport::Transport;
+use tandem_client::raw::dial::{WebSocketOptions, connect_websocket};
+use tandem_client::raw::transport::Transport;
 use tandem_protocols::websocket::extensions::{Mode, Policy};
 
 /// By this name the report knows us.

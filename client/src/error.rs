@@ -23,10 +23,13 @@ pub enum Error {
     /// Nothing came in time.
     #[error("no {0} in time")]
     Timeout(&'static str),
+    /// What was asked for cannot be done with these addresses and settings, or not with this server.
+    #[error("not possible: {0}")]
+    Unsupported(&'static str),
     /// The connection ended.
     #[error("the connection ended: {0}")]
     Closed(Closed),
-    /// More waits to be written than [`transport::OUTPUT_BYTES_MAX`](crate::transport::OUTPUT_BYTES_MAX).
+    /// More waits to be written than [`transport::OUTPUT_BYTES_MAX`](crate::raw::transport::OUTPUT_BYTES_MAX).
     #[error("too much waits to be written")]
     OutputFull,
     /// More arrived while a reply was awaited than the client may keep.

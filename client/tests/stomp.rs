@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use tandem_client::Error;
-use tandem_client::dial::open_tcp;
-use tandem_client::stomp::{AckMode, Client, ConnectOptions, HeartBeat, Link};
-use tandem_client::transport::Kind;
+use tandem_client::raw::dial::open_tcp;
+use tandem_client::raw::stomp::{AckMode, Client, ConnectOptions, HeartBeat, Link};
+use tandem_client::raw::transport::Kind;
 use tandem_protocols::stomp::frame::{Command, Frame, Version};
 
 use peer::{PIPE_BYTES, plain};

@@ -11,11 +11,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::timeout;
 
 use tandem_client::Error;
-use tandem_client::dial::{
+use tandem_client::raw::dial::{
     WebSocketOptions, connect_rawsocket, connect_tcp, connect_websocket, open_rawsocket, open_tcp,
     open_websocket,
 };
-use tandem_client::transport::{CLOSE_TIMEOUT, Closed, Kind, Message, OUTPUT_BYTES_MAX};
+use tandem_client::raw::transport::{CLOSE_TIMEOUT, Closed, Kind, Message, OUTPUT_BYTES_MAX};
 use tandem_protocols::payload::Format;
 use tandem_protocols::wamp::rawsocket::Limit;
 use tandem_protocols::websocket::deflate::{Deflater, WindowBits, compress};

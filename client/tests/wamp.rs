@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::io::DuplexStream;
 
 use tandem_client::Error;
-use tandem_client::transport::Kind;
-use tandem_client::wamp::{Client, Link, Login, MatchPolicy};
+use tandem_client::raw::transport::Kind;
+use tandem_client::raw::wamp::{Client, Link, Login, MatchPolicy};
 use tandem_protocols::payload::Format;
 use tandem_protocols::wamp::codec::{decode, encode, subprotocol};
 use tandem_protocols::wamp::dict::Dict;

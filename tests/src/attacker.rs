@@ -7,9 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use tandem_client::dial::{WebSocketOptions, connect_tcp, connect_websocket};
-use tandem_client::stomp::{Client as StompClient, ConnectOptions};
-use tandem_client::wamp::{Client as WampClient, Login, MatchPolicy};
+use tandem_client::raw::dial::{WebSocketOptions, connect_tcp, connect_websocket};
+use tandem_client::raw::stomp::{Client as StompClient, ConnectOptions};
+use tandem_client::raw::wamp::{Client as WampClient, Login, MatchPolicy};
 use tandem_protocols::payload::Format;
 use tandem_protocols::stomp::frame::Version;
 use tandem_protocols::stomp::state::AckMode;

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use tandem_client::dial::{WebSocketOptions, connect_websocket, open_websocket};
-use tandem_client::stomp::{self, ConnectOptions};
-use tandem_client::transport::Transport;
-use tandem_client::wamp::{self, Login};
+use tandem_client::raw::dial::{WebSocketOptions, connect_websocket, open_websocket};
+use tandem_client::raw::stomp::{self, ConnectOptions};
+use tandem_client::raw::transport::Transport;
+use tandem_client::raw::wamp::{self, Login};
 use tandem_protocols::payload::Format;
 use tandem_protocols::stomp::frame::Version;
 use tokio::net::TcpSocket;

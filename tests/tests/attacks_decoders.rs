@@ -6,9 +6,9 @@
 
 use std::net::SocketAddr;
 
-use tandem_client::dial::{WebSocketOptions, connect_websocket};
-use tandem_client::transport::{Kind, Transport};
-use tandem_client::wamp::{Client, Login, MatchPolicy};
+use tandem_client::raw::dial::{WebSocketOptions, connect_websocket};
+use tandem_client::raw::transport::{Kind, Transport};
+use tandem_client::raw::wamp::{Client, Login, MatchPolicy};
 use tandem_protocols::payload::Format;
 use tandem_protocols::stomp::frame::Version;
 use tandem_protocols::stomp::state::AckMode;

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use tandem_client::wamp::MatchPolicy;
+use tandem_client::raw::wamp::MatchPolicy;
 use tandem_protocols::payload::Format;
 use tandem_protocols::stomp::frame::Version;
 use tandem_protocols::stomp::state::AckMode;

@@ -10,7 +10,7 @@
 
 use std::net::SocketAddr;
 
-use tandem_client::wamp::{Client, MatchPolicy};
+use tandem_client::raw::wamp::{Client, MatchPolicy};
 use tandem_protocols::payload::Format;
 use tandem_protocols::stomp::frame::Version;
 use tandem_protocols::stomp::state::AckMode;

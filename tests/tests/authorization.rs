@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use tandem_client::Error;
-use tandem_client::stomp::AckMode;
-use tandem_client::wamp::{self, MatchPolicy};
+use tandem_client::raw::stomp::AckMode;
+use tandem_client::raw::wamp::{self, MatchPolicy};
 use tandem_protocols::payload::Format;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_tests::broker::{Broker, soon};

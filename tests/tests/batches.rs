@@ -9,9 +9,9 @@
 
 use std::time::Duration;
 
-use tandem_client::stomp::AckMode;
-use tandem_client::wamp::MatchPolicy;
-use tandem_client::{stomp, wamp};
+use tandem_client::raw::stomp::AckMode;
+use tandem_client::raw::wamp::MatchPolicy;
+use tandem_client::raw::{stomp, wamp};
 use tandem_protocols::payload::Format;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_tests::broker::soon;

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-use tandem_client::wamp::Client;
+use tandem_client::raw::wamp::Client;
 use tandem_protocols::payload::Format;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::id::Id;

@@ -11,8 +11,8 @@
 use std::net::SocketAddr;
 
 use tandem_client::Error;
-use tandem_client::dial::{WebSocketOptions, connect_websocket};
-use tandem_client::transport::{Kind, Transport};
+use tandem_client::raw::dial::{WebSocketOptions, connect_websocket};
+use tandem_client::raw::transport::{Kind, Transport};
 use tandem_protocols::websocket::deflate::WindowBits;
 use tandem_protocols::websocket::extensions::{Mode, Policy};
 use tandem_tests::attacker::{Raw, frame, frames, upgrade};

@@ -8,9 +8,9 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use tandem_client::Error;
-use tandem_client::dial::connect_tcp;
-use tandem_client::stomp::{self, ConnectOptions};
-use tandem_client::wamp::{self, Login, MatchPolicy};
+use tandem_client::raw::dial::connect_tcp;
+use tandem_client::raw::stomp::{self, ConnectOptions};
+use tandem_client::raw::wamp::{self, Login, MatchPolicy};
 use tandem_protocols::payload::Format;
 use tandem_protocols::stomp::frame::Version;
 use tandem_protocols::wamp::dict::Dict;

@@ -26,8 +26,8 @@ use tokio::time::timeout;
 use tandem_broker::core::store::{Change, Store, Submission};
 use tandem_broker::store::disk::{DiskStore, StoreLimits, StoreSettings};
 use tandem_broker::store::space::SpaceLimits;
-use tandem_client::dial::connect_tcp;
-use tandem_client::stomp;
+use tandem_client::raw::dial::connect_tcp;
+use tandem_client::raw::stomp;
 use tandem_protocols::stomp::frame::{Command, Frame};
 use tandem_tests::broker::eventually;
 use tandem_tests::daemon::{Daemon, executable};
@@ -648,7 +648,7 @@ async fn retained(address: SocketAddr, topic: u64) -> Option<u64> {
 
 /// The numbers that a topic remembers.
 async fn remembered(address: SocketAddr, topic: u64) -> Vec<u64> {
-    use tandem_client::wamp::MatchPolicy;
+    use tandem_client::raw::wamp::MatchPolicy;
     let mut client = peers::wamp(address, tandem_protocols::payload::Format::Json).await;
     let subscription = client.subscribe(&format!("kept.{topic}"), MatchPolicy::Exact).await.unwrap();
     let arguments = client.args(&[subscription.get()]).unwrap();

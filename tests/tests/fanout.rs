@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use tandem_client::stomp::AckMode;
-use tandem_client::wamp::MatchPolicy;
-use tandem_client::{stomp, wamp};
+use tandem_client::raw::stomp::AckMode;
+use tandem_client::raw::wamp::MatchPolicy;
+use tandem_client::raw::{stomp, wamp};
 use tandem_protocols::payload::{Content, Format};
 use tandem_protocols::stomp::frame::Command;
 use tandem_protocols::wamp::dict::Dict;

@@ -20,8 +20,8 @@ use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Sleep, sleep, timeout};
 
-use tandem_client::dial::{WebSocketOptions, open_websocket};
-use tandem_client::wamp::{self, Login, MatchPolicy};
+use tandem_client::raw::dial::{WebSocketOptions, open_websocket};
+use tandem_client::raw::wamp::{self, Login, MatchPolicy};
 use tandem_protocols::payload::{Arguments, Content, Format, encode_bytes};
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::message::{Event, Message};

@@ -12,10 +12,10 @@ use tandem_broker::core::access::{
     Record, Refusal,
 };
 use tandem_broker::server::Server;
-use tandem_client::dial::connect_tcp;
 use tandem_client::error::Error;
-use tandem_client::stomp::{Client as Stomp, ConnectOptions};
-use tandem_client::wamp::{Client as Wamp, Link, Login, MatchPolicy};
+use tandem_client::raw::dial::connect_tcp;
+use tandem_client::raw::stomp::{Client as Stomp, ConnectOptions};
+use tandem_client::raw::wamp::{Client as Wamp, Link, Login, MatchPolicy};
 use tandem_protocols::payload::Format::{self, Cbor, Json, MsgPack};
 use tandem_protocols::stomp::frame::Version;
 use tandem_protocols::stomp::state::AckMode;

@@ -13,11 +13,12 @@ use serde_json::json;
 
 use tandem_broker::metrics;
 use tandem_broker::users::hash_password;
+use tandem_client::Error;
 use tandem_client::arguments::{arguments, decode_args, decode_kwargs};
-use tandem_client::dial::{WebSocketOptions, connect_rawsocket, connect_tcp, connect_websocket};
-use tandem_client::stomp::{self, AckMode, ConnectOptions};
-use tandem_client::wamp::{self, Login, MatchPolicy};
-use tandem_client::{Error, transport};
+use tandem_client::raw::dial::{WebSocketOptions, connect_rawsocket, connect_tcp, connect_websocket};
+use tandem_client::raw::stomp::{self, AckMode, ConnectOptions};
+use tandem_client::raw::transport;
+use tandem_client::raw::wamp::{self, Login, MatchPolicy};
 use tandem_protocols::payload::{Arguments, Content, Format};
 use tandem_protocols::stomp::frame::{Command, Frame, Version};
 use tandem_protocols::wamp::codec::subprotocol;

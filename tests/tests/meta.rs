@@ -5,9 +5,10 @@
 use serde_json::json;
 
 use tandem_broker::users::hash_password;
-use tandem_client::stomp::{AckMode, ConnectOptions};
-use tandem_client::wamp::{self, Login, MatchPolicy};
-use tandem_client::{Error, stomp};
+use tandem_client::Error;
+use tandem_client::raw::stomp;
+use tandem_client::raw::stomp::{AckMode, ConnectOptions};
+use tandem_client::raw::wamp::{self, Login, MatchPolicy};
 use tandem_protocols::payload::{Content, Format};
 use tandem_protocols::stomp::frame::{Command, Frame, Version};
 use tandem_protocols::wamp::dict::Dict;
@@ -163,7 +164,7 @@ async fn who_does_not_read_is_killed_all_the_same() {
 async fn a_version_without_escapes_hears_why_too() {
     let broker = start().await;
     let mut root = wamp_root(&broker).await;
-    let wire = tandem_client::dial::connect_tcp(broker.address()).await.unwrap();
+    let wire = tandem_client::raw::dial::connect_tcp(broker.address()).await.unwrap();
     let mut old = stomp::Client::connect(wire, Version::V10, &ConnectOptions::default()).await.unwrap();
     let arguments = root.args(&()).unwrap();
     let outcome = soon("RESULT", root.call("wamp.session.kill_all", arguments)).await.unwrap();

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use tandem_client::stomp::AckMode;
-use tandem_client::wamp::{self, MatchPolicy};
+use tandem_client::raw::stomp::AckMode;
+use tandem_client::raw::wamp::{self, MatchPolicy};
 use tandem_protocols::payload::{Arguments, Content, Format, encode_bytes};
 use tandem_protocols::wamp::dict::Dict;
 use tandem_tests::attacker::{Raw, frame};

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use tandem_client::stomp::{self, AckMode};
-use tandem_client::wamp::{self, MatchPolicy};
+use tandem_client::raw::stomp::{self, AckMode};
+use tandem_client::raw::wamp::{self, MatchPolicy};
 use tandem_protocols::payload::{Arguments, Format, encode_bytes};
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::message::{Event, Message};

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
 use tandem_client::Error;
-use tandem_client::stomp::{AckMode, Client};
+use tandem_client::raw::stomp::{AckMode, Client};
 use tandem_tests::attacker::{Raw, frame};
 use tandem_tests::broker::{Broker, soon};
 use tandem_tests::peers;

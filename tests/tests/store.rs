@@ -18,9 +18,10 @@ use tokio::time::timeout;
 
 use tandem_broker::store::disk::{DiskStore, StoreLimits, StoreSettings};
 use tandem_broker::store::space::SpaceLimits;
-use tandem_client::dial::connect_tcp;
-use tandem_client::wamp::MatchPolicy;
-use tandem_client::{Error, stomp};
+use tandem_client::Error;
+use tandem_client::raw::dial::connect_tcp;
+use tandem_client::raw::stomp;
+use tandem_client::raw::wamp::MatchPolicy;
 use tandem_protocols::payload::Format;
 use tandem_protocols::stomp::frame::{Command, Frame, Version};
 use tandem_protocols::wamp::dict::Dict;

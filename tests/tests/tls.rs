@@ -12,10 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use tandem_client::dial::{WebSocketOptions, open_rawsocket, open_tcp, open_websocket};
 use tandem_client::error::Error;
-use tandem_client::stomp::{self, ConnectOptions};
-use tandem_client::wamp::{self, Link, Login, MatchPolicy};
+use tandem_client::raw::dial::{WebSocketOptions, open_rawsocket, open_tcp, open_websocket};
+use tandem_client::raw::stomp::{self, ConnectOptions};
+use tandem_client::raw::wamp::{self, Link, Login, MatchPolicy};
 use tandem_protocols::payload::Format;
 use tandem_protocols::stomp::frame::Version;
 use tandem_protocols::stomp::state::AckMode;
@@ -43,7 +43,7 @@ async fn start(authority: &Authority, clients: &str, more: &str) -> (Broker, Soc
 async fn websocket(
     stream: Tls,
     subprotocol: &str,
-) -> Result<tandem_client::transport::Transport<Tls>, Error> {
+) -> Result<tandem_client::raw::transport::Transport<Tls>, Error> {
     open_websocket(stream, "localhost", "/", &[subprotocol], &WebSocketOptions::default()).await
 }
 

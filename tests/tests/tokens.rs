@@ -11,11 +11,11 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::hmac;
 use serde_json::{Value, json};
 
-use tandem_client::dial::{WebSocketOptions, connect_tcp, connect_websocket};
 use tandem_client::error::Error;
-use tandem_client::stomp::{Client as Stomp, ConnectOptions};
-use tandem_client::transport::{Closed, Transport};
-use tandem_client::wamp::{Client as Wamp, Login};
+use tandem_client::raw::dial::{WebSocketOptions, connect_tcp, connect_websocket};
+use tandem_client::raw::stomp::{Client as Stomp, ConnectOptions};
+use tandem_client::raw::transport::{Closed, Transport};
+use tandem_client::raw::wamp::{Client as Wamp, Login};
 use tandem_protocols::payload::Format::Json;
 use tandem_protocols::stomp::frame::{Frame, Version};
 use tandem_tests::broker::{Broker, soon};

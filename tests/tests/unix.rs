@@ -14,9 +14,9 @@ use tokio::net::UnixStream;
 
 use tandem_broker::config::Config;
 use tandem_broker::server::{Server, StartError};
-use tandem_client::dial::{WebSocketOptions, open_rawsocket, open_tcp, open_websocket};
-use tandem_client::stomp::{AckMode, Client as Stomp, ConnectOptions};
-use tandem_client::wamp::{Client as Wamp, Login, MatchPolicy};
+use tandem_client::raw::dial::{WebSocketOptions, open_rawsocket, open_tcp, open_websocket};
+use tandem_client::raw::stomp::{AckMode, Client as Stomp, ConnectOptions};
+use tandem_client::raw::wamp::{Client as Wamp, Login, MatchPolicy};
 use tandem_protocols::payload::Format;
 use tandem_protocols::stomp::frame::Version;
 use tandem_protocols::wamp::dict::Dict;

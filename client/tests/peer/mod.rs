@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use tandem_client::Error;
-use tandem_client::dial::{WebSocketOptions, open_websocket};
-use tandem_client::transport::Transport;
+use tandem_client::raw::dial::{WebSocketOptions, open_websocket};
+use tandem_client::raw::transport::Transport;
 use tandem_protocols::websocket::extensions::{Agreement, Policy};
 use tandem_protocols::websocket::frame::{Header, Opcode, Role, Unit, close_payload, unmasked};
 use tandem_protocols::websocket::handshake::{Request, Rules, check};

@@ -26,8 +26,8 @@ use tandem_protocols::websocket::frame::{Header, Opcode, close};
 
 use crate::error::Error;
 use crate::message::Arrivals;
-use crate::rawsocket::RawSocket;
-use crate::websocket::{WebSocket, put_control, put_frame};
+use crate::raw::rawsocket::RawSocket;
+use crate::raw::websocket::{WebSocket, put_control, put_frame};
 
 pub use crate::message::{Closed, Kind, Message};
 

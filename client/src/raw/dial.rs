@@ -13,11 +13,11 @@ use tandem_protocols::payload::Format;
 use tandem_protocols::wamp::rawsocket::Limit;
 
 use crate::error::Error;
-use crate::rawsocket::RawSocket;
-use crate::transport::{Framing, Transport};
-use crate::websocket::WebSocket;
+use crate::raw::rawsocket::RawSocket;
+use crate::raw::transport::{Framing, Transport};
+use crate::raw::websocket::WebSocket;
 
-pub use crate::websocket::WebSocketOptions;
+pub use crate::raw::websocket::WebSocketOptions;
 
 /// How long connecting may take, and how long shaking hands may.
 pub const OPENING_TIMEOUT: Duration = Duration::from_secs(10);

@@ -16,7 +16,7 @@ use tandem_protocols::stomp::frame::{Command, Frame, Headers, Side, Version};
 use tandem_protocols::stomp::state::{HeartBeats, Intervals, chosen};
 
 use crate::error::Error;
-use crate::transport::{Closed, Kind, Transport};
+use crate::raw::transport::{Closed, Kind, Transport};
 
 pub use tandem_protocols::stomp::state::{AckMode, HeartBeat};
 

@@ -24,7 +24,7 @@ use tandem_protocols::wamp::options::{Feature, Role, Roles};
 
 use crate::arguments::{arguments, decode_args, decode_kwargs, positional};
 use crate::error::Error;
-use crate::transport::{Closed, Kind, Transport};
+use crate::raw::transport::{Closed, Kind, Transport};
 
 pub use tandem_protocols::wamp::options::MatchPolicy;
 
