@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -242,6 +243,9 @@ impl LongPoll {
         let (http, answer) = ready!(asking.as_mut().poll(cx));
         self.receiving = Line::Idle(http);
         match answer {
+            // Nobody is there any more: other wires just end then.
+            Err(Error::LongPoll(error)) if error.is_incomplete_message() => self.end(),
+            Err(Error::Io(error)) if error.kind() == ErrorKind::ConnectionRefused => self.end(),
             Err(error) => self.fail(error),
             Ok(Answer { status: OK, body, .. }) if !body.is_empty() => {
                 let message = Message { kind: Kind::Binary, bytes: body };
@@ -249,10 +253,7 @@ impl LongPoll {
                 self.inbox.push_back(message);
             }
             Ok(Answer { status: OK | ACCEPTED | NO_CONTENT, .. }) => {}
-            Ok(Answer { status: NOT_FOUND | GONE, .. }) => match self.is_refused.take() {
-                Some(error) => self.fail(error),
-                None => self.closed = Some(Closed::Eof),
-            },
+            Ok(Answer { status: NOT_FOUND | GONE, .. }) => self.end(),
             Ok(answer) => self.fail(answer.refusal()),
         }
         Poll::Ready(())
@@ -267,6 +268,13 @@ impl LongPoll {
     ) -> Pin<Box<dyn Future<Output = Asked> + Send>> {
         let path = format!("{}/{verb}", self.base);
         Box::pin(Http::ask(http, self.options.clone(), path, content_type, body))
+    }
+
+    fn end(&mut self) {
+        match self.is_refused.take() {
+            Some(error) => self.fail(error),
+            None => self.closed = Some(Closed::Eof),
+        }
     }
 
     fn fail(&mut self, error: Error) {

@@ -1,7 +1,7 @@
 //! TLS: whom to trust, and what to show.
 //!
 //! Without a word about it the authorities of the system are trusted. There is no way to trust everybody: who has a
-//! broker with a certificate of their own making names that certificate, or the authority that signed it.
+//! broker with a certificate of their own making names it, or the authority that signed it.
 
 use std::fmt;
 use std::io;
@@ -105,7 +105,8 @@ impl TlsOptions {
         self.changed()
     }
 
-    /// Trusts the authorities of this file too, or the one server whose own certificate it holds. It is read now.
+    /// Trusts the authorities of this file too, or the one server whose certificate it holds, if that signed it itself and
+    /// does not say that it is an authority. It is read now.
     ///
     /// # Errors
     ///
