@@ -13,6 +13,7 @@ use tandem_protocols::websocket::frame;
 use tandem_protocols::websocket::handshake::AnswerError;
 
 use crate::message::{Closed, Kind};
+use crate::tls::TlsError;
 
 /// Why something did not work.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,9 @@ pub enum Error {
     /// The network, or the address.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// TLS cannot be spoken as it was asked for. A handshake that fails is [`Error::Io`].
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// Nothing came in time.
     #[error("no {0} in time")]
     Timeout(&'static str),
@@ -36,7 +40,8 @@ pub enum Error {
     #[error("too many messages arrived while a reply was awaited")]
     QueueFull,
 
-    /// The server answered the WebSocket handshake with something else than 101.
+    /// The server answered the WebSocket handshake with something else than 101, or a request of long-polling with
+    /// something else than it should.
     #[error("the server answered {status}: {}", String::from_utf8_lossy(body))]
     Refused {
         /// The status code.
@@ -102,7 +107,10 @@ pub enum Error {
     /// A frame that has no place here.
     #[error("{} has no place here", .0.command)]
     UnexpectedFrame(Box<Frame>),
-    /// The server was silent for longer than the heart-beats agreed on allow.
+    /// A request of long-polling failed.
+    #[error("HTTP: {0}")]
+    LongPoll(#[from] hyper::Error),
+    /// The server was silent for longer than the heart-beats agreed on allow, or did not answer a ping.
     #[error("the server is silent")]
     Silent,
 }

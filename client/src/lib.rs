@@ -8,13 +8,20 @@ pub mod backoff;
 #[allow(dead_code, reason = "for the sessions, which come next")]
 mod buffer;
 pub mod connector;
+mod dialer;
+pub mod doorway;
 pub mod error;
+mod longpoll;
 mod message;
 pub mod raw;
+pub mod tls;
 pub mod wire;
 
 pub use address::Address;
 pub use backoff::Backoff;
 pub use buffer::{Gap, Overflow};
 pub use connector::Connector;
+pub use doorway::Doorway;
 pub use error::Error;
+pub use tls::TlsOptions;
+pub use wire::Wire;
