@@ -9,8 +9,10 @@ pub mod backoff;
 mod buffer;
 pub mod connector;
 pub mod error;
+pub mod event;
 mod message;
 pub mod raw;
+pub mod stomp;
 pub mod wire;
 
 pub use address::Address;
@@ -18,3 +20,4 @@ pub use backoff::Backoff;
 pub use buffer::{Gap, Overflow};
 pub use connector::Connector;
 pub use error::Error;
+pub use event::ClientEvent;
