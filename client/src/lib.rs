@@ -11,6 +11,7 @@ pub mod connector;
 pub mod error;
 mod message;
 pub mod raw;
+pub mod wamp;
 pub mod wire;
 
 pub use address::Address;
