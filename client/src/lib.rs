@@ -16,6 +16,7 @@ mod message;
 pub mod raw;
 pub mod stomp;
 pub mod tls;
+pub mod wamp;
 pub mod wire;
 
 pub use address::Address;
