@@ -61,7 +61,10 @@ fn main() {
         let row = measure(make);
         let instructions = instructions(name, row.per_burst);
         let instructions = instructions.map_or("no valgrind".to_owned(), |count| format!("{count:.0}"));
-        println!("{name:32}{:10.0}{:14.2}{:12.0}{instructions:>14}", row.nanoseconds, row.allocations, row.bytes);
+        println!(
+            "{name:32}{:10.0}{:14.2}{:12.0}{instructions:>14}",
+            row.nanoseconds, row.allocations, row.bytes
+        );
     }
 }
 
@@ -76,7 +79,9 @@ const WAYS: [(&str, Make); 15] = [
     ("event json to stomp", || Way::events(Format::Json, &[Speaks::Stomp; 1])),
     ("event json to 10, delivery", || Way::events(Format::Json, &[Speaks::Wamp(Format::Json); 10])),
     ("event json to 100, delivery", || Way::events(Format::Json, &[Speaks::Wamp(Format::Json); 100])),
-    ("event msgpack to 100, delivery", || Way::events(Format::MsgPack, &[Speaks::Wamp(Format::MsgPack); 100])),
+    ("event msgpack to 100, delivery", || {
+        Way::events(Format::MsgPack, &[Speaks::Wamp(Format::MsgPack); 100])
+    }),
     ("message stomp", || Way::messages(&[Speaks::Stomp; 1])),
     ("message stomp to 10, delivery", || Way::messages(&[Speaks::Stomp; 10])),
     ("message stomp to 100, delivery", || Way::messages(&[Speaks::Stomp; 100])),
@@ -143,12 +148,15 @@ fn instructions(name: &str, per_burst: u64) -> Option<f64> {
 
 // ---- ways ----------------------------------------------------------------------------------------------
 
+/// Who says what in one burst: of its number makes the messages.
+type Turn = (usize, Box<dyn Fn(u64, &mut Vec<u8>)>);
+
 /// Some peers, and what they say in turn.
 struct Way {
     house: House,
     peers: Vec<Guest>,
-    /// Who says what in one burst, in order: of the burst's number makes the messages.
-    script: Vec<(usize, Box<dyn Fn(u64, &mut Vec<u8>)>)>,
+    /// One burst, in order.
+    script: Vec<Turn>,
     burst: u64,
     /// What a burst counts for.
     counted: u64,
@@ -186,7 +194,7 @@ fn payload() -> String {
 }
 
 impl Way {
-    fn new(script: Vec<(usize, Box<dyn Fn(u64, &mut Vec<u8>)>)>, house: House, peers: Vec<Guest>, counted: u64) -> Way {
+    fn new(script: Vec<Turn>, house: House, peers: Vec<Guest>, counted: u64) -> Way {
         Way { house, peers, script, burst: 0, counted }
     }
 
@@ -241,14 +249,15 @@ impl Way {
                 speaks.put(&format!(r#"[70,{invocation},{{}},["{payload}"]]"#), out);
             }
         };
-        let script: Vec<(usize, Box<dyn Fn(u64, &mut Vec<u8>)>)> = vec![(0, Box::new(call)), (1, Box::new(answer))];
+        let script: Vec<Turn> = vec![(0, Box::new(call)), (1, Box::new(answer))];
         Way::new(script, house, vec![caller, callee], BURST)
     }
 
     fn queue() -> Way {
         let house = House::new();
         let (producer, mut consumer) = (house.join(Speaks::Stomp), house.join(Speaks::Stomp));
-        let frame = "SUBSCRIBE\nid:1\ndestination:/queue/work\nack:client-individual\nprefetch-count:1000\n\n\0";
+        let frame =
+            "SUBSCRIBE\nid:1\ndestination:/queue/work\nack:client-individual\nprefetch-count:1000\n\n\0";
         consumer.say(|out| Speaks::Stomp.put(frame, out));
         let payload = payload();
         let send = move |_, out: &mut Vec<u8>| {
@@ -277,8 +286,7 @@ impl Way {
                 Speaks::Stomp.put(&format!("ACK\nid:{id}\n\n\0"), out);
             }
         };
-        let script: Vec<(usize, Box<dyn Fn(u64, &mut Vec<u8>)>)> =
-            vec![(0, Box::new(send)), (1, Box::new(acknowledge))];
+        let script: Vec<Turn> = vec![(0, Box::new(send)), (1, Box::new(acknowledge))];
         Way::new(script, house, vec![producer, consumer], BURST)
     }
 
@@ -446,7 +454,11 @@ const KEPT_BYTES: usize = 4096;
 struct Memory(Arc<Mutex<Wire>>);
 
 impl AsyncRead for Memory {
-    fn poll_read(self: Pin<&mut Self>, _cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut wire = self.0.lock().unwrap();
         let rest = &wire.to_read[wire.read..];
         let length = rest.len().min(buffer.remaining());
