@@ -132,7 +132,12 @@ async fn limits_by_address_are_those_of_the_address_behind_the_proxy() {
     // Once let in it counts as a connection.
     first.write(&CONNECT[4..]).await;
     assert!(first.read_until(b"\0").await.starts_with(b"CONNECTED"));
-    assert_eq!(say(address, &second).await, "", "there is a connection of that address");
+    let full = "too many connections from this address";
+    let error = say(address, &second).await;
+    assert!(error.starts_with("ERROR\n") && error.contains(full), "there is a connection of that address: {error:?}");
+    let mut rawsocket = Raw::connect(address).await;
+    rawsocket.write(&[FROM, &[0x7f, 0xf1, 0, 0]].concat()).await;
+    assert_eq!(rawsocket.read_to_end().await, [0x7f, 0x40, 0, 0], "maximum connection count reached");
     let (head, _) = head(address, &[FROM, &upgrade("/", "127.0.0.1", "")].concat()).await;
     assert_eq!(status(&head), 503, "{head}");
     assert!(head.to_lowercase().contains("retry-after: "), "{head}");
@@ -446,8 +451,56 @@ async fn when_memory_is_short_nobody_new_comes_in_and_who_asks_is_told() {
     }
     let (head, _) = head(address, &upgrade("/", "localhost", "")).await;
     assert_eq!(status(&head), 503, "{head}");
-    assert_eq!(say(address, CONNECT).await, "");
+    let error = say(address, CONNECT).await;
+    assert!(error.starts_with("ERROR\n") && error.contains("too much memory"), "{error:?}");
     assert_eq!(say(address, &[0x7f, 0xf1, 0, 0]).await.len(), 4, "RawSocket has a word for it");
+}
+
+#[tokio::test]
+async fn when_there_is_no_room_for_another_connection_who_asks_is_told_and_its_pages_are_there() {
+    // The listener counts as one.
+    let broker = Broker::start_with("[limits]\nconnections_max = 3\n").await;
+    let address = broker.address();
+    let mut inside = Vec::new();
+    for _ in 0..2 {
+        let (head, mut raw) = head(address, &upgrade("/", &address.to_string(), "")).await;
+        assert_eq!(status(&head), 101, "{head}");
+        raw.write(&frame(0x81, HELLO)).await;
+        raw.read_until(b"[2,").await;
+        inside.push(raw);
+    }
+    let open = br#"{"protocols":["wamp.2.json"]}"#;
+    for (method, path, expected) in [
+        ("GET", "/health", 200),
+        ("GET", "/ready", 200),
+        ("POST", "/health", 503),
+        ("GET", "/", 503),
+        ("GET", "/metrics", 503),
+        ("POST", "/lp/open", 503),
+        ("POST", "/sockjs/0/a/xhr", 503),
+    ] {
+        let mut http = Http::connect(address).await;
+        http.ask(method, path, "", if method == "POST" { open } else { b"" }).await;
+        let answer = http.answer().await.unwrap();
+        assert_eq!(answer.status, expected, "{method} {path}");
+        assert_eq!(answer.header("connection"), Some("close"), "one answer is all");
+        if expected == 503 {
+            assert_eq!(answer.text(), "too many connections\n");
+            assert!(answer.header("retry-after").is_some());
+        }
+        assert!(http.is_closed().await);
+    }
+    let (full, _) = head(address, &upgrade("/", "localhost", "")).await;
+    assert_eq!(status(&full), 503, "{full}");
+    let error = say(address, CONNECT).await;
+    assert!(error.starts_with("ERROR\n") && error.contains("too many connections"), "{error:?}");
+    drop(inside);
+    let let_in = async { while say_upgrade(address).await != 101 {} };
+    soon("room again", let_in).await;
+}
+
+async fn say_upgrade(address: SocketAddr) -> u16 {
+    status(&head(address, &upgrade("/", "localhost", "")).await.0)
 }
 
 #[tokio::test]

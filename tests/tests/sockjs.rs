@@ -475,6 +475,17 @@ async fn a_heart_beat_comes_when_nothing_else_does() {
 }
 
 #[tokio::test]
+async fn one_more_session_than_its_address_may_have_is_told_so() {
+    let toml = "[limits]\nconnections_per_address_max = 1\n[proxies]\ntrusted = [\"127.0.0.1\"]\n";
+    let broker = Broker::start_with(toml).await;
+    let from = "X-Forwarded-For: 192.0.2.1\r\n";
+    assert_eq!(ask(broker.address(), "POST", "/sockjs/0/a/xhr", from, b"").await.status, 200);
+    let second = ask(broker.address(), "POST", "/sockjs/0/b/xhr", from, b"").await;
+    assert_eq!((second.status, second.text()), (503, "too many connections from this address\n"));
+    assert_eq!(ask(broker.address(), "POST", "/sockjs/0/a/xhr_send", from, b"[]").await.status, 204);
+}
+
+#[tokio::test]
 async fn a_name_is_of_one_origin() {
     let config = "[websocket]\nallowed_origins = [\"https://a.example\", \"https://b.example\"]\n";
     let broker = Broker::start_with(config).await;

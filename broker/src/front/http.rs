@@ -32,12 +32,21 @@ use crate::front::sockjs::asked::Asked;
 use crate::front::sockjs::socket::SockJsSocket;
 use crate::front::stay;
 use crate::front::transport::Transport;
+use crate::front::unwelcome::Unwelcome;
 use crate::front::websocket::WebSocket;
 use crate::front::wire::Opened;
 use crate::metrics;
 
-/// Serves HTTP on a connection until it becomes a WebSocket or ends.
-pub async fn serve(door: Arc<Door>, stream: Opened, peer: Peer, permit: Permit, opened: Instant) {
+/// Serves HTTP on a connection until it becomes a WebSocket or ends. Where somebody is not `welcome` they get one answer,
+/// that, or a page of those that say how the broker is.
+pub async fn serve(
+    door: Arc<Door>,
+    stream: Opened,
+    peer: Peer,
+    permit: Permit,
+    opened: Instant,
+    welcome: Result<(), Unwelcome>,
+) {
     let time_max: Duration = door.settings.pump.establish_time_max;
     // The place at the door goes to the session, if the connection becomes one.
     let attendance = Attendance::new(permit, opened);
@@ -45,7 +54,12 @@ pub async fn serve(door: Arc<Door>, stream: Opened, peer: Peer, permit: Permit, 
         let (door, peer, attendance) = (door.clone(), peer.clone(), attendance.clone());
         service_fn(move |request| {
             let (door, peer, attendance) = (door.clone(), peer.clone(), attendance.clone());
-            async move { Ok::<_, Infallible>(answer(&door, &peer, &attendance, request).await) }
+            async move {
+                Ok::<_, Infallible>(match welcome {
+                    Ok(()) => answer(&door, &peer, &attendance, request).await,
+                    Err(why) => send_away(&door, &peer, &attendance, request, why),
+                })
+            }
         })
     };
     let connection = http1::Builder::new()
@@ -76,6 +90,29 @@ pub async fn serve(door: Arc<Door>, stream: Opened, peer: Peer, permit: Permit, 
     };
     if let Err(error) = result {
         tracing::debug!(%peer, %error, "HTTP connection ended");
+    }
+}
+
+/// The only answer to somebody who is not taken in.
+fn send_away(
+    door: &Door,
+    peer: &Peer,
+    attendance: &Attendance,
+    mut request: Request<Incoming>,
+    why: Unwelcome,
+) -> Answer {
+    attendance.stay().ask(stay::Asked::Page);
+    let (_, path_is_ours) = see_through(door, peer, &mut request);
+    let page = if path_is_ours { page(door, &request) } else { None };
+    page.map_or_else(|| why.answer(), last)
+}
+
+/// A page for those who look after the broker, who do not always know its name.
+fn page(door: &Door, request: &Request<Incoming>) -> Option<Answer> {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/health") => Some(health(door)),
+        (&Method::GET | &Method::HEAD, "/ready") => Some(ready(door)),
+        _ => None,
     }
 }
 
@@ -119,21 +156,18 @@ async fn answer(
             socket = Socket { tokens: door.tokens_beside(sockjs.token), wrap: sockjs_socket, ..socket };
         }
         if !attendance.become_stranger(door, peer) {
-            return last(later("too many wait to be let in\n"));
+            return door.refuse(peer, Unwelcome::Strangers).answer();
         }
         return upgrade(door, peer, attendance, request, &socket);
     }
     if !attendance.become_stranger(door, peer) {
-        return last(later("too many wait to be let in\n"));
+        return door.refuse(peer, Unwelcome::Strangers).answer();
     }
     if !path_is_ours {
         return text(StatusCode::NOT_FOUND, "nothing is here\n");
     }
-    match (request.method(), path) {
-        // Whoever looks after the broker does not always know its name.
-        (&Method::GET | &Method::HEAD, "/health") => return health(door),
-        (&Method::GET | &Method::HEAD, "/ready") => return ready(door),
-        _ => {}
+    if let Some(page) = page(door, &request) {
+        return page;
     }
     if let Some(refusal) = refuse_host(door, peer, &request) {
         return refusal;
@@ -269,8 +303,8 @@ fn upgrade(
             return text(StatusCode::BAD_REQUEST, format!("{malformed}\n"));
         }
     };
-    if let Some(refusal) = door.refuse_new(peer) {
-        return refusal;
+    if let Err(why) = door.judge_new(peer) {
+        return why.answer();
     }
     let Accept { subprotocol, compression, is_plain_agent, response: answer } = accept;
     let chosen = subprotocol.map(|index| socket.tokens[index]).or(socket.default);
