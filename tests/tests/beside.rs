@@ -503,6 +503,26 @@ async fn say_upgrade(address: SocketAddr) -> u16 {
     status(&head(address, &upgrade("/", "localhost", "")).await.0)
 }
 
+/// Each listener used to keep a place for whoever would come to it next.
+#[tokio::test]
+async fn of_the_places_for_strangers_none_is_kept_for_those_who_did_not_come() {
+    let toml = "listen = [\"127.0.0.1:0\", \"127.0.0.2:0\", \"127.0.0.3:0\"]\n[limits]\nstrangers_max = 1\n";
+    let broker = Broker::start_with(toml).await;
+    for &address in [0, 2, 1, 2, 0].map(|place| &broker.server().addresses()[place]) {
+        let mut raw = Raw::connect(address).await;
+        raw.write(CONNECT).await;
+        let connected = soon("CONNECTED", raw.read_until(b"\0")).await;
+        assert!(connected.starts_with(b"CONNECTED"));
+    }
+    let mut first = Raw::connect(broker.address()).await;
+    first.write(b"CONN").await;
+    let mut second = Raw::connect(broker.server().addresses()[1]).await;
+    second.write(CONNECT).await;
+    first.write(&CONNECT[4..]).await;
+    first.read_until(b"\0").await;
+    soon("the other's turn", second.read_until(b"\0")).await;
+}
+
 #[tokio::test]
 async fn strangers_are_not_told_which_version_this_is() {
     let broker =

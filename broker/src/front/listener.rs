@@ -97,8 +97,9 @@ impl Door {
         listener: &TcpListener,
         only_proxies: bool,
     ) -> Option<(Stream, Peer, Permit)> {
-        let place = self.gate.place().await;
+        self.gate.has_place().await;
         let (stream, address) = accepted(listener.accept().await).await?;
+        let place = self.gate.place().await;
         if only_proxies && !self.settings.proxies.trusts(&Peer::Socket(address)) {
             metrics::CONNECTIONS_REFUSED.add(1);
             tracing::warn!(peer = %address, "only listed proxies may connect where the PROXY protocol is spoken");
