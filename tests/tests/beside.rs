@@ -155,6 +155,24 @@ async fn limits_by_address_are_those_of_the_address_behind_the_proxy() {
     soon("room again", again).await;
 }
 
+/// `UNKNOWN` is said of clients as well: what such a one writes into headers is not what the proxy says.
+#[tokio::test]
+async fn headers_are_believed_of_a_listed_address_only_where_the_proxy_protocol_says_it() {
+    let (_broker, address) =
+        proxied("[http]\nhosts = [\"a.example\"]\n[authentication]\nanonymous = \"everywhere\"\n").await;
+    let headers =
+        "X-Forwarded-For: 192.0.2.9\r\nX-Forwarded-Host: a.example\r\nOrigin: https://a.example\r\n";
+    let request = upgrade("/", "127.0.0.1", headers);
+    let another_proxy = b"PROXY TCP4 127.0.0.9 10.0.0.1 1234 80\r\n";
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\0\0";
+    for (header, expected) in
+        [(&another_proxy[..], 101), (FROM, 403), (b"PROXY UNKNOWN\r\n", 403), (local, 403)]
+    {
+        let (head, _) = head(address, &[header, &request].concat()).await;
+        assert_eq!(status(&head), expected, "{}", String::from_utf8_lossy(header));
+    }
+}
+
 // ---- headers of proxies ------------------------------------------------------------------------------------
 
 #[tokio::test]

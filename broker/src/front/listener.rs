@@ -145,9 +145,11 @@ impl Door {
             Ok(Err(error)) => return tracing::info!(peer = %proxy, %error, "no header of the PROXY protocol"),
             Err(_) => return tracing::info!(peer = %proxy, "no header of the PROXY protocol in time"),
         };
+        let is_known = address.is_some();
         let Some(address) = address.or(proxy.address()) else { return };
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        let proxied = Proxied { address, proxy: proxy.to_string(), secure: None, is_private: false };
+        let proxied =
+            Proxied { address, is_known, proxy: proxy.to_string(), secure: None, is_private: false };
         let peer = Peer::Proxied(Arc::new(proxied));
         if !self.gate.account(&mut permit, &peer) {
             self.refuse(&peer, Unwelcome::Strangers);
