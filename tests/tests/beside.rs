@@ -6,7 +6,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tandem_broker::front::readiness::Unready;
 use tandem_tests::attacker::{CONNECT, Raw, frame, say};
@@ -226,6 +226,27 @@ async fn strangers_behind_a_listed_proxy_are_counted_by_their_own_addresses() {
         shared.ask("GET", "/health", &from(client), b"").await;
         assert_eq!(shared.answer().await.unwrap().status, expected);
     }
+}
+
+/// The connection is older than a stranger may be; who comes over it has done nothing yet.
+#[tokio::test]
+async fn over_an_old_connection_of_a_listed_proxy_a_stranger_has_the_whole_time() {
+    let more = "[limits]\nstranger_time_s = 1\n[proxies]\ntrusted = [\"127.0.0.1\"]\n[authentication]\n\
+                anonymous = \"everywhere\"\n";
+    let broker = Broker::start_with(more).await;
+    let address = broker.address();
+    let mut proxy = Raw::connect(address).await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(1500) {
+        proxy.write(b"GET /health HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n").await;
+        proxy.read_until(b"ok\n").await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    proxy.write(&upgrade("/", &address.to_string(), "X-Forwarded-For: 192.0.2.2\r\n")).await;
+    let head = proxy.read_until(b"\r\n\r\n").await;
+    assert_eq!(status(&String::from_utf8_lossy(&head)), 101);
+    proxy.write(&frame(0x81, HELLO)).await;
+    proxy.read_until(b"[2,").await;
 }
 
 #[tokio::test]

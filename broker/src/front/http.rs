@@ -123,6 +123,10 @@ async fn answer(
     mut request: Request<Incoming>,
 ) -> Answer {
     let asked = request.uri().path().to_owned();
+    if door.settings.proxies.trusts(peer) {
+        // Each of its requests may be another's, who has done nothing before it.
+        attendance.stay().begin_anew(now());
+    }
     let (peer, path_is_ours) = see_through(door, peer, &mut request);
     let (peer, settings) = (&peer, &door.settings);
     let path = request.uri().path();
