@@ -474,6 +474,29 @@ async fn a_heart_beat_comes_when_nothing_else_does() {
     assert_eq!(text(&mut socket).await, "h");
 }
 
+/// Browsers say no origin to their own server with the GET of an `EventSource`.
+#[tokio::test]
+async fn where_an_origin_is_required_an_eventsource_of_the_same_server_is_known_by_other_words() {
+    let broker = Broker::start_with("[websocket]\nrequire_origin = true\n").await;
+    let address = broker.address();
+    let own = format!("http://{address}");
+    for (number, (headers, expected)) in [
+        (format!("Origin: {own}\r\n"), 200),
+        ("Sec-Fetch-Site: same-origin\r\n".into(), 200),
+        (format!("Referer: {own}/page\r\n"), 200),
+        ("Sec-Fetch-Site: cross-site\r\n".into(), 403),
+        ("Referer: http://evil.example/\r\n".into(), 403),
+        (String::new(), 403),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut http = Http::connect(address).await;
+        http.ask("GET", &format!("/sockjs/0/s{number}/eventsource"), &headers, b"").await;
+        assert_eq!(http.head().await.unwrap().status, expected, "{headers:?}");
+    }
+}
+
 #[tokio::test]
 async fn one_more_session_than_its_address_may_have_is_told_so() {
     let toml = "[limits]\nconnections_per_address_max = 1\n[proxies]\ntrusted = [\"127.0.0.1\"]\n";
