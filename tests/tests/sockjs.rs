@@ -221,6 +221,41 @@ async fn messages_that_come_together_are_taken_in_order_though_the_pump_stops_be
     }
 }
 
+/// Framed and compressed once for all who get the same, and not once for each.
+#[tokio::test]
+async fn what_several_get_by_websocket_is_framed_and_compressed_once() {
+    let daemon = Daemon::start(&[]);
+    let address = daemon.address();
+    let open = format!(
+        "GET /sockjs/0/0/websocket HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+    );
+    let subscribe = "SUBSCRIBE\nid:0\ndestination:/topic/t\nreceipt:r\n\n\0";
+    let sent = json!(["CONNECT\naccept-version:1.2\nhost:/\n\n\0", subscribe]).to_string();
+    let mut subscribers = Vec::new();
+    for _ in 0..3 {
+        let mut subscriber = Raw::connect(address).await;
+        subscriber.write(&[open.as_bytes(), &frame(0x81, sent.as_bytes())].concat()).await;
+        subscriber.read_until(b"RECEIPT").await;
+        subscriber.read_until(b"\"]").await;
+        subscribers.push(subscriber);
+    }
+    let mut publisher = Raw::connect(address).await;
+    publisher.write(attacker::CONNECT).await;
+    publisher.read_until(b"\0").await;
+    let body = "words ".repeat(200);
+    publisher.write(format!("SEND\ndestination:/topic/t\n\n{body}\0").as_bytes()).await;
+    let mut heard = Vec::new();
+    for subscriber in &mut subscribers {
+        let head = subscriber.read(2).await;
+        assert_eq!(head[0], 0xC1, "compressed");
+        heard.push(subscriber.read((head[1] & 0x7f).into()).await);
+    }
+    assert!(heard[0] == heard[1] && heard[1] == heard[2]);
+    assert_eq!(daemon.metric("tandem_compressions_total"), 1);
+}
+
 #[tokio::test]
 async fn a_websocket_without_frames_is_there_for_other_programs() {
     let broker = Broker::start().await;
