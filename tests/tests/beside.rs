@@ -512,7 +512,7 @@ async fn when_there_is_no_room_for_another_connection_who_asks_is_told_and_its_p
     for (method, path, expected) in [
         ("GET", "/health", 200),
         ("GET", "/ready", 200),
-        ("POST", "/health", 503),
+        ("POST", "/health", 405),
         ("GET", "/", 503),
         ("GET", "/metrics", 503),
         ("POST", "/lp/open", 503),

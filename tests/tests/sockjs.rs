@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tandem_tests::attacker::{self, Raw, frame};
 use tandem_tests::broker::{Broker, eventually, soon};
+use tandem_tests::daemon::Daemon;
 use tandem_tests::poller::{Answer, Http, ask};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;

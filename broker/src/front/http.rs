@@ -19,7 +19,7 @@ use tandem_protocols::websocket::extensions::Policy;
 use tandem_protocols::websocket::handshake::{self, Accept, Rejection, Rules};
 
 use crate::core::access::Peer;
-use crate::front::answer::{Answer, last, later, not_kept, text};
+use crate::front::answer::{Answer, last, later, not_kept, text, wrong_method};
 use crate::front::authorization;
 use crate::front::compression::Compressor;
 use crate::front::connection::now;
@@ -109,11 +109,12 @@ fn send_away(
 
 /// A page for those who look after the broker, who do not always know its name.
 fn page(door: &Door, request: &Request<Incoming>) -> Option<Answer> {
-    match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/health") => Some(health(door)),
-        (&Method::GET | &Method::HEAD, "/ready") => Some(ready(door)),
-        _ => None,
-    }
+    Some(match (request.uri().path(), request.method()) {
+        ("/health", &Method::GET | &Method::HEAD) => health(door),
+        ("/ready", &Method::GET | &Method::HEAD) => ready(door),
+        ("/health" | "/ready", _) => wrong_method("GET, HEAD"),
+        _ => return None,
+    })
 }
 
 async fn answer(
@@ -177,7 +178,10 @@ async fn answer(
         return refusal;
     }
     match (request.method(), path) {
-        (&Method::GET, "/metrics") if peer.is_loopback() => text(StatusCode::OK, metrics::render()),
+        (&Method::GET | &Method::HEAD, "/metrics") if peer.is_loopback() => {
+            text(StatusCode::OK, metrics::render())
+        }
+        (_, "/metrics") if peer.is_loopback() => wrong_method("GET, HEAD"),
         (method, path) if !is_websockets(door, &request) => match &settings.http.files {
             Some(files) if matches!(*method, Method::GET | Method::HEAD) => {
                 attendance.stay().ask(stay::Asked::File);
@@ -212,6 +216,12 @@ fn see_through(door: &Door, peer: &Peer, request: &mut Request<Incoming>) -> (Pe
     if let Some(host) = host {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
+        request.headers_mut().insert(HOST, host);
+    } else if let Some(authority) = request.uri().authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        && request.headers().get_all(HOST).iter().count() <= 1
+    {
+        // A request for a whole address means that, whatever it says of its host (RFC 9112, 3.2.2).
         request.headers_mut().insert(HOST, host);
     }
     let prefix = &*door.settings.http.prefix;
