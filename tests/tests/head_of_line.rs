@@ -197,7 +197,7 @@ async fn the_delay_of_small_messages_with_and_without_fairness() {
             let delays = delays(&toml, LINE_BYTES_PER_SECOND, COUNT).await;
             let (p50, p99) = (delays[COUNT / 2], delays[COUNT * 99 / 100]);
             println!(
-                "publisher waits at {soft_mib:2} MiB, fair {fair:5}: p50 {p50:.0?}, p99 {p99:.0?}, most {:.0?}",
+                "publisher waits at {soft_mib:2} MiB, fair {fair:5}: p50 {p50:.1?}, p99 {p99:.1?}, most {:.1?}",
                 delays[COUNT - 1]
             );
         }
