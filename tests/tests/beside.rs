@@ -134,7 +134,10 @@ async fn limits_by_address_are_those_of_the_address_behind_the_proxy() {
     assert!(first.read_until(b"\0").await.starts_with(b"CONNECTED"));
     let full = "too many connections from this address";
     let error = say(address, &second).await;
-    assert!(error.starts_with("ERROR\n") && error.contains(full), "there is a connection of that address: {error:?}");
+    assert!(
+        error.starts_with("ERROR\n") && error.contains(full),
+        "there is a connection of that address: {error:?}"
+    );
     let mut rawsocket = Raw::connect(address).await;
     rawsocket.write(&[FROM, &[0x7f, 0xf1, 0, 0]].concat()).await;
     assert_eq!(rawsocket.read_to_end().await, [0x7f, 0x40, 0, 0], "maximum connection count reached");

@@ -176,7 +176,6 @@ impl Door {
         protocol.map_or(&[], |protocol| protocol.tokens())
     }
 
-
     /// Whether somebody new is taken, as far as their connection has a place. What cannot be kept is refused message by
     /// message: for that alone nobody is sent away.
     pub fn judge_new(&self, peer: &Peer) -> Result<(), Unwelcome> {
@@ -268,7 +267,9 @@ impl Door {
             tracing::error!(%peer, token, "no language has this token");
             return Err(Unwelcome::NoLanguage);
         };
-        let Some(counted) = self.crowd.enter(&peer) else { return Err(self.refuse(&peer, Unwelcome::Address)) };
+        let Some(counted) = self.crowd.enter(&peer) else {
+            return Err(self.refuse(&peer, Unwelcome::Address));
+        };
         let (mailbox, inbox) = mailbox_under(self.mailboxes.clone());
         let mut session = protocol.open(token, &peer, mailbox, opened);
         if let Some(bytes_max) = transport.peer_bytes_max() {

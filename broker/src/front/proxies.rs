@@ -301,7 +301,11 @@ mod tests {
         };
         assert_eq!(told(false).peer.address(), Some("10.0.0.1:1".parse().unwrap()));
         assert_eq!(told(false).host, None);
-        assert_eq!(told(true).peer.address(), Some("192.0.2.1:0".parse().unwrap()), "one proxy behind another");
+        assert_eq!(
+            told(true).peer.address(),
+            Some("192.0.2.1:0".parse().unwrap()),
+            "one proxy behind another"
+        );
     }
 
     #[test]
