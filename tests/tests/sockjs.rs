@@ -226,7 +226,7 @@ async fn messages_that_come_together_are_taken_in_order_though_the_pump_stops_be
 /// Framed and compressed once for all who get the same, and not once for each.
 #[tokio::test]
 async fn what_several_get_by_websocket_is_framed_and_compressed_once() {
-    let daemon = Daemon::start(&[]);
+    let daemon = Daemon::start_with("[websocket]\nping_interval_s = 600\n");
     let address = daemon.address();
     let open = format!(
         "GET /sockjs/0/0/websocket HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
