@@ -317,13 +317,15 @@ impl Server {
         self.drain.delay + self.drain.time_max
     }
 
-    /// The story of the end: `/ready` says so, for as long as those who look there may need; nobody new is let in; every
+    /// The story of the end: `/ready` says so, for as long as those who look there may need, while whoever comes is served;
+    /// then nobody new is let in; every
     /// session is told in its language, one after the other; what was said is still written; whoever takes longer than the
     /// drain may is cut off; what was to be kept is made safe, and the store is closed. True when nobody was cut off.
     pub async fn shutdown(self) -> bool {
         let DrainSettings { delay, time_max, spread } = self.drain;
-        self.door.readiness.set(Unready::Draining, true);
+        self.door.readiness.set(Unready::Leaving, true);
         tokio::time::sleep(delay).await;
+        self.door.readiness.set(Unready::Draining, true);
         self.door.shutdown.cancel();
         let all = async {
             drain::say_farewells(&self.realms, spread, &self.entropy).await;
