@@ -203,7 +203,7 @@ impl Door {
         opened: Instant,
     ) {
         if let Some(connection) = self.connect(token, transport, wire, visitor, stranger, opened) {
-            self.tasks.spawn(connection);
+            self.tasks.spawn(Box::new(connection));
         }
     }
 

@@ -288,7 +288,7 @@ fn upgrade(
             return tracing::error!(%peer, "the upgraded connection is of an unknown type");
         };
         let wire = parts.io.into_inner().with_first(parts.read_buf);
-        let mut transport = WebSocket::new(door.settings.websocket, compression.as_ref());
+        let mut transport = WebSocket::new(door.settings.websocket.clone(), compression.as_ref());
         if let Some(agreement) = &compression {
             let bytes_min = door.settings.compression.bytes_min;
             transport = transport.with_compressor(Compressor::new(agreement, bytes_min, permit));
