@@ -481,7 +481,7 @@ impl Member {
     ) -> Result<SubscriptionId, Refusal> {
         self.permit_pattern(Action::Subscribe, pattern)?;
         let limit = self.realm.limits.subscriptions_max;
-        if self.subscriptions.len() >= limit {
+        if self.subscriptions.count() >= limit {
             let known =
                 self.realm.topics.get(pattern).filter(|id| self.subscriptions.is_pattern(*id).is_some());
             known.ok_or(Refusal::TooMany("subscriptions of a session", limit))?;

@@ -9,7 +9,7 @@ pub struct Subscriptions(Vec<(SubscriptionId, bool)>);
 
 impl Subscriptions {
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 
