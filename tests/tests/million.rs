@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use tandem_broker::config::Config;
@@ -82,7 +83,7 @@ const SOCKET_BYTES: usize = size_of::<Opened>() - 32;
 /// A wire of which the peer says what it has to say at once, and then nothing more. It takes all that it is given.
 struct Still {
     /// What the peer says.
-    says: Option<Box<Vec<u8>>>,
+    says: Option<Box<Bytes>>,
     seen: Arc<Seen>,
     is_closed: bool,
     /// What the runtime has for a socket, and what the socket itself takes in a connection.
@@ -197,7 +198,7 @@ impl House {
     /// Opens one more, of an address of its own.
     fn open(&mut self, language: Language, topic: &str) {
         let wire = Still {
-            says: Some(Box::new(language.says(topic))),
+            says: Some(Box::new(language.says(topic).into())),
             seen: self.seen.clone(),
             is_closed: false,
             _registration: Box::new([1; 256]),
