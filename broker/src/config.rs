@@ -1212,16 +1212,16 @@ impl Config {
             return Err(ConfigError::Refused(why));
         }
         Ok(WebSocketLimits {
-            established: MessageLimits {
+            established: Arc::new(MessageLimits {
                 message_bytes_max: self.message_bytes_max(),
                 fragments_max,
                 inflate_ratio_max,
-            },
-            stranger: MessageLimits {
+            }),
+            stranger: Arc::new(MessageLimits {
                 message_bytes_max: self.stranger_bytes_max().min(self.message_bytes_max()),
                 fragments_max: fragments_max.min(self.limits.stranger_fragments_max.unwrap_or(64)),
                 inflate_ratio_max: inflate_ratio_max.min(32),
-            },
+            }),
             fragment_bytes,
         })
     }

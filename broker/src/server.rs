@@ -429,7 +429,8 @@ fn stomp_settings(
     authenticator: Arc<dyn Authenticator>,
 ) -> stomp::Settings {
     let mut settings = stomp::Settings::new(realms, authenticator);
-    settings.established.body_bytes_max = config.message_bytes_max().try_into().unwrap_or(u32::MAX);
+    let established = Arc::make_mut(&mut settings.established);
+    established.body_bytes_max = config.message_bytes_max().try_into().unwrap_or(u32::MAX);
     settings.frame_time_max = config.message_time();
     settings.credit = config.credit();
     settings.prefetch_max = settings.prefetch_max.max(settings.credit.messages);

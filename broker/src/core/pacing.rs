@@ -10,6 +10,7 @@
 
 use std::task::Waker;
 
+use once_cell::race::OnceBox;
 use parking_lot::Mutex;
 
 use crate::core::mailbox::{Mailbox, Pushed};
@@ -56,9 +57,9 @@ impl Reach {
     }
 }
 
-/// What a publisher's last publications met. Who never published has none.
+/// What a publisher's last publications met. Who never published has none, and then it is one word.
 #[derive(Debug, Default)]
-pub struct Pace(Mutex<Option<Box<Recent>>>);
+pub struct Pace(OnceBox<Mutex<Recent>>);
 
 /// Receivers count by the bytes that came to them.
 #[derive(Debug, Default)]
@@ -79,8 +80,7 @@ impl Pace {
         if reach.sessions == 0 {
             return;
         }
-        let mut recent = self.0.lock();
-        let recent = recent.get_or_insert_default();
+        let mut recent = self.0.get_or_init(Box::default).lock();
         if cost >= RECENT_BYTES {
             (recent.bytes, recent.to_sessions, recent.to_those_behind) = (0, 0, 0);
         } else if recent.bytes + cost > RECENT_BYTES {
@@ -105,8 +105,8 @@ impl Pace {
 
     /// True while the publisher is to wait; `waker` is woken when that ends.
     pub fn waits(&self, waker: &Waker) -> bool {
-        let mut recent = self.0.lock();
-        let Some(recent) = recent.as_mut() else { return false };
+        let Some(recent) = self.0.get() else { return false };
+        let mut recent = recent.lock();
         let waits = recent.waits_for.as_ref().is_some_and(|mailbox| mailbox.waits_for_room(waker));
         if !waits && recent.waits_for.take().is_some() {
             recent.unpaid = 0;
@@ -116,12 +116,12 @@ impl Pace {
 
     /// The publisher waited for long enough.
     pub fn give_up(&self) {
-        if let Some(recent) = self.0.lock().as_mut()
-            && let Some(mailbox) = recent.waits_for.take()
-        {
+        let Some(recent) = self.0.get() else { return };
+        let mut recent = recent.lock();
+        if let Some(mailbox) = recent.waits_for.take() {
             // If it got below the limit at least, it is slow, but it reads: it is worth waiting for again.
             let has_given_up = mailbox.is_over_soft_limit();
-            **recent = Recent { has_given_up, ..Recent::default() };
+            *recent = Recent { has_given_up, ..Recent::default() };
         }
     }
 }

@@ -248,7 +248,7 @@ impl Door {
         opened: Instant,
     ) {
         if let Ok(connection) = self.connect(token, transport, wire, visitor, stranger, opened) {
-            self.tasks.spawn(connection);
+            self.tasks.spawn(Box::new(connection));
         }
     }
 

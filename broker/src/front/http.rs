@@ -353,7 +353,7 @@ fn upgrade<B>(
             // Of an application's own server.
             Err(upgraded) => Opened::new(Bytes::new(), Stream::Foreign(Box::new(TokioIo::new(upgraded)))),
         };
-        let mut transport = WebSocket::new(door.settings.websocket, compression.as_ref());
+        let mut transport = WebSocket::new(door.settings.websocket.clone(), compression.as_ref());
         if let Some(agreement) = &compression {
             let bytes_min = door.settings.compression.bytes_min;
             transport = transport.with_compressor(Compressor::new(agreement, bytes_min, permit));

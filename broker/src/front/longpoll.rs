@@ -336,11 +336,11 @@ fn content_type(kind: Kind, message: &[u8]) -> &'static str {
 }
 
 async fn send(door: &Door, lane: &Arc<Lane>, body: Incoming) -> Answer {
-    let limits = door.settings.websocket;
+    let limits = &door.settings.websocket;
     let time_max = door.settings.pump.message_time_max;
     let busy = || last(later("the session takes no messages at the moment\n"));
     let Some(_turn) = lane.turn_to_send(time_max).await else { return busy() };
-    let limits = if lane.is_established() { limits.established } else { limits.stranger };
+    let limits = if lane.is_established() { &limits.established } else { &limits.stranger };
     let message = match read(body, limits.message_bytes_max, time_max).await {
         Ok(message) => message,
         Err(answer) => return answer,

@@ -358,12 +358,12 @@ async fn send(door: &Door, lane: Option<&Arc<Lane>>, body: Incoming) -> Answer {
         sleep(MISS_TIME).await;
         return text(StatusCode::NOT_FOUND, "there is no such session, or it has ended\n");
     };
-    let limits = door.settings.websocket;
+    let limits = &door.settings.websocket;
     let time_max = door.settings.pump.message_time_max;
     let busy = || last(later("the session takes no messages at the moment\n"));
     let Some(_turn) = lane.turn_to_send(time_max).await else { return busy() };
     let (limits, times) =
-        if lane.is_established() { (limits.established, SEND_MESSAGES_MAX) } else { (limits.stranger, 1) };
+        if lane.is_established() { (&limits.established, SEND_MESSAGES_MAX) } else { (&limits.stranger, 1) };
     let bytes_max = limits.message_bytes_max;
     let sent = match read(body, bytes_max.saturating_mul(times), time_max).await {
         Ok(sent) => sent,
