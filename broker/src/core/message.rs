@@ -355,6 +355,10 @@ impl Publication {
 
     /// What it costs a queue or mailbox that holds it, in bytes.
     pub fn cost(&self) -> usize {
+        // It is asked for at each mailbox, twice.
+        if let Some(charge) = &self.charge {
+            return charge.bytes();
+        }
         let eligibility = self.eligibility.as_ref().map_or(0, |eligibility| eligibility.bytes());
         let handling = self.handling.as_ref().map_or(0, |handling| {
             size_of::<Handling>() + handling.group.as_ref().map_or(0, |group| group.len())
