@@ -20,7 +20,8 @@ use tandem_protocols::wamp::auth::cryptosign::{CryptosignClient, PrivateKey};
 use tandem_protocols::wamp::auth::{BindingKind, ChannelBinding};
 use tandem_protocols::wamp::codec;
 use tandem_protocols::wamp::dict::{Dict, Value};
-use tandem_protocols::wamp::message::{Hello, Message};
+use tandem_protocols::wamp::id::Id;
+use tandem_protocols::wamp::message::{Goodbye, Hello, Message, Subscribe};
 use tandem_protocols::websocket::extensions::{Mode, Policy};
 use tandem_tests::broker::soon;
 use tandem_tests::certificates::{Authority, dns};
@@ -370,6 +371,10 @@ async fn a_session_that_ends_is_heard_of_over_a_long_poll() {
     assert_eq!(broken.closed(), Some(&Closed::Failed));
 
     let (mut wire, format) = welcomed(&house.to("http"), &FORMATS).await;
+    // The broker takes no new connections at its end: one that was used since WELCOME stays for the answer.
+    let options = Dict::new();
+    say(&mut wire, format, Subscribe { request: Id::FIRST, options, topic: "t".into() }).await;
+    assert!(matches!(hear(&mut wire, format).await, Message::Subscribed(_)));
     let farewell = async {
         let goodbye = hear(&mut wire, format).await;
         assert!(matches!(goodbye, Message::Goodbye(_)), "{goodbye:?}");
