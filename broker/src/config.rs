@@ -116,6 +116,10 @@ pub struct Embedding {
     pub is_embedded: bool,
     /// The application has a store.
     pub has_store: bool,
+    /// It knows users.
+    pub has_authenticator: bool,
+    /// It decides what permissions leave to an authorizer, or everything where there are none.
+    pub has_authorizer: bool,
 }
 
 /// What TLS is spoken with. The files are PEM, and are read again at a SIGHUP.
@@ -699,17 +703,13 @@ impl Config {
             && self.users.is_empty()
             && self.tokens.is_none()
             && self.authentication.authenticator.is_none()
+            && !self.embedding.has_authenticator
         {
             return Err(ConfigError::Refused(
                 "nobody could connect: anonymous = \"never\", and there are no [[users]] and no [tokens]"
                     .into(),
             ));
         }
-        self.check_but_users()
-    }
-
-    /// The same where something else may know users.
-    pub fn check_but_users(&self) -> Result<(), ConfigError> {
         self.authenticator()?;
         self.tokens()?;
         self.realm_patterns()?;
@@ -741,6 +741,9 @@ impl Config {
                  `tandem hash-password`\n",
                 open[0]
             )));
+        }
+        if self.store.path.is_some() && self.embedding.has_store {
+            return Err(ConfigError::Refused("store.path: the application has a store of its own".into()));
         }
         if self.store.free_percent_min.is_some_and(|percent| percent > 100) {
             return Err(ConfigError::Refused("store.free_percent_min is a percentage: 0 to 100".into()));

@@ -196,26 +196,9 @@ impl Builder {
     /// Where the configuration is not right, or what it asks for is not to be had.
     pub fn start(self) -> Result<Broker, StartError> {
         let Builder { mut config, provided } = self;
-        let refused = |why: &str| Err(ConfigError::Refused(why.into()).into());
         config.embedding.is_embedded = true;
-        config.embedding.has_store = provided.store.is_some();
-        if config.store.path.is_some() && provided.store.is_some() {
-            return refused("store.path: the application has a store of its own");
-        }
-        if provided.authorizer.is_some() {
-            if config.permissions.is_empty() {
-                config.permissions = Config::parse(ASK_ALWAYS)?.permissions;
-            }
-            if !config.asks() {
-                return refused("there are permissions, and none of them leaves anything to the authorizer");
-            }
-        }
         let server = Server::start_with(&config, provided)?;
         let entrance = Entrance::new(server.door().clone());
         Ok(Broker { server: Some(server), entrance, runtime: Handle::current() })
     }
 }
-
-/// What is asked where an application decides everything.
-const ASK_ALWAYS: &str = "[[permissions]]\nrole = \"*\"\nactions = \"*\"\nname = \"\"\nmatch = \"prefix\"\n\
-                          authorizer = \"application\"\n";
