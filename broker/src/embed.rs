@@ -202,3 +202,8 @@ impl Builder {
         Ok(Broker { server: Some(server), entrance, runtime: Handle::current() })
     }
 }
+
+/// The snippets of the guide compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/embedding.md")]
+struct Guide;
