@@ -110,7 +110,7 @@ pub struct Config {
 }
 
 /// What an application brings along that the broker is part of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Embedding {
     /// It is part of one. Then it listens where it is told to, and nowhere else.
     pub is_embedded: bool,
@@ -120,6 +120,8 @@ pub struct Embedding {
     pub has_authenticator: bool,
     /// It decides what permissions leave to an authorizer, or everything where there are none.
     pub has_authorizer: bool,
+    /// The role of its own clients that say no name. By default they are anonymous like others of this machine.
+    pub own_role: Option<String>,
 }
 
 /// What TLS is spoken with. The files are PEM, and are read again at a SIGHUP.
@@ -704,6 +706,7 @@ impl Config {
             && self.tokens.is_none()
             && self.authentication.authenticator.is_none()
             && !self.embedding.has_authenticator
+            && self.embedding.own_role.is_none()
         {
             return Err(ConfigError::Refused(
                 "nobody could connect: anonymous = \"never\", and there are no [[users]] and no [tokens]"

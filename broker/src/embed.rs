@@ -50,8 +50,8 @@ impl Broker {
         self.server().unix_sockets()
     }
 
-    /// For clients in this process, which count as being on this machine: they are let in, and may do, what the
-    /// configuration says of such. Nothing of it goes over a network.
+    /// For clients in this process, which count as being on this machine, and have the role of
+    /// [`own_role`](Builder::own_role), if there is one. Nothing of it goes over a network.
     pub fn connector(&self) -> Connector {
         Connector::in_process(Arc::new(self.entrance.clone()))
     }
@@ -97,7 +97,8 @@ impl Builder {
     /// All that a configuration file could say, in place of what was said before.
     #[must_use]
     pub fn config(mut self, config: Config) -> Builder {
-        self.config = config;
+        let embedding = std::mem::take(&mut self.config.embedding);
+        self.config = Config { embedding, ..config };
         self
     }
 
@@ -150,6 +151,15 @@ impl Builder {
     #[must_use]
     pub fn anonymous(mut self, anonymous: Anonymous) -> Builder {
         self.config.authentication.anonymous = Some(anonymous);
+        self
+    }
+
+    /// The role of clients in this process ([`Broker::connector`]) that say no name: they are let in, whatever
+    /// [`anonymous`](Self::anonymous) says, as the user `application`. Without this they are anonymous like others of this
+    /// machine.
+    #[must_use]
+    pub fn own_role(mut self, role: impl Into<String>) -> Builder {
+        self.config.embedding.own_role = Some(role.into());
         self
     }
 

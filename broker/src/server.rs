@@ -115,9 +115,9 @@ impl Server {
             has_authenticator: provided.authenticator.is_some(),
             has_authorizer: provided.authorizer.is_some(),
             has_store: provided.store.is_some(),
-            ..config.embedding
+            ..config.embedding.clone()
         };
-        let config = &Config { embedding, ..config.clone() };
+        let config = &Config { embedding: embedding.clone(), ..config.clone() };
         config.check()?;
         let Provided { authenticator: embedded, authorizer, store } = provided;
         let tls = tls(config)?;
@@ -301,7 +301,7 @@ impl Server {
     /// Takes the permissions of another configuration, and nothing else of it. When they are not right nothing changes.
     /// Must be called in a tokio runtime.
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
-        let config = Config { embedding: self.embedding, ..config.clone() };
+        let config = Config { embedding: self.embedding.clone(), ..config.clone() };
         check(&config)?;
         self.furniture.reload(&config, &self.realms)
     }

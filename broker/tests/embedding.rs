@@ -97,6 +97,22 @@ async fn users_and_realms_need_no_file() {
     assert_eq!(client.welcome().str("authrole"), Ok(Some("admin")));
 }
 
+#[tokio::test]
+async fn the_applications_own_clients_have_its_role_and_nobody_else_has() {
+    let rules = "[[permissions]]\nrole = \"backend\"\nactions = \"*\"\nname = \"\"\nmatch = \"prefix\"\nallow = true\n";
+    let builder = Broker::builder().own_role("backend").toml(rules).unwrap().anonymous(Anonymous::Never);
+    let broker = builder.start().unwrap();
+    let mut own = join_within(&broker, &Login::Anonymous).await.unwrap();
+    assert_eq!(own.welcome().str("authrole"), Ok(Some("backend")));
+    soon(own.subscribe("t", MatchPolicy::Exact)).await.unwrap();
+    let mut stomp = stomp_within(&broker).await;
+    assert_eq!(stomp.connected().get("user-name"), Some("application"));
+    soon(stomp.subscribe("/queue/q", "0", AckMode::Client, &[])).await.unwrap();
+    let (ours, theirs) = tokio::io::duplex(4096);
+    assert!(broker.entrance().take(theirs, SocketAddr::from(([127, 0, 0, 1], 5))));
+    assert!(matches!(join(ours, &Login::Anonymous).await, Err(Error::Abort(_))));
+}
+
 /// Lets everybody do everything but with what begins with `secret`, for which there is a name.
 struct Discreet;
 
