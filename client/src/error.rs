@@ -1,6 +1,8 @@
 //! What can go wrong, whoever's fault it is.
 
+use std::convert::Infallible;
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -12,6 +14,7 @@ use tandem_protocols::wamp::rawsocket;
 use tandem_protocols::websocket::frame;
 use tandem_protocols::websocket::handshake::AnswerError;
 
+use crate::address::AddressError;
 use crate::message::{Closed, Kind};
 use crate::tls::TlsError;
 
@@ -30,6 +33,19 @@ pub enum Error {
     /// What was asked for cannot be done with these addresses and settings, or not with this server.
     #[error("not possible: {0}")]
     Unsupported(&'static str),
+    /// What was given is no address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The connection was lost before there was an answer: whether it was done is not known. Of a delivery: it
+    /// came before the connection was lost, cannot be settled any more, and is handed out again.
+    #[error("the connection was lost, and with it whether this was done")]
+    ConnectionLost,
+    /// The client tries no more to connect, and this is why.
+    #[error("the client gave up: {0}")]
+    GaveUp(Arc<Error>),
+    /// The client was disconnected by its owner.
+    #[error("the client is disconnected")]
+    Disconnected,
     /// The connection ended.
     #[error("the connection ended: {0}")]
     Closed(Closed),
@@ -104,6 +120,12 @@ pub enum Error {
     /// The server sent ERROR.
     #[error("the server sent ERROR: {}", .0.headers.get("message").unwrap_or_default())]
     StompError(Box<Frame>),
+    /// A call over STOMP was answered with an error; its URI is in the header `error`.
+    #[error("{}", .0.headers.get("error").unwrap_or_default())]
+    StompReply(Box<Frame>),
+    /// A delivery is acknowledged, refused, or in a transaction already.
+    #[error("the delivery is settled already")]
+    Settled,
     /// A frame that has no place here.
     #[error("{} has no place here", .0.command)]
     UnexpectedFrame(Box<Frame>),
@@ -122,7 +144,15 @@ impl Error {
             Self::Reply(error) => Some(&error.error),
             Self::Abort(abort) => Some(&abort.reason),
             Self::Goodbye(goodbye) => Some(&goodbye.reason),
+            Self::StompReply(frame) => frame.headers.get("error"),
             _ => None,
         }
+    }
+}
+
+/// For an address that is one already.
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Error {
+        match never {}
     }
 }

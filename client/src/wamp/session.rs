@@ -1,0 +1,408 @@
+//! One session: a wire on which the router has let the client in, and the requests that it has not answered.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use tandem_protocols::payload::{Content, Format};
+use tandem_protocols::wamp::codec::{decode, encode, is_text};
+use tandem_protocols::wamp::dict::Dict;
+use tandem_protocols::wamp::error::{CLOSE_NORMAL, GOODBYE_AND_OUT, PROTOCOL_VIOLATION, Violation};
+use tandem_protocols::wamp::id::Id;
+use tandem_protocols::wamp::message::{
+    Abort, Call, Cancel, Error as ErrorMessage, Goodbye, Hello, Message, MessageType, Publish, Register,
+    Subscribe, Unregister, Unsubscribe, Yield, nothing,
+};
+use tandem_protocols::wamp::options::{Feature, Role, Roles};
+
+use crate::message::{Closed, Kind};
+use crate::wamp::auth::{Auth, Login};
+use crate::wamp::error::{ApplicationError, Error};
+use crate::wamp::handle::{CallCommand, Permit, Reply, Token};
+use crate::wamp::status::SessionInfo;
+use crate::wamp::value::in_format;
+use crate::wire::Wire;
+
+/// While so much waits to be written, nothing more is taken from the handles, which then wait.
+pub(super) const OUTPUT_BYTES_HIGH: usize = 64 * 1024;
+
+/// How long the router may take to say goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a last message may take to be written.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a request waits for.
+#[derive(Debug)]
+#[allow(dead_code, reason = "permits are held, not looked at")]
+pub(super) enum Pending {
+    Call(Box<CallCommand>),
+    Publish(Reply<Id>, Permit),
+    Subscribe(Token, Option<Permit>),
+    Unsubscribe(Option<Reply<()>>),
+    Register(Token, Option<Permit>),
+    Unregister(Option<Reply<()>>),
+}
+
+/// A session.
+#[derive(Debug)]
+pub(super) struct Session {
+    wire: Wire,
+    format: Format,
+    /// Tells it from those before.
+    pub(super) epoch: u64,
+    next_request: Id,
+    pending: HashMap<Id, Pending>,
+    calls: HashMap<Token, Id>,
+}
+
+/// All that this client can do; every feature is announced.
+fn roles() -> Roles {
+    use Feature::*;
+
+    Roles::default()
+        .with(
+            Role::Publisher,
+            &[PublisherIdentification, PublisherExclusion, SubscriberBlackwhiteListing, PayloadPassthruMode],
+        )
+        .with(
+            Role::Subscriber,
+            &[
+                PublisherIdentification,
+                PublicationTrustlevels,
+                PatternBasedSubscription,
+                SubscriptionRevocation,
+                EventHistory,
+                EventRetention,
+                PayloadPassthruMode,
+            ],
+        )
+        .with(
+            Role::Caller,
+            &[
+                CallerIdentification,
+                ProgressiveCallResults,
+                ProgressiveCallInvocations,
+                CallTimeout,
+                CallCanceling,
+                PayloadPassthruMode,
+            ],
+        )
+        .with(
+            Role::Callee,
+            &[
+                CallerIdentification,
+                CallTrustlevels,
+                PatternBasedRegistration,
+                SharedRegistration,
+                RegistrationRevocation,
+                ProgressiveCallResults,
+                ProgressiveCallInvocations,
+                CallTimeout,
+                CallCanceling,
+                PayloadPassthruMode,
+            ],
+        )
+}
+
+impl Session {
+    /// Asks to be let into a realm.
+    pub(super) async fn enter(
+        wire: Wire,
+        format: Format,
+        epoch: u64,
+        realm: &str,
+        ways: &[Auth],
+        agent: &str,
+    ) -> Result<(Self, SessionInfo), Error> {
+        let (pending, calls) = (HashMap::new(), HashMap::new());
+        let mut session = Self { wire, format, epoch, next_request: Id::FIRST, pending, calls };
+        let mut login = Login::new(ways);
+        let details = Dict::new().with("agent", agent).with("roles", roles().to_dict());
+        session.feed(Hello { realm: realm.to_owned(), details: login.hello(details)? })?;
+        loop {
+            match session.next().await? {
+                Message::Welcome(welcome) => {
+                    if let Err(error) = login.welcomed(&welcome.details) {
+                        session.abort(error.uri().unwrap_or(PROTOCOL_VIOLATION)).await;
+                        return Err(error);
+                    }
+                    let named = welcome.details.str("realm").ok().flatten();
+                    let realm = named.unwrap_or(realm).to_owned();
+                    let info = SessionInfo { id: welcome.session, realm, format, details: welcome.details };
+                    return Ok((session, info));
+                }
+                Message::Challenge(challenge) => match login.respond(challenge).await {
+                    Ok(authenticate) => session.feed(authenticate)?,
+                    Err(error) => {
+                        session.abort(error.uri().unwrap_or(PROTOCOL_VIOLATION)).await;
+                        return Err(error);
+                    }
+                },
+                Message::Abort(abort) => return Err(Error::refused(abort.reason, &abort.details)),
+                other => return Err(session.violated(misplaced(&other)).await.into()),
+            }
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        if is_text(self.format) { Kind::Text } else { Kind::Binary }
+    }
+
+    fn feed(&mut self, message: impl Into<Message>) -> Result<(), Error> {
+        let bytes = encode(self.format, &message.into())?;
+        Ok(self.wire.feed(self.kind(), &bytes)?)
+    }
+
+    /// The next message. Writes meanwhile; may be cancelled.
+    pub(super) async fn next(&mut self) -> Result<Message, Error> {
+        let Some(message) = self.wire.next().await? else {
+            let closed = self.wire.closed().cloned().unwrap_or(Closed::Failed);
+            return Err(crate::Error::Closed(closed).into());
+        };
+        if self.wire.has_kinds() && message.kind != self.kind() {
+            return Err(crate::Error::WrongKind(message.kind).into());
+        }
+        match decode(self.format, &message.bytes) {
+            Ok(message) => Ok(message),
+            Err(violation) => Err(self.violated(violation).await.into()),
+        }
+    }
+
+    pub(super) async fn flush(&mut self) -> Result<(), Error> {
+        Ok(self.wire.flush().await?)
+    }
+
+    /// Whether more may be asked of the router.
+    pub(super) fn has_room(&self) -> bool {
+        self.wire.output_bytes() < OUTPUT_BYTES_HIGH
+    }
+
+    pub(super) fn has_output(&self) -> bool {
+        self.wire.output_bytes() > 0
+    }
+
+    fn take_request(&mut self) -> Id {
+        let request = self.next_request;
+        self.next_request = request.next();
+        request
+    }
+
+    /// Makes a call. What cannot be written is told to the caller.
+    pub(super) fn call(&mut self, mut command: Box<CallCommand>) -> Result<(), Error> {
+        // Given up while it waited to be sent.
+        if command.reply.is_closed() {
+            return Ok(());
+        }
+        let payload = match in_format(command.payload.clone(), self.format) {
+            Ok(payload) => payload,
+            Err(error) => {
+                let _ = command.reply.send(Err(error));
+                return Ok(());
+            }
+        };
+        if !command.is_idempotent {
+            command.payload = nothing();
+        }
+        let request = self.take_request();
+        let (options, procedure) = (command.options.clone(), command.procedure.clone());
+        self.calls.insert(command.token, request);
+        self.pending.insert(request, Pending::Call(command));
+        self.feed(Call { request, options, procedure, payload })
+    }
+
+    /// Sends more arguments of a call that has not ended.
+    pub(super) fn chunk(&mut self, call: Token, payload: Content, is_last: bool) -> Result<(), Error> {
+        let Some(request) = self.calls.get(&call).copied() else { return Ok(()) };
+        let Some(Pending::Call(command)) = self.pending.get(&request) else { return Ok(()) };
+        let payload = match in_format(payload, self.format) {
+            Ok(payload) => payload,
+            // The arguments are not what the caller meant them to be any more.
+            Err(error) => {
+                self.cancel(call)?;
+                if let Some(Pending::Call(command)) = self.pending.remove(&request) {
+                    let _ = command.reply.send(Err(error));
+                }
+                return Ok(());
+            }
+        };
+        let (mut options, procedure) = (command.options.clone(), command.procedure.clone());
+        if is_last {
+            options.remove("progress");
+        }
+        self.feed(Call { request, options, procedure, payload })
+    }
+
+    /// Gives a call up, if it has not ended. What still comes of it is passed over.
+    pub(super) fn cancel(&mut self, call: Token) -> Result<(), Error> {
+        let Some(request) = self.calls.remove(&call) else { return Ok(()) };
+        self.pending.remove(&request);
+        self.feed(Cancel { request, options: Dict::new().with("mode", "killnowait") })
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        topic: String,
+        options: Dict,
+        payload: Content,
+        reply: Option<(Reply<Id>, Permit)>,
+    ) -> Result<(), Error> {
+        let payload = match in_format(payload, self.format) {
+            Ok(payload) => payload,
+            Err(error) => {
+                match reply {
+                    Some((reply, _)) => drop(reply.send(Err(error))),
+                    None => tracing::warn!(%error, topic, "publication dropped"),
+                }
+                return Ok(());
+            }
+        };
+        let request = self.take_request();
+        if let Some((reply, permit)) = reply {
+            self.pending.insert(request, Pending::Publish(reply, permit));
+        }
+        self.feed(Publish { request, options, topic, payload })
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        token: Token,
+        topic: &str,
+        options: Dict,
+        permit: Option<Permit>,
+    ) -> Result<(), Error> {
+        let request = self.take_request();
+        self.pending.insert(request, Pending::Subscribe(token, permit));
+        self.feed(Subscribe { request, options, topic: topic.to_owned() })
+    }
+
+    pub(super) fn unsubscribe(&mut self, subscription: Id, reply: Option<Reply<()>>) -> Result<(), Error> {
+        let request = self.take_request();
+        self.pending.insert(request, Pending::Unsubscribe(reply));
+        self.feed(Unsubscribe { request, subscription, options: None })
+    }
+
+    pub(super) fn register(
+        &mut self,
+        token: Token,
+        procedure: &str,
+        options: Dict,
+        permit: Option<Permit>,
+    ) -> Result<(), Error> {
+        let request = self.take_request();
+        self.pending.insert(request, Pending::Register(token, permit));
+        self.feed(Register { request, options, procedure: procedure.to_owned() })
+    }
+
+    pub(super) fn unregister(&mut self, registration: Id, reply: Option<Reply<()>>) -> Result<(), Error> {
+        let request = self.take_request();
+        self.pending.insert(request, Pending::Unregister(reply));
+        self.feed(Unregister { request, registration, options: None })
+    }
+
+    pub(super) fn progress(&mut self, invocation: Id, payload: Content) -> Result<(), Error> {
+        match in_format(payload, self.format) {
+            Ok(payload) => {
+                let options = Dict::new().with("progress", true);
+                self.feed(Yield { request: invocation, options, payload })
+            }
+            Err(error) => {
+                tracing::warn!(%error, "partial result dropped");
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        invocation: Id,
+        answer: Result<Content, ApplicationError>,
+    ) -> Result<(), Error> {
+        let payload = answer.and_then(|payload| Ok(in_format(payload, self.format)?));
+        match payload {
+            Ok(payload) => self.feed(Yield { request: invocation, options: Dict::new(), payload }),
+            Err(error) => {
+                let (uri, payload) = error.into_parts();
+                let payload = in_format(payload, self.format).unwrap_or_else(|_| nothing());
+                self.feed(ErrorMessage {
+                    request_type: MessageType::Invocation,
+                    request: invocation,
+                    details: Dict::new(),
+                    error: uri,
+                    payload,
+                })
+            }
+        }
+    }
+
+    /// Takes what a request has waited for. That of a call with a partial result stays.
+    pub(super) fn take(&mut self, request: Id) -> Option<Pending> {
+        let pending = self.pending.remove(&request)?;
+        if let Pending::Call(command) = &pending {
+            self.calls.remove(&command.token);
+        }
+        Some(pending)
+    }
+
+    /// The call that waits under this request.
+    pub(super) fn call_of(&self, request: Id) -> Option<&CallCommand> {
+        match self.pending.get(&request) {
+            Some(Pending::Call(command)) => Some(command),
+            _ => None,
+        }
+    }
+
+    /// Everything that is not answered, and will not be, in the order in which it was asked.
+    pub(super) fn unanswered(&mut self) -> Vec<Pending> {
+        let mut unanswered: Vec<(Id, Pending)> = self.pending.drain().collect();
+        unanswered.sort_unstable_by_key(|(request, _)| *request);
+        self.calls.clear();
+        unanswered.into_iter().map(|(_, pending)| pending).collect()
+    }
+
+    /// Tells the router that it broke the language.
+    async fn violated(&mut self, violation: Violation) -> crate::Error {
+        self.abort(violation.uri).await;
+        violation.into()
+    }
+
+    async fn abort(&mut self, reason: &str) {
+        let abort = Abort { details: Dict::new(), reason: reason.to_owned(), payload: nothing() };
+        if self.feed(abort).is_ok() {
+            let _ = timeout(LAST_WORD_TIMEOUT, self.flush()).await;
+        }
+    }
+
+    /// Tells the router that a message had no place.
+    pub(super) async fn misplaced(&mut self, message: &Message) -> Error {
+        self.violated(misplaced(message)).await.into()
+    }
+
+    /// Answers the router's GOODBYE.
+    pub(super) async fn goodbye_and_out(&mut self) {
+        let goodbye = Goodbye { details: Dict::new(), reason: GOODBYE_AND_OUT.to_owned() };
+        if self.feed(goodbye).is_ok() {
+            let _ = timeout(LAST_WORD_TIMEOUT, self.flush()).await;
+        }
+    }
+
+    /// Ends the session in good order: all that was asked is written before, and the router's GOODBYE awaited.
+    pub(super) async fn leave(mut self) {
+        let parting = async {
+            self.feed(Goodbye { details: Dict::new(), reason: CLOSE_NORMAL.to_owned() })?;
+            while !matches!(self.next().await?, Message::Goodbye(_)) {}
+            self.wire.close().await?;
+            Ok::<(), Error>(())
+        };
+        match timeout(GOODBYE_TIMEOUT, parting).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "no goodbye"),
+            Err(_) => tracing::debug!("no goodbye in time"),
+        }
+    }
+}
+
+fn misplaced(message: &Message) -> Violation {
+    Violation::new(format!("{} has no place here", message.name()))
+}
