@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use tandem_client::Connector;
+use tandem_client::{Connector, stomp, wamp};
 
 use crate::config::{Anonymous, Config, ConfigError, TlsConfig, User};
 use crate::core::access::Authenticator;
@@ -54,6 +54,22 @@ impl Broker {
     /// [`own_role`](Builder::own_role), if there is one. Nothing of it goes over a network.
     pub fn connector(&self) -> Connector {
         Connector::in_process(Arc::new(self.entrance.clone()))
+    }
+
+    /// A client of WAMP in this process, in the first realm unless it says otherwise: to publish, subscribe, call and
+    /// register.
+    pub fn wamp(&self) -> wamp::Builder {
+        let client = wamp::Client::builder_on(self.connector());
+        match self.server().realms().first() {
+            Some(realm) => client.realm(&**realm.name()),
+            None => client,
+        }
+    }
+
+    /// A client of STOMP in this process, in the first realm unless it says otherwise: to send to queues, consume from
+    /// them and acknowledge, in transactions or not.
+    pub fn stomp(&self) -> stomp::Builder {
+        stomp::Client::builder_on(self.connector())
     }
 
     /// The way in for what the application has accepted itself.

@@ -399,8 +399,7 @@ async fn a_session_that_ends_is_heard_of_over_a_long_poll() {
         let goodbye = hear(&mut wire, format).await;
         assert!(matches!(goodbye, Message::Goodbye(_)), "{goodbye:?}");
         let reason = "wamp.close.goodbye_and_out".to_owned();
-        say(&mut wire, format, tandem_protocols::wamp::message::Goodbye { details: Dict::new(), reason })
-            .await;
+        say(&mut wire, format, Goodbye { details: Dict::new(), reason }).await;
         assert_eq!(soon("the end", wire.next()).await.unwrap(), None);
         assert_eq!(wire.closed(), Some(&Closed::Eof));
     };
