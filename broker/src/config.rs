@@ -560,7 +560,7 @@ pub enum SlowSubscriber {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Connections at a time, and at most 64 more until they are told so. By default 1,000,000.
+    /// Connections at a time, and at most 64 more until they are told so or had one answer of HTTP. By default 1,000,000.
     pub connections_max: Option<usize>,
     /// Of those, from one address (of IPv6, one network of 64 bits) that is not this machine. By default 10,000.
     pub connections_per_address_max: Option<usize>,
@@ -633,7 +633,8 @@ pub struct Limits {
     /// The part of it over which the goodbyes are spread, so that not everybody comes back at once. By default 20, or half of
     /// `drain_time_s` where that is less; for less than 2000 sessions a hundredth of a second each.
     pub drain_spread_s: Option<u64>,
-    /// How long before it `/ready` says that the broker is going to end, while all goes on. By default 0.
+    /// How long before it `/ready` says that the broker is going to end, while all goes on and new clients are served. By
+    /// default 0.
     pub drain_delay_s: Option<u64>,
     /// Failed logins of a user at an address, or of an address, before further ones have to wait. By default 5.
     pub login_failures_max: Option<u32>,
@@ -1217,16 +1218,16 @@ impl Config {
             return Err(ConfigError::Refused(why));
         }
         Ok(WebSocketLimits {
-            established: MessageLimits {
+            established: Arc::new(MessageLimits {
                 message_bytes_max: self.message_bytes_max(),
                 fragments_max,
                 inflate_ratio_max,
-            },
-            stranger: MessageLimits {
+            }),
+            stranger: Arc::new(MessageLimits {
                 message_bytes_max: self.stranger_bytes_max().min(self.message_bytes_max()),
                 fragments_max: fragments_max.min(self.limits.stranger_fragments_max.unwrap_or(64)),
                 inflate_ratio_max: inflate_ratio_max.min(32),
-            },
+            }),
             fragment_bytes,
         })
     }

@@ -324,13 +324,15 @@ impl Server {
         self.drain.delay + self.drain.time_max
     }
 
-    /// The story of the end: `/ready` says so, for as long as those who look there may need; nobody new is let in; every
+    /// The story of the end: `/ready` says so, for as long as those who look there may need, while whoever comes is served;
+    /// then nobody new is let in; every
     /// session is told in its language, one after the other; what was said is still written; whoever takes longer than the
     /// drain may is cut off; what was to be kept is made safe, and the store is closed. True when nobody was cut off.
     pub async fn shutdown(self) -> bool {
         let DrainSettings { delay, time_max, spread } = self.drain;
-        self.door.readiness.set(Unready::Draining, true);
+        self.door.readiness.set(Unready::Leaving, true);
         tokio::time::sleep(delay).await;
+        self.door.readiness.set(Unready::Draining, true);
         self.door.shutdown.cancel();
         let all = async {
             drain::say_farewells(&self.realms, spread, &self.entropy).await;
@@ -434,7 +436,8 @@ fn stomp_settings(
     authenticator: Arc<dyn Authenticator>,
 ) -> stomp::Settings {
     let mut settings = stomp::Settings::new(realms, authenticator);
-    settings.established.body_bytes_max = config.message_bytes_max().try_into().unwrap_or(u32::MAX);
+    let established = Arc::make_mut(&mut settings.established);
+    established.body_bytes_max = config.message_bytes_max().try_into().unwrap_or(u32::MAX);
     settings.frame_time_max = config.message_time();
     settings.credit = config.credit();
     settings.prefetch_max = settings.prefetch_max.max(settings.credit.messages);

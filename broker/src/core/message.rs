@@ -4,7 +4,7 @@
 //! ([`Encodings`]), so that a thousand receivers of one dialect cost one encoding. The house knows nothing
 //! of what is in those bytes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -163,12 +163,19 @@ pub struct SharedMessage {
     pub message: Message,
     /// Compressed forms, each by the parameter that tells them apart (the window's bits).
     compressed: Mutex<Vec<(u8, Bytes)>>,
+    /// The same as it lies in the frames of a wire that has some of its own.
+    wrapped: OnceLock<Arc<SharedMessage>>,
 }
 
 impl SharedMessage {
     /// Shares a message.
     pub fn new(message: Message) -> SharedMessage {
-        SharedMessage { message, compressed: Mutex::new(Vec::new()) }
+        SharedMessage { message, compressed: Mutex::new(Vec::new()), wrapped: OnceLock::new() }
+    }
+
+    /// The same in a wire's own frames, made by `wrap` for the first who asks. There is one such wire.
+    pub fn wrapped(&self, wrap: impl FnOnce(&Message) -> Message) -> Arc<SharedMessage> {
+        self.wrapped.get_or_init(|| Arc::new(SharedMessage::new(wrap(&self.message)))).clone()
     }
 
     /// The compressed form for `parameter`, made by `compress` for the first who asks.
