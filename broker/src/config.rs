@@ -110,12 +110,18 @@ pub struct Config {
 }
 
 /// What an application brings along that the broker is part of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Embedding {
     /// It is part of one. Then it listens where it is told to, and nowhere else.
     pub is_embedded: bool,
     /// The application has a store.
     pub has_store: bool,
+    /// It knows users.
+    pub has_authenticator: bool,
+    /// It decides what permissions leave to an authorizer, or everything where there are none.
+    pub has_authorizer: bool,
+    /// The role of its own clients that say no name. By default they are anonymous like others of this machine.
+    pub own_role: Option<String>,
 }
 
 /// What TLS is spoken with. The files are PEM, and are read again at a SIGHUP.
@@ -700,17 +706,14 @@ impl Config {
             && self.users.is_empty()
             && self.tokens.is_none()
             && self.authentication.authenticator.is_none()
+            && !self.embedding.has_authenticator
+            && self.embedding.own_role.is_none()
         {
             return Err(ConfigError::Refused(
                 "nobody could connect: anonymous = \"never\", and there are no [[users]] and no [tokens]"
                     .into(),
             ));
         }
-        self.check_but_users()
-    }
-
-    /// The same where something else may know users.
-    pub fn check_but_users(&self) -> Result<(), ConfigError> {
         self.authenticator()?;
         self.tokens()?;
         self.realm_patterns()?;
@@ -742,6 +745,9 @@ impl Config {
                  `tandem hash-password`\n",
                 open[0]
             )));
+        }
+        if self.store.path.is_some() && self.embedding.has_store {
+            return Err(ConfigError::Refused("store.path: the application has a store of its own".into()));
         }
         if self.store.free_percent_min.is_some_and(|percent| percent > 100) {
             return Err(ConfigError::Refused("store.free_percent_min is a percentage: 0 to 100".into()));

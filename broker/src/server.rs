@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tandem_protocols::stomp::state::HeartBeat;
 
 use crate::authenticator::ProcedureAuthenticator;
-use crate::config::{Config, ConfigError, DrainSettings};
+use crate::config::{Config, ConfigError, DrainSettings, Embedding};
 use crate::core::access::Authenticator;
 use crate::core::access::authorizer::Authorizer;
 use crate::core::history::{History, WallClock};
@@ -100,6 +100,7 @@ pub struct Server {
     keep: Option<Arc<Keep>>,
     drain: DrainSettings,
     entropy: Entropy,
+    embedding: Embedding,
 }
 
 impl Server {
@@ -110,10 +111,14 @@ impl Server {
 
     /// The same in an application that provides some of it itself. Must be called in a tokio runtime.
     pub fn start_with(config: &Config, provided: Provided) -> Result<Server, StartError> {
-        match provided.authenticator {
-            None => config.check()?,
-            Some(_) => config.check_but_users()?,
-        }
+        let embedding = Embedding {
+            has_authenticator: provided.authenticator.is_some(),
+            has_authorizer: provided.authorizer.is_some(),
+            has_store: provided.store.is_some(),
+            ..config.embedding.clone()
+        };
+        let config = &Config { embedding: embedding.clone(), ..config.clone() };
+        config.check()?;
         let Provided { authenticator: embedded, authorizer, store } = provided;
         let tls = tls(config)?;
         if let Some(address) = config.exposes_passwords() {
@@ -233,6 +238,7 @@ impl Server {
             keep,
             drain,
             entropy,
+            embedding,
         };
         Ok(server)
     }
@@ -295,8 +301,9 @@ impl Server {
     /// Takes the permissions of another configuration, and nothing else of it. When they are not right nothing changes.
     /// Must be called in a tokio runtime.
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
-        check(config)?;
-        self.furniture.reload(config, &self.realms)
+        let config = Config { embedding: self.embedding.clone(), ..config.clone() };
+        check(&config)?;
+        self.furniture.reload(&config, &self.realms)
     }
 
     /// Waits until the store fails; for ever where there is none.
