@@ -50,7 +50,7 @@ pub use builder::Builder;
 pub use call::{Answer, Call};
 pub use client::{Client, Events};
 pub use delivery::Delivery;
-pub use dial::Dial;
+pub use dial::{Dial, Dialling};
 pub use receipt::Receipt;
 pub use send::{Confirmed, Sending, Unconfirmed};
 pub use subscribe::Subscribe;

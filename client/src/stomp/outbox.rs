@@ -59,6 +59,14 @@ pub(super) enum Request {
 }
 
 impl Request {
+    /// The connection that it is for, if it is for one.
+    fn epoch(&self) -> Option<u64> {
+        match self {
+            Request::Frame { epoch, .. } => *epoch,
+            _ => None,
+        }
+    }
+
     fn bytes(&self) -> usize {
         let frame = match self {
             Request::Frame { frame, .. } | Request::Begin { frame, .. } | Request::Call { frame, .. } => {
@@ -159,6 +167,9 @@ impl Outbox {
         // A request that is longer than the line may be is alone in it.
         let bytes = u32::try_from(request.bytes()).unwrap_or(u32::MAX).min(self.bytes_max);
         let room = self.room.clone().acquire_many_owned(bytes).await.map_err(|_| self.lost())?;
+        if request.epoch().is_some_and(|epoch| epoch != self.epoch()) {
+            return Err(Error::ConnectionLost);
+        }
         let is_wanted = wanted()?;
         if is_wanted {
             self.push(request, Some(room));
@@ -178,8 +189,10 @@ impl Outbox {
 
     fn push(&self, request: Request, room: Option<OwnedSemaphorePermit>) {
         let mut line = lock(&self.line);
-        // Under the lock: what comes after the end would stay for ever.
-        if self.end.get().is_none() {
+        // Under the lock: what comes after the end would stay for ever, and what is for a connection that was lost
+        // until the next is there.
+        let is_late = request.epoch().is_some_and(|epoch| epoch != self.epoch());
+        if self.end.get().is_none() && !is_late {
             line.requests.push_back((request, room));
         }
         drop(line);
@@ -240,9 +253,17 @@ impl Outbox {
         self.epoch.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// It is lost.
+    /// It is lost, and with it what was only for it.
     pub(super) fn lose(&self) {
+        let mut line = lock(&self.line);
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        let requests = std::mem::take(&mut line.requests);
+        let (lost, kept): (VecDeque<_>, _) =
+            requests.into_iter().partition(|(request, _)| request.epoch().is_some());
+        line.requests = kept;
+        drop(line);
+        // Whoever waits for one of them is told by its being dropped.
+        drop(lost);
     }
 
     /// Tells whoever listens.
@@ -251,13 +272,13 @@ impl Outbox {
         listeners.retain(|listener| !matches!(listener.push(event.clone()), Pushed::Closed(_)));
     }
 
-    /// Takes nothing any more, and drops what waits.
-    pub(super) fn end(&self, end: End) {
+    /// Takes nothing any more, and gives back what waits.
+    pub(super) fn end(&self, end: End) -> Vec<Request> {
         let _ = self.end.set(end);
         self.room.close();
         let requests = std::mem::take(&mut lock(&self.line).requests);
-        drop(requests);
         lock(&self.listeners).clear();
+        requests.into_iter().map(|(request, _room)| request).collect()
     }
 }
 

@@ -406,10 +406,21 @@ impl Session {
 
     fn end(&mut self, end: End) {
         self.lose();
-        for reply in std::mem::take(&mut self.leaving.replies) {
-            let _ = reply.send(Err(Error::ConnectionLost));
+        let mut replies = std::mem::take(&mut self.leaving.replies);
+        for request in self.outbox.end(end.clone()) {
+            // Whoever waits for anything else is told by its being dropped.
+            if let Request::Disconnect { reply } = request {
+                replies.push(reply);
+            }
         }
-        self.outbox.end(end);
+        for reply in replies {
+            let why = match &end {
+                // Nobody knows what the server got.
+                End::Disconnected => Error::ConnectionLost,
+                End::GaveUp(why) => Error::GaveUp(why.clone()),
+            };
+            let _ = reply.send(Err(why));
+        }
     }
 }
 
