@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use tandem_client::stomp::{Client, Delivery, Mode, Subscription, Version};
+use tandem_client::stomp::{Client, Delivery, Failure, Mode, Subscription, Version};
 use tandem_client::{Error, Overflow};
 use tandem_protocols::payload::Format;
 use tandem_tests::broker::{Broker, eventually, soon};
@@ -270,25 +270,36 @@ async fn a_call_is_answered_or_fails_with_a_uri() {
     let broker = Broker::start().await;
     for way in WAYS {
         let (callee, client) = (way.connect(&broker).await, way.connect(&broker).await);
-        let mut asked = callee.subscribe("/procedure/twice").typed::<i64>().await.unwrap();
-        let serving = tokio::spawn(async move {
-            while let Some(asked) = asked.next().await {
-                let asked = asked.unwrap();
-                callee
-                    .send(asked.header("reply-to").unwrap())
-                    .json(&(2 * asked.payload))
-                    .unwrap()
-                    .await
-                    .unwrap();
+        let twice = |number: i64, call: Delivery| async move {
+            match call.header("refuse") {
+                Some(why) => Err(Failure::new("com.example.refused", why)),
+                None if number < 0 => panic!("a handler that fails"),
+                None => Ok(2 * number),
             }
-        });
+        };
+        let serving =
+            soon("a registration", callee.serve("/procedure/twice", twice).into_future()).await.unwrap();
         let calls = [3, 4].map(|number| client.call("/call/twice").json(&number).unwrap().into_future());
         for (call, expected) in calls.into_iter().zip([6, 8]) {
             assert_eq!(soon("an answer", call).await.unwrap().decode::<i64>().unwrap(), expected);
         }
-        serving.abort();
-        assert!(serving.await.unwrap_err().is_cancelled());
-        let gone = soon("an error", client.call("/call/nobody").into_future()).await;
+        let failures = [
+            (client.call("/call/twice").json(&1).unwrap().header("refuse", "because"), "com.example.refused"),
+            (client.call("/call/twice").text("no number"), "wamp.error.invalid_argument"),
+            (client.call("/call/twice").json(&-1).unwrap(), "wamp.error.canceled"),
+        ];
+        for (call, uri) in failures {
+            assert_eq!(soon("an error", call.into_future()).await.unwrap_err().uri(), Some(uri));
+        }
+        drop(serving);
+        soon("a receipt", callee.send("/topic/after").receipt().into_future()).await.unwrap();
+        // The same by hand, as it is done with other brokers.
+        let mut asked = callee.subscribe("/queue/asked").typed::<i64>().await.unwrap();
+        let call = tokio::spawn(client.call("/queue/asked").json(&5).unwrap().into_future());
+        let question = next(&mut asked).await;
+        question.reply().unwrap().json(&(question.payload + 1)).unwrap().await.unwrap();
+        assert_eq!(soon("an answer", call).await.unwrap().unwrap().decode::<i64>().unwrap(), 6);
+        let gone = soon("an error", client.call("/call/twice").into_future()).await;
         assert_eq!(gone.unwrap_err().uri(), Some("wamp.error.no_such_procedure"));
     }
 }

@@ -21,6 +21,8 @@ pub(super) trait Giveback: Send + Sync {
 #[derive(Debug)]
 pub(super) struct Arrived {
     pub frame: Frame,
+    /// The connection on which it came.
+    pub epoch: u64,
     /// None where nothing is to be acknowledged.
     pub settlement: Option<Arc<Settlement>>,
 }

@@ -110,20 +110,20 @@ impl<T> Stream for Subscription<T> {
         loop {
             let Some((gap, item)) = ready!(self.receiver.poll_take(cx)) else { return Poll::Ready(None) };
             self.note(gap);
-            let Arrived { frame, settlement } = match item {
+            let arrived = match item {
                 Ok(arrived) => arrived,
                 Err(error) => return Poll::Ready(Some(Err(error))),
             };
             // Nobody could acknowledge it, and where the broker keeps it, it comes again.
-            if settlement.as_ref().is_some_and(|settlement| settlement.is_stale()) {
+            if arrived.settlement.as_ref().is_some_and(|settlement| settlement.is_stale()) {
                 continue;
             }
-            let payload = match (self.read)(&frame) {
+            let payload = match (self.read)(&arrived.frame) {
                 Ok(payload) => payload,
                 Err(error) => return Poll::Ready(Some(Err(error))),
             };
             let gap = self.gap.take();
-            let delivery = Delivery::new((payload, gap), frame, settlement, self.alive.clone());
+            let delivery = Delivery::new((payload, gap), arrived, self.alive.clone());
             return Poll::Ready(Some(Ok(delivery)));
         }
     }

@@ -143,7 +143,8 @@ impl Subscriptions {
         if entry.terms.mode == AckMode::Client {
             entry.last.clone_from(&settlement);
         }
-        self.push(Stuck { id, arrived: Arrived { frame, settlement } })
+        let epoch = entry.course.epoch;
+        self.push(Stuck { id, arrived: Arrived { frame, epoch, settlement } })
     }
 
     /// Tries once more.
