@@ -299,6 +299,22 @@ async fn who_waits_for_a_subscription_gets_it_on_the_next_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_subscribe_at_which_connection_after_connection_is_lost_is_given_up() {
+    // RabbitMQ closes WebSockets so where an exchange does not exist.
+    let mut listener = Listener::new();
+    let (client, mut server) = client(&mut listener).await;
+    let waiting = tokio::spawn(client.subscribe("/exchange/none").into_future());
+    for _ in 0..3 {
+        assert!(server.frame().await.starts_with("SUBSCRIBE\n"));
+        drop(server);
+        server = listener.connect("0,0").await;
+    }
+    assert!(matches!(waiting.await.unwrap(), Err(Error::ConnectionLost)));
+    client.send("/queue/q").await.unwrap();
+    server.expect("SEND\n").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_leaves_while_there_is_no_connection_leaves_at_once() {
     for explicitly in [true, false] {
         let mut listener = Listener::new();

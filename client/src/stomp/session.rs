@@ -19,7 +19,8 @@ use crate::stomp::dial::Dial;
 use crate::stomp::link::{Hello, Link};
 use crate::stomp::outbox::{End, Greeting, Outbox, REPLY_TO, Reply, Request};
 use crate::stomp::receipts::{Owed, Receipts};
-use crate::stomp::subscriptions::{Stuck, Subscriptions};
+use crate::stomp::settlement::Returns;
+use crate::stomp::subscriptions::{Connection, Stuck, Subscriptions};
 
 /// How long the end in good order may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,7 +84,9 @@ enum Parting {
 }
 
 impl Session {
-    pub(super) fn new(plan: Plan, outbox: Arc<Outbox>) -> Session {
+    /// With the first connection.
+    pub(super) fn new(plan: Plan, outbox: Arc<Outbox>, link: &Link) -> Session {
+        outbox.greet(greeting(link));
         Session {
             plan,
             outbox,
@@ -135,12 +138,12 @@ impl Session {
 
     /// A connection is there: what was subscribed to before is subscribed to again.
     fn resume(&mut self, link: &mut Link, is_first: bool) -> Result<(), Error> {
-        let greeting = Greeting { version: link.version(), headers: link.connected().clone() };
-        self.epoch = self.outbox.begin(greeting);
+        self.outbox.greet(greeting(link));
+        self.epoch = self.outbox.begin();
         if !is_first {
             self.outbox.tell(&ClientEvent::Connected);
         }
-        for (id, frame) in self.subscriptions.renew(link.version(), self.epoch) {
+        for (id, frame) in self.subscriptions.renew(&self.connection(link)) {
             link.feed(&self.receipts.ask(frame, Owed::Subscribe(id)))?;
         }
         if !is_first && !self.receipts.has_subscribes() {
@@ -221,7 +224,7 @@ impl Session {
             }
             Request::Subscribe { terms, sender, reply } => {
                 let (id, frame) = (terms.id.clone(), terms.frame.clone());
-                if !self.subscriptions.add(terms, sender, reply, (link.version(), self.epoch)) {
+                if !self.subscriptions.add(terms, sender, reply, &self.connection(link)) {
                     return Ok(());
                 }
                 link.feed(&self.receipts.ask(frame, Owed::Subscribe(id)))
@@ -242,6 +245,11 @@ impl Session {
         }
     }
 
+    fn connection(&self, link: &Link) -> Connection {
+        let returns = Returns::to(link.connected().get("server"));
+        Connection { version: link.version(), returns, epoch: self.epoch }
+    }
+
     fn unsubscribe(
         &mut self,
         id: String,
@@ -260,6 +268,10 @@ impl Session {
             link.feed(&nack)?;
         }
         let mut frame = Frame::new(Command::Unsubscribe).with("id", &id);
+        if !headers.is_empty() && Returns::to(link.connected().get("server")) == Returns::Final {
+            // ActiveMQ ends no durable subscription that somebody uses.
+            link.feed(&frame)?;
+        }
         for (name, value) in headers.iter() {
             frame.headers.push(name, value);
         }
@@ -341,6 +353,7 @@ impl Session {
         self.outbox.lose();
         self.stuck = None;
         self.receipts.lose();
+        self.subscriptions.lose();
         for (_, reply) in self.calls.drain() {
             let _ = reply.send(Err(Error::ConnectionLost));
         }
@@ -422,6 +435,10 @@ impl Session {
             let _ = reply.send(Err(why));
         }
     }
+}
+
+fn greeting(link: &Link) -> Greeting {
+    Greeting { version: link.version(), headers: link.connected().clone() }
 }
 
 enum Moved {

@@ -88,6 +88,8 @@ impl<T> Subscription<T> {
 
     async fn end(mut self, headers: Headers) -> Result<(), Error> {
         self.is_over = true;
+        // What was not read is given back before: not every broker takes it after.
+        self.receiver.close();
         let (reply, receipt) = Receipt::new(self.alive.0.clone());
         // It takes no room: there is one for each subscription.
         self.alive.0.undo(Request::Unsubscribe { id: self.id.clone(), headers, reply: Some(reply) });
@@ -132,6 +134,7 @@ impl<T> Stream for Subscription<T> {
 impl<T> Drop for Subscription<T> {
     fn drop(&mut self) {
         if !self.is_over {
+            self.receiver.close();
             let (id, headers) = (std::mem::take(&mut self.id), Headers::new());
             self.alive.0.undo(Request::Unsubscribe { id, headers, reply: None });
         }
