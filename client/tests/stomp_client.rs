@@ -432,3 +432,42 @@ async fn a_call_that_is_given_up_leaves_nothing_behind() {
     server.send(&format!("{answer}\ncontent-type:application/json\n\n[2]")).await;
     assert_eq!(again.await.unwrap().unwrap().decode::<[u8; 1]>().unwrap(), [2]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_so_many_calls_are_unanswered() {
+    let mut listener = Listener::with_pipe(1 << 20);
+    let (client, mut server) = listener.client().await;
+    let calls: Vec<_> = (0..4096).map(|_| tokio::spawn(client.call("/call/p").into_future())).collect();
+    for _ in 0..4096 {
+        server.expect("SEND\n").await;
+    }
+    let one_more = client.call("/call/p").await;
+    assert!(matches!(one_more, Err(Error::Unsupported(_))), "{one_more:?}");
+    // Whoever gives up makes room.
+    for call in calls {
+        call.abort();
+    }
+    settled().await;
+    let again = tokio::spawn(client.call("/call/p").into_future());
+    server.expect("SEND\n").await;
+    again.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_so_many_subscriptions_are_made() {
+    let mut listener = Listener::with_pipe(1 << 20);
+    let (client, mut server) = listener.client().await;
+    let answering = tokio::spawn(async move {
+        for _ in 0..16 * 1024 {
+            server.expect("SUBSCRIBE\n").await;
+        }
+        server
+    });
+    let mut subscriptions = Vec::new();
+    for _ in 0..16 * 1024 {
+        subscriptions.push(client.subscribe("/topic/t").buffer(1, Overflow::DropOldest).await.unwrap());
+    }
+    let one_more = client.subscribe("/topic/t").await;
+    assert!(matches!(one_more, Err(Error::Unsupported(_))), "{one_more:?}");
+    drop(answering.await.unwrap());
+}

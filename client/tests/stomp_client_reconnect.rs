@@ -153,6 +153,22 @@ async fn a_refused_login_is_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_broker_that_is_about_to_end_refuses_nobodys_login() {
+    let mut listener = Listener::new();
+    let (client, server) = client(&mut listener).await;
+    drop(server);
+    for why in
+        ["broker is shutting down", "Limit reached", "Broker: b - Client: c already connected from tcp://d"]
+    {
+        let (mut server, _) = listener.accept().await;
+        server.send(&format!("ERROR\nmessage:{}\n\n", why.replace(':', "\\c"))).await;
+    }
+    let mut server = listener.connect("0,0").await;
+    client.send("/queue/q").await.unwrap();
+    server.expect("SEND\n").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_in_flight_fails_and_what_was_not_sent_is_sent_on_the_next() {
     let mut listener = Listener::new();
     let (client, mut server) = client(&mut listener).await;

@@ -339,3 +339,24 @@ async fn an_address_that_leads_nowhere_is_passed_over() {
     let nonsense = Client::builder("nonsense").connect().await;
     assert!(matches!(nonsense, Err(Error::Address(_))), "{nonsense:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_example_of_a_durable_worker_does_its_work() {
+    let broker = Broker::start().await;
+    let url = Way::WebSocket.url(broker.address());
+    let mut example = tokio::process::Command::new(env!("CARGO"));
+    example.args([
+        "run",
+        "--quiet",
+        "--package",
+        "tandem-client",
+        "--example",
+        "durable_worker",
+        "--",
+        &url,
+        "3",
+    ]);
+    let output = example.output().await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("order 3 is being worked on"), "{said}");
+}

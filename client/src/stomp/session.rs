@@ -25,6 +25,14 @@ use crate::stomp::subscriptions::{Connection, Stuck, Subscriptions};
 /// How long the end in good order may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How many calls may be unanswered.
+const CALLS_MAX: usize = 4096;
+
+/// What an ERROR in answer to CONNECT says that has nothing to do with the login: Tandem's words, and ActiveMQ's for
+/// a `client-id` whose lost connection it has not noticed yet.
+const PASSING: [&str; 4] =
+    ["broker is shutting down", "Limit reached", "Connection failed", "already connected"];
+
 /// A connection that lived shorter than this counts as an attempt that failed.
 const SETTLED: Duration = Duration::from_secs(5);
 
@@ -48,7 +56,10 @@ impl Plan {
 /// Whether trying again would be no better: the login was refused.
 pub(super) fn is_final(error: &Error) -> bool {
     match error {
-        Error::StompError(_) => true,
+        Error::StompError(frame) => {
+            let said = frame.headers.get("message").unwrap_or_default();
+            !PASSING.iter().any(|passing| said.contains(passing))
+        }
         Error::Refused { status, .. } => matches!(status, 401 | 403),
         _ => false,
     }
@@ -230,6 +241,10 @@ impl Session {
                 link.feed(&self.receipts.ask(frame, Owed::Subscribe(id)))
             }
             Request::Unsubscribe { id, headers, reply } => self.unsubscribe(id, &headers, reply, link),
+            Request::Call { reply, .. } if self.calls.len() >= CALLS_MAX => {
+                let _ = reply.send(Err(Error::Unsupported("more unanswered calls than a session may have")));
+                Ok(())
+            }
             Request::Call { frame, number, reply } => {
                 self.calls.insert(number, reply);
                 link.feed(&frame)

@@ -109,16 +109,16 @@ impl Subscriptions {
 
     /// The connection was lost: what was never promised is given up after a few of these.
     pub(super) fn lose(&mut self) {
-        for entry in self.entries.values_mut().filter(|entry| entry.reply.is_some()) {
+        self.entries.retain(|_, entry| {
+            let Some(reply) = entry.reply.take() else { return true };
             entry.lost += 1;
-        }
-        while let Some((_, entry)) =
-            self.entries.extract_if(.., |_, entry| entry.reply.is_some() && entry.lost >= LOST_MAX).next()
-        {
-            if let Some(reply) = entry.reply {
-                let _ = reply.send(Err(Error::ConnectionLost));
+            if entry.lost < LOST_MAX {
+                entry.reply = Some(reply);
+                return true;
             }
-        }
+            let _ = reply.send(Err(Error::ConnectionLost));
+            false
+        });
     }
 
     /// The server has subscribed us.
