@@ -45,6 +45,7 @@ mod progress;
 mod publication;
 mod registration;
 mod registrations;
+mod running;
 mod session;
 mod status;
 mod subscription;

@@ -68,6 +68,7 @@ impl Task {
             let ended = self.serve(&mut session).await;
             let ended = match ended {
                 Ended::Lost(reason) => {
+                    session.complain().await;
                     self.lost(&mut session, reason);
                     self.failed = if began.elapsed() < LASTING { self.failed.saturating_add(1) } else { 1 };
                     let epoch = session.epoch + 1;
