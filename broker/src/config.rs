@@ -104,6 +104,18 @@ pub struct Config {
     pub store: StoreConfig,
     /// Limits.
     pub limits: Limits,
+    /// What an application says that the broker is part of. Not of the file.
+    #[serde(skip)]
+    pub embedding: Embedding,
+}
+
+/// What an application brings along that the broker is part of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Embedding {
+    /// It is part of one. Then it listens where it is told to, and nowhere else.
+    pub is_embedded: bool,
+    /// The application has a store.
+    pub has_store: bool,
 }
 
 /// What TLS is spoken with. The files are PEM, and are read again at a SIGHUP.
@@ -355,6 +367,22 @@ pub struct Role {
     pub name: String,
     /// How far those who have it are trusted. By default nothing is said of it.
     pub trust_level: Option<u32>,
+}
+
+impl User {
+    /// A user of this name and role, who has no way yet to prove who they are.
+    pub fn named(name: impl Into<String>, role: impl Into<String>) -> User {
+        User {
+            name: name.into(),
+            role: role.into(),
+            password: None,
+            wampcra: None,
+            scram: Vec::new(),
+            cryptosign: Vec::new(),
+            certificates: Vec::new(),
+            trust_level: None,
+        }
+    }
 }
 
 impl fmt::Debug for User {
@@ -753,7 +781,7 @@ impl Config {
     /// Where to listen in the clear.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let elsewhere = !self.listen_tls.is_empty() || !self.listen_unix.is_empty();
-        if !self.listen.is_empty() || elsewhere {
+        if !self.listen.is_empty() || elsewhere || self.embedding.is_embedded {
             return self.listen.clone();
         }
         vec![SocketAddr::from(([127, 0, 0, 1], PORT))]
@@ -901,7 +929,7 @@ impl Config {
         let rule = |HistoryConfig { pattern: text, policy, limit, durable }: &HistoryConfig| {
             let refused = |why| ConfigError::Refused(format!("history: the pattern {text:?}: {why}"));
             let (pattern, durable) = (pattern(*policy, text).map_err(refused)?, *durable);
-            if durable && self.store.path.is_none() {
+            if durable && !self.has_store() {
                 return Err(ConfigError::Refused(format!(
                     "history: the pattern {text:?}: durable = true needs a [store] with a path"
                 )));
@@ -924,7 +952,7 @@ impl Config {
             ConfigError::Refused(format!("store.retained: the pattern {text:?}: {why}"))
         };
         let one = |TopicsConfig { pattern: text, policy }: &TopicsConfig| {
-            if self.store.path.is_none() {
+            if !self.has_store() {
                 return Err(refused(text, "the [store] needs a path"));
             }
             pattern(*policy, text).map_err(|why| refused(text, &why.to_string()))
@@ -1011,6 +1039,10 @@ impl Config {
         };
         let limits = StoreLimits::new(space);
         self.store.path.clone().map(|directory| StoreSettings { directory, limits })
+    }
+
+    fn has_store(&self) -> bool {
+        self.store.path.is_some() || self.embedding.has_store
     }
 
     /// How much of what is stored a realm has in memory.

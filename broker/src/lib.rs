@@ -1,6 +1,6 @@
 //! The Tandem broker as a library: the house that WAMP and STOMP clients meet in.
 //!
-//! [`server::Server`] starts it. The floors of the house are in `docs/architecture.md`.
+//! [`Broker::builder`] makes one of it in an application; [`server::Server`] starts it. The floors of the house are in `docs/architecture.md`.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ pub mod authorizer;
 pub mod cli;
 pub mod config;
 pub mod core;
+pub mod embed;
 pub mod front;
 pub mod local;
 pub mod memory;
@@ -19,3 +20,5 @@ pub mod store;
 pub mod tokens;
 pub mod users;
 pub mod wamp;
+
+pub use embed::{Broker, Builder};

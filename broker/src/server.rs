@@ -2,9 +2,9 @@
 
 mod drain;
 mod furniture;
+mod keep;
 mod pressure;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,12 +19,11 @@ use tandem_protocols::stomp::state::HeartBeat;
 use crate::authenticator::ProcedureAuthenticator;
 use crate::config::{Config, ConfigError, DrainSettings};
 use crate::core::access::Authenticator;
+use crate::core::access::authorizer::Authorizer;
 use crate::core::history::{History, WallClock};
 use crate::core::protocol::Protocol;
-use crate::core::queues::durable::{Journal, Keeping};
 use crate::core::realm::{Entropy, Memory, Realm};
 use crate::core::realms::Realms;
-use crate::core::store::{StoredQueue, StoredShelf};
 use crate::core::throttle::Throttle;
 use crate::front::connection::now;
 use crate::front::door::{Ailment, Door};
@@ -34,19 +33,19 @@ use crate::front::tls::Tls;
 use crate::front::unix::UnixSocket;
 use crate::local::LocalCaller;
 use crate::server::furniture::Furniture;
+use crate::server::keep::{Keep, keeping};
 use crate::server::pressure::Pressure;
 use crate::stomp;
-use crate::store::disk::{DiskStore, OpenError, Opened};
+use crate::store::disk::OpenError;
 use crate::tokens::Tokens;
 use crate::users::Users;
 use crate::wamp::{Strictness, Wamp, WampCredentials, WampSettings, WampUser};
 
+pub use crate::server::keep::ProvidedStore;
+
 /// How often to look for realms that are empty.
 const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(10);
-
-/// How often to look whether the store failed.
-const STORE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +74,17 @@ pub enum StartError {
     },
 }
 
+/// What an application provides that the broker is part of.
+#[derive(Default)]
+pub struct Provided {
+    /// Knows users: it is asked about those that are not in the configuration, before a procedure would be.
+    pub authenticator: Option<Arc<dyn Authenticator>>,
+    /// Decides what rules leave open, in place of the procedures that they name.
+    pub authorizer: Option<Arc<dyn Authorizer>>,
+    /// Keeps persistent messages, in place of a store of the configuration.
+    pub store: Option<ProvidedStore>,
+}
+
 /// A broker that runs.
 pub struct Server {
     addresses: Vec<SocketAddr>,
@@ -87,7 +97,7 @@ pub struct Server {
     door: Arc<Door>,
     /// Of the members that live in the process.
     tasks: TaskTracker,
-    store: Option<Arc<DiskStore>>,
+    keep: Option<Arc<Keep>>,
     drain: DrainSettings,
     entropy: Entropy,
 }
@@ -95,18 +105,16 @@ pub struct Server {
 impl Server {
     /// Starts a broker. Must be called in a tokio runtime.
     pub fn start(config: &Config) -> Result<Server, StartError> {
-        config.check()?;
-        Server::start_asking(config, None)
+        Server::start_with(config, Provided::default())
     }
 
-    /// The same in an application that knows users itself: it is asked about those that are not in the
-    /// configuration, before a procedure would be.
-    pub fn start_with(config: &Config, authenticator: Arc<dyn Authenticator>) -> Result<Server, StartError> {
-        config.check_but_users()?;
-        Server::start_asking(config, Some(authenticator))
-    }
-
-    fn start_asking(config: &Config, embedded: Option<Arc<dyn Authenticator>>) -> Result<Server, StartError> {
+    /// The same in an application that provides some of it itself. Must be called in a tokio runtime.
+    pub fn start_with(config: &Config, provided: Provided) -> Result<Server, StartError> {
+        match provided.authenticator {
+            None => config.check()?,
+            Some(_) => config.check_but_users()?,
+        }
+        let Provided { authenticator: embedded, authorizer, store } = provided;
         let tls = tls(config)?;
         if let Some(address) = config.exposes_passwords() {
             tracing::warn!(%address, "passwords and tokens are taken in the clear at an address that others can reach; \
@@ -115,8 +123,8 @@ impl Server {
         let entropy: Entropy = Arc::new(rand::random::<u64>);
         let limits = config.realm_limits();
         let (rules, retained_durably) = (config.history()?, config.retained_durably()?);
-        let mut opened = config.store().map(|settings| DiskStore::open(&settings)).transpose()?;
-        let keeping = keeping(config, opened.as_ref());
+        let mut keep = Keep::open(config, store)?;
+        let keeping = keeping(config, keep.as_ref());
         let chance = entropy.clone();
         let open = move |name: &str| {
             let clock: WallClock = Arc::new(wall_time_ms);
@@ -161,8 +169,8 @@ impl Server {
             })),
         ];
         let mut settings = config.front()?;
-        settings.ailments.extend(opened.as_ref().map(|opened| Ailment {
-            token: opened.store.failure().clone(),
+        settings.ailments.extend(keep.as_ref().map(|keep| Ailment {
+            token: keep.failure().clone(),
             sentence: "the store failed: nothing persistent is taken or confirmed",
         }));
         if !config.websocket.require_subprotocol {
@@ -180,15 +188,18 @@ impl Server {
             tasks.spawn(sweep(realms.clone(), interval, door.shutdown.clone()));
         }
         // Before anybody comes in, and before the house publishes.
-        if let Some(opened) = &mut opened {
-            restore_shelves(std::mem::take(&mut opened.shelves), &realms);
+        if let Some(keep) = &mut keep {
+            keep.restore_shelves(&realms);
         }
-        let furniture = Arc::new(Furniture::new(config, tasks.clone()));
+        let furniture = Arc::new(Furniture::new(config, tasks.clone()).asking(authorizer));
         let furnish = furniture.clone();
         realms.watch(Box::new(move |realm| furnish.furnish(realm)));
-        let store = opened.map(|opened| restore(opened, &realms));
-        if let Some(store) = store.clone() {
-            tasks.spawn(watch_store(store, door.readiness.clone(), door.shutdown.clone()));
+        if let Some(keep) = &mut keep {
+            keep.restore_queues(&realms);
+        }
+        let keep = keep.map(Arc::new);
+        if let Some(keep) = keep.clone() {
+            tasks.spawn(keep.watch(door.readiness.clone(), door.shutdown.clone()));
         }
         let sockets = unix_sockets(config)?;
         let listen = |address, secured| {
@@ -219,7 +230,7 @@ impl Server {
             furniture,
             door,
             tasks,
-            store,
+            keep,
             drain,
             entropy,
         };
@@ -256,6 +267,11 @@ impl Server {
         }
     }
 
+    /// The door, for connections that do not come by a listener.
+    pub fn door(&self) -> &Arc<Door> {
+        &self.door
+    }
+
     /// The Unix sockets at which it listens.
     pub fn unix_sockets(&self) -> &[PathBuf] {
         &self.unix
@@ -285,15 +301,15 @@ impl Server {
 
     /// Waits until the store fails; for ever where there is none.
     pub async fn store_failure(&self) {
-        match &self.store {
-            Some(store) => store.failure().cancelled().await,
+        match &self.keep {
+            Some(keep) => keep.failure().cancelled().await,
             None => std::future::pending().await,
         }
     }
 
     /// Whether the store failed: what was to be kept since then was refused.
     pub fn store_has_failed(&self) -> bool {
-        self.store.as_ref().is_some_and(|store| store.has_failed())
+        self.keep.as_ref().is_some_and(|keep| keep.has_failed())
     }
 
     /// How long the shutdown takes at most, before what was to be kept is made safe.
@@ -317,65 +333,11 @@ impl Server {
             self.tasks.wait().await;
         };
         let drained = tokio::time::timeout(time_max, all).await.is_ok();
-        if let Some(store) = self.store {
-            let closed = tokio::task::spawn_blocking(move || store.close()).await;
-            debug_assert!(closed.is_ok(), "closing the store does not panic");
+        if let Some(keep) = self.keep {
+            keep.close().await;
         }
         drained
     }
-}
-
-/// What each realm does with persistent messages.
-fn keeping(config: &Config, opened: Option<&Opened>) -> impl Fn(&str) -> Keeping + Send + Sync + use<> {
-    let (store, required) = (opened.map(|opened| opened.store.clone()), config.store.required);
-    let limits = config.journal_limits();
-    move |realm| match &store {
-        Some(store) => Keeping::Stored(Journal::new(store.clone(), realm, limits)),
-        None if required => Keeping::Refused,
-        None => Keeping::InMemory,
-    }
-}
-
-/// Gives each realm what its topics kept in the store.
-fn restore_shelves(shelves: Vec<StoredShelf>, realms: &Realms) {
-    let mut by_realm: BTreeMap<Arc<str>, Vec<StoredShelf>> = BTreeMap::new();
-    for shelf in shelves {
-        by_realm.entry(shelf.queue.realm.clone()).or_default().push(shelf);
-    }
-    for (name, shelves) in by_realm {
-        let messages: usize = shelves.iter().map(|shelf| shelf.records.len()).sum();
-        let realm = &*name;
-        match realms.open(&name) {
-            Ok(found) => {
-                tracing::info!(realm, messages, "what topics kept is restored");
-                found.topics().restore(shelves);
-            }
-            Err(why) => {
-                tracing::warn!(realm, messages, %why, "what topics kept is of a realm that there is not, and rests");
-            }
-        }
-    }
-}
-
-/// Gives each realm the queues that the store had of it. One that is made on first use is made for them.
-fn restore(opened: Opened, realms: &Realms) -> Arc<DiskStore> {
-    let Opened { store, queues, .. } = opened;
-    let messages: usize = queues.iter().map(|queue| queue.messages.len()).sum();
-    tracing::info!(queues = queues.len(), messages, "the store is open");
-    let mut by_realm: BTreeMap<Arc<str>, Vec<StoredQueue>> = BTreeMap::new();
-    for queue in queues {
-        by_realm.entry(queue.realm.clone()).or_default().push(queue);
-    }
-    for (name, queues) in by_realm {
-        match realms.open(&name) {
-            Ok(realm) => realm.restore(queues, &stomp::read_filter),
-            Err(why) => {
-                let (realm, queues) = (&*name, queues.len());
-                tracing::warn!(realm, queues, %why, "stored queues are of a realm that there is not, and rest");
-            }
-        }
-    }
-    store
 }
 
 fn unix_sockets(config: &Config) -> Result<Vec<UnixSocket>, StartError> {
@@ -456,15 +418,6 @@ fn sweep_interval(config: &Config) -> Result<Option<Duration>, ConfigError> {
 async fn sweep(realms: Arc<Realms>, interval: Duration, shutdown: CancellationToken) {
     while shutdown.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
         realms.sweep(now());
-    }
-}
-
-/// Says so when the store failed, which it does once and for good.
-async fn watch_store(store: Arc<DiskStore>, readiness: Arc<Readiness>, shutdown: CancellationToken) {
-    while shutdown.run_until_cancelled(tokio::time::sleep(STORE_INTERVAL)).await.is_some() {
-        if store.has_failed() {
-            return readiness.set(Unready::Store, true);
-        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! What can go wrong, whoever's fault it is.
 
+use std::convert::Infallible;
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -12,7 +14,9 @@ use tandem_protocols::wamp::rawsocket;
 use tandem_protocols::websocket::frame;
 use tandem_protocols::websocket::handshake::AnswerError;
 
+use crate::address::AddressError;
 use crate::message::{Closed, Kind};
+use crate::tls::TlsError;
 
 /// Why something did not work.
 #[derive(Debug, thiserror::Error)]
@@ -20,12 +24,28 @@ pub enum Error {
     /// The network, or the address.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// TLS cannot be spoken as it was asked for. A handshake that fails is [`Error::Io`].
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// Nothing came in time.
     #[error("no {0} in time")]
     Timeout(&'static str),
     /// What was asked for cannot be done with these addresses and settings, or not with this server.
     #[error("not possible: {0}")]
     Unsupported(&'static str),
+    /// What was given is no address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The connection was lost before there was an answer: whether it was done is not known. Of a delivery: it
+    /// came before the connection was lost, cannot be settled any more, and is handed out again.
+    #[error("the connection was lost, and with it whether this was done")]
+    ConnectionLost,
+    /// The client tries no more to connect, and this is why.
+    #[error("the client gave up: {0}")]
+    GaveUp(Arc<Error>),
+    /// The client was disconnected by its owner.
+    #[error("the client is disconnected")]
+    Disconnected,
     /// The connection ended.
     #[error("the connection ended: {0}")]
     Closed(Closed),
@@ -36,7 +56,8 @@ pub enum Error {
     #[error("too many messages arrived while a reply was awaited")]
     QueueFull,
 
-    /// The server answered the WebSocket handshake with something else than 101.
+    /// The server answered the WebSocket handshake with something else than 101, or a request of long-polling with
+    /// something else than it should.
     #[error("the server answered {status}: {}", String::from_utf8_lossy(body))]
     Refused {
         /// The status code.
@@ -99,10 +120,19 @@ pub enum Error {
     /// The server sent ERROR.
     #[error("the server sent ERROR: {}", .0.headers.get("message").unwrap_or_default())]
     StompError(Box<Frame>),
+    /// A call over STOMP was answered with an error; its URI is in the header `error`.
+    #[error("{}", .0.headers.get("error").unwrap_or_default())]
+    StompReply(Box<Frame>),
+    /// A delivery is acknowledged, refused, or in a transaction already.
+    #[error("the delivery is settled already")]
+    Settled,
     /// A frame that has no place here.
     #[error("{} has no place here", .0.command)]
     UnexpectedFrame(Box<Frame>),
-    /// The server was silent for longer than the heart-beats agreed on allow.
+    /// A request of long-polling failed.
+    #[error("HTTP: {0}")]
+    LongPoll(#[from] hyper::Error),
+    /// The server was silent for longer than the heart-beats agreed on allow, or did not answer a ping.
     #[error("the server is silent")]
     Silent,
 }
@@ -114,7 +144,15 @@ impl Error {
             Self::Reply(error) => Some(&error.error),
             Self::Abort(abort) => Some(&abort.reason),
             Self::Goodbye(goodbye) => Some(&goodbye.reason),
+            Self::StompReply(frame) => frame.headers.get("error"),
             _ => None,
         }
+    }
+}
+
+/// For an address that is one already.
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Error {
+        match never {}
     }
 }

@@ -5,12 +5,17 @@
 pub mod address;
 pub mod arguments;
 pub mod backoff;
-#[allow(dead_code, reason = "for the sessions, which come next")]
 mod buffer;
 pub mod connector;
+mod dialer;
+pub mod doorway;
 pub mod error;
+pub mod event;
+mod longpoll;
 mod message;
 pub mod raw;
+pub mod stomp;
+pub mod tls;
 pub mod wamp;
 pub mod wire;
 
@@ -18,4 +23,8 @@ pub use address::Address;
 pub use backoff::Backoff;
 pub use buffer::{Gap, Overflow};
 pub use connector::Connector;
+pub use doorway::Doorway;
 pub use error::Error;
+pub use event::ClientEvent;
+pub use tls::TlsOptions;
+pub use wire::Wire;

@@ -33,6 +33,11 @@ impl Issued {
     pub fn der(&self) -> &[u8] {
         self.certificate.der()
     }
+
+    /// The certificate and its key, in PEM.
+    pub fn pem(&self) -> (String, String) {
+        (self.certificate.pem(), self.key.serialize_pem())
+    }
 }
 
 /// An alternative name of machines.

@@ -142,6 +142,7 @@ fn the_wings_do_not_import_each_other() {
                 "metrics",
             ],
         ),
+        ("embed", &["embed", "config", "core", "front", "server"]),
         ("cli", &["cli", "config", "core", "server", "users"]),
         ("lib", &[]),
         ("main", &[]),
@@ -179,6 +180,14 @@ fn only_the_command_line_knows_the_load_generator() {
     for path in sources(&root().join("broker/src")) {
         let knows = code(&path).contains("tandem_bench");
         assert!(!knows || room(&path) == "cli", "{} knows the load generator", path.display());
+    }
+}
+
+#[test]
+fn only_what_is_for_applications_knows_the_client() {
+    for path in sources(&root().join("broker/src")) {
+        let knows = code(&path).contains("tandem_client");
+        assert!(!knows || room(&path) == "embed", "{} knows the client", path.display());
     }
 }
 

@@ -11,7 +11,7 @@ use tandem_broker::core::access::{
     Applicant, Authenticating, Authenticator, Credentials, Grant, LookingUp, Peer, Principal, Provider,
     Record, Refusal,
 };
-use tandem_broker::server::Server;
+use tandem_broker::server::{Provided, Server};
 use tandem_client::error::Error;
 use tandem_client::raw::dial::connect_tcp;
 use tandem_client::raw::stomp::{Client as Stomp, ConnectOptions};
@@ -239,7 +239,8 @@ impl Authenticator for Embedded {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_application_that_has_the_broker_inside_is_asked_without_a_call() {
     let text = "listen = [\"127.0.0.1:0\"]\n[authentication]\nanonymous = \"never\"\n";
-    let server = Server::start_with(&Config::parse(text).unwrap(), Arc::new(Embedded)).unwrap();
+    let provided = Provided { authenticator: Some(Arc::new(Embedded)), ..Provided::default() };
+    let server = Server::start_with(&Config::parse(text).unwrap(), provided).unwrap();
     let address = server.addresses()[0];
     let client = log_in(address, Json, "realm1", "dora", "secret").await.unwrap();
     assert_eq!(told(client.welcome()), ["realm1", "dora", "guest", "ticket", "dynamic"]);

@@ -60,6 +60,11 @@ impl Config {
         self.rules_where(|permission| permission.realm.as_deref().is_none_or(|own| own == realm))
     }
 
+    /// Whether anything is left to an authorizer.
+    pub fn asks(&self) -> bool {
+        self.permissions.iter().any(|permission| permission.get_ref().authorizer.is_some())
+    }
+
     fn rules_where(&self, is_meant: impl Fn(&Permission) -> bool) -> Result<Rules, ConfigError> {
         let numbered = self.permissions.iter().map(Spanned::get_ref).zip(1..);
         let own = numbered.filter(|(permission, _)| is_meant(permission));

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderName, HeaderValue, UPGRADE};
 use hyper::server::conn::http1;
@@ -33,7 +34,7 @@ use crate::front::sockjs::socket::SockJsSocket;
 use crate::front::stay;
 use crate::front::transport::Transport;
 use crate::front::websocket::WebSocket;
-use crate::front::wire::Opened;
+use crate::front::wire::{Opened, Stream};
 use crate::metrics;
 
 /// Serves HTTP on a connection until it becomes a WebSocket or ends.
@@ -77,6 +78,30 @@ pub async fn serve(door: Arc<Door>, stream: Opened, peer: Peer, permit: Permit, 
     if let Err(error) = result {
         tracing::debug!(%peer, %error, "HTTP connection ended");
     }
+}
+
+/// Answers a request that came to another HTTP server, and is to become a WebSocket, whatever its path is there.
+pub fn answer_elsewhere<B>(door: &Arc<Door>, peer: &Peer, request: Request<B>) -> Answer {
+    let Asker { peer, .. } = door.settings.proxies.asker(peer, request.headers());
+    let permit = match door.refuse_new(&peer) {
+        Some(refusal) => return refusal,
+        None if door.shutdown.is_cancelled() => return last(later("shutting down\n")),
+        None if door.tasks.len() >= door.settings.connections_max => {
+            metrics::CONNECTIONS_REFUSED.add(1);
+            return last(later("too many connections\n"));
+        }
+        None => door.gate.try_enter(&peer),
+    };
+    let Some(permit) = permit else {
+        metrics::CONNECTIONS_REFUSED.add(1);
+        return last(later("too many wait to be let in\n"));
+    };
+    if let Some(refusal) = refuse_host(door, &peer, &request) {
+        return refusal;
+    }
+    let socket =
+        Socket { tokens: &door.tokens, default: door.settings.default_token, wrap: Transport::WebSocket };
+    upgrade(door, &peer, &Attendance::new(permit, now()), request, &socket)
 }
 
 async fn answer(
@@ -199,7 +224,7 @@ fn see_through(door: &Door, peer: &Peer, request: &mut Request<Incoming>) -> (Pe
 }
 
 /// What somebody is answered who means another host than this one.
-fn refuse_host(door: &Door, peer: &Peer, request: &Request<Incoming>) -> Option<Answer> {
+fn refuse_host<B>(door: &Door, peer: &Peer, request: &Request<B>) -> Option<Answer> {
     let host = match request.uri().authority() {
         Some(authority) => Some(authority.as_str()),
         // What cannot be read is no name that is right.
@@ -245,11 +270,11 @@ struct Socket<'a> {
     wrap: fn(WebSocket) -> Transport,
 }
 
-fn upgrade(
+fn upgrade<B>(
     door: &Arc<Door>,
     peer: &Peer,
     attendance: &Attendance,
-    mut request: Request<Incoming>,
+    mut request: Request<B>,
     socket: &Socket<'_>,
 ) -> Answer {
     let (policy, permit) = door.contexts.policy(&door.settings.compression);
@@ -284,10 +309,11 @@ fn upgrade(
             Ok(upgraded) => upgraded,
             Err(error) => return tracing::debug!(%peer, %error, "the upgrade failed"),
         };
-        let Ok(parts) = upgraded.downcast::<TokioIo<Opened>>() else {
-            return tracing::error!(%peer, "the upgraded connection is of an unknown type");
+        let wire = match upgraded.downcast::<TokioIo<Opened>>() {
+            Ok(parts) => parts.io.into_inner().with_first(parts.read_buf),
+            // Of an application's own server.
+            Err(upgraded) => Opened::new(Bytes::new(), Stream::Foreign(Box::new(TokioIo::new(upgraded)))),
         };
-        let wire = parts.io.into_inner().with_first(parts.read_buf);
         let mut transport = WebSocket::new(door.settings.websocket, compression.as_ref());
         if let Some(agreement) = &compression {
             let bytes_min = door.settings.compression.bytes_min;
@@ -314,9 +340,9 @@ fn refusal(door: &Door, rejection: &Rejection) -> Answer {
     response(refusal)
 }
 
-fn judge(
+fn judge<B>(
     door: &Door,
-    request: &Request<Incoming>,
+    request: &Request<B>,
     socket: &Socket<'_>,
     compression: Policy,
 ) -> Result<Accept, Rejection> {

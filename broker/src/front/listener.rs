@@ -25,7 +25,7 @@ use crate::front::proxy_protocol;
 use crate::front::rawsocket::{self, Refused};
 use crate::front::tls::{self, Tls};
 use crate::front::transport::Transport;
-use crate::front::wire::{Opened, Stream};
+use crate::front::wire::{Foreign, Opened, Stream};
 use crate::metrics;
 
 /// The longest beginning that is looked at to tell what a peer speaks.
@@ -80,6 +80,27 @@ impl Door {
             });
             self.rest(&mut pace).await;
         }
+    }
+
+    /// Takes in a stream that is there already, as if it had been accepted. False when no more are taken. Must be called in
+    /// a tokio runtime.
+    pub fn take_in(self: &Arc<Door>, stream: Box<dyn Foreign>, peer: Peer) -> bool {
+        let is_full = self.tasks.len() >= self.settings.connections_max;
+        if is_full || self.shutdown.is_cancelled() || self.refuses().is_some() {
+            metrics::CONNECTIONS_REFUSED.add(1);
+            tracing::info!(%peer, is_full, "a stream of the application is not taken in");
+            return false;
+        }
+        let door = self.clone();
+        self.tasks.spawn(async move {
+            let place = tokio::select! {
+                () = door.shutdown.cancelled() => return,
+                place = door.gate.place() => place,
+            };
+            let Some(permit) = door.admit(place, &peer) else { return };
+            door.greet(Stream::Foreign(stream), peer, permit, Secured::No).await;
+        });
+        true
     }
 
     /// Waits until the next connection may be taken in; those that come meanwhile are kept by the kernel.

@@ -1,5 +1,6 @@
 //! What a connection reads from and writes to, whatever carries it.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,6 +15,11 @@ pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Wire for T {}
 
+/// A stream that an application hands over, or that stays within the process.
+pub trait Foreign: Wire + fmt::Debug {}
+
+impl<T: Wire + fmt::Debug> Foreign for T {}
+
 /// What carries a connection.
 #[derive(Debug)]
 pub enum Stream {
@@ -23,6 +29,8 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
     /// A Unix socket. Boxed, so that a stream of TCP is no larger for it.
     Unix(Box<UnixStream>),
+    /// Of an application.
+    Foreign(Box<dyn Foreign>),
 }
 
 const _: () = assert!(
@@ -110,6 +118,7 @@ impl AsyncRead for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Foreign(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -120,6 +129,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, data),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, data),
+            Stream::Foreign(stream) => Pin::new(stream).poll_write(cx, data),
         }
     }
 
@@ -132,6 +142,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Foreign(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -140,6 +151,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(stream) => stream.is_write_vectored(),
             Stream::Tls(stream) => stream.is_write_vectored(),
             Stream::Unix(stream) => stream.is_write_vectored(),
+            Stream::Foreign(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -148,6 +160,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Foreign(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -156,6 +169,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Foreign(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use crate::authorizer::ProcedureAuthorizer;
 use crate::config::{Config, ConfigError};
 use crate::core::access::Refusal;
+use crate::core::access::authorizer::Authorizer;
 use crate::core::access::rules::Rules;
 use crate::core::mailbox::mailbox;
 use crate::core::realm::Realm;
@@ -23,12 +24,19 @@ pub(super) struct Furniture {
     config: Mutex<Arc<Config>>,
     /// Of the house's members in the realms.
     tasks: TaskTracker,
+    /// Asked in place of procedures.
+    authorizer: Option<Arc<dyn Authorizer>>,
 }
 
 impl Furniture {
     /// By this configuration, which was checked; the members of the house run as these tasks.
     pub(super) fn new(config: &Config, tasks: TaskTracker) -> Furniture {
-        Furniture { config: Mutex::new(Arc::new(config.clone())), tasks }
+        Furniture { config: Mutex::new(Arc::new(config.clone())), tasks, authorizer: None }
+    }
+
+    /// The same where an application decides what rules leave open.
+    pub(super) fn asking(self, authorizer: Option<Arc<dyn Authorizer>>) -> Furniture {
+        Furniture { authorizer, ..self }
     }
 
     /// Furnishes a realm that nobody has entered. Must be called in a tokio runtime.
@@ -58,18 +66,24 @@ impl Furniture {
     /// Gives a realm its rules and, if they need one, somebody to be asked.
     fn rule(&self, realm: &Arc<Realm>, rules: Rules) {
         if rules.asks() && !realm.has_authorizer() {
-            let joined = LocalCaller::join(realm);
-            let (caller, attending) =
-                joined.expect("members of the house are not counted, and always let in");
-            realm.set_authorizer(Some(Arc::new(ProcedureAuthorizer::new(caller))));
-            let realm = realm.clone();
-            self.tasks.spawn(async move {
-                attending.await;
-                // It holds the realm that holds it.
-                realm.set_authorizer(None);
-            });
+            self.find_authorizer(realm);
         }
         realm.set_rules(rules);
+    }
+
+    fn find_authorizer(&self, realm: &Arc<Realm>) {
+        if let Some(authorizer) = &self.authorizer {
+            return realm.set_authorizer(Some(authorizer.clone()));
+        }
+        let joined = LocalCaller::join(realm);
+        let (caller, attending) = joined.expect("members of the house are not counted, and always let in");
+        realm.set_authorizer(Some(Arc::new(ProcedureAuthorizer::new(caller))));
+        let realm = realm.clone();
+        self.tasks.spawn(async move {
+            attending.await;
+            // It holds the realm that holds it.
+            realm.set_authorizer(None);
+        });
     }
 }
 

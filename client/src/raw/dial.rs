@@ -46,14 +46,24 @@ pub async fn connect_websocket(
 ///
 /// See there.
 pub async fn open_websocket<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    host: &str,
+    path: &str,
+    subprotocols: &[&str],
+    options: &WebSocketOptions,
+) -> Result<Transport<S>, Error> {
+    within("answer to the handshake", shake_websocket(stream, host, path, subprotocols, options)).await
+}
+
+/// The same for whoever keeps the time.
+pub(crate) async fn shake_websocket<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     host: &str,
     path: &str,
     subprotocols: &[&str],
     options: &WebSocketOptions,
 ) -> Result<Transport<S>, Error> {
-    let opening = WebSocket::open(&mut stream, host, path, subprotocols, options);
-    let (socket, rest) = within("answer to the handshake", opening).await?;
+    let (socket, rest) = WebSocket::open(&mut stream, host, path, subprotocols, options).await?;
     Ok(Transport::new(stream, Framing::WebSocket(socket), rest))
 }
 
@@ -76,12 +86,20 @@ pub async fn connect_rawsocket(
 ///
 /// See there.
 pub async fn open_rawsocket<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    format: Format,
+    length_max: Limit,
+) -> Result<Transport<S>, Error> {
+    within("answer to the handshake", shake_rawsocket(stream, format, length_max)).await
+}
+
+/// The same for whoever keeps the time.
+pub(crate) async fn shake_rawsocket<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     format: Format,
     length_max: Limit,
 ) -> Result<Transport<S>, Error> {
-    let opening = RawSocket::open(&mut stream, format, length_max);
-    let socket = within("answer to the handshake", opening).await?;
+    let socket = RawSocket::open(&mut stream, format, length_max).await?;
     Ok(Transport::new(stream, Framing::RawSocket(socket), Vec::new()))
 }
 

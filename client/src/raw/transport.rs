@@ -58,6 +58,8 @@ pub struct Transport<S = TcpStream> {
     arrivals: Arrivals,
     /// How much of the output is written.
     written: usize,
+    /// What was written may still be in the stream: TLS keeps what the socket does not take.
+    is_unflushed: bool,
     /// Returned once the inbox is empty.
     failure: Option<Error>,
     inbox_bytes_max: usize,
@@ -82,6 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             framing,
             arrivals: Arrivals::default(),
             written: 0,
+            is_unflushed: false,
             failure: None,
             inbox_bytes_max: INBOX_BYTES_MAX,
             bytes_read: rest.len() as u64,
@@ -106,6 +109,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// Whether messages have a kind: that is, whether this is a WebSocket.
     pub fn has_kinds(&self) -> bool {
         self.websocket().is_some()
+    }
+
+    /// Whether a ping can be sent: not over plain TCP.
+    pub fn has_pings(&self) -> bool {
+        !matches!(self.framing, Framing::Stream)
     }
 
     /// How the connection ended, once all that came before was taken.
@@ -303,12 +311,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         if self.output_bytes() >= OUTPUT_BYTES_MAX { Err(Error::OutputFull) } else { Ok(()) }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
         loop {
             // What cannot be written must not hide what the server said before it went.
             if let Poll::Ready(Err(_)) = self.poll_write(cx) {
                 self.arrivals.output.clear();
-                self.written = 0;
+                (self.written, self.is_unflushed) = (0, false);
             }
             if let Some(message) = self.arrivals.take() {
                 return Poll::Ready(Ok(Some(message)));
@@ -324,10 +332,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         }
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
             if self.poll_write(cx)?.is_ready() {
-                return Pin::new(&mut self.stream).poll_flush(cx).map_err(Error::Io);
+                return Poll::Ready(Ok(()));
             }
             let is_full = self.arrivals.inbox_bytes >= self.inbox_bytes_max;
             if is_full || self.arrivals.closed.is_some() {
@@ -337,7 +345,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         }
     }
 
-    /// Writes until all is written or the stream takes no more.
+    /// Writes until all is on its way or the stream takes no more.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.arrivals.output.len() {
             let rest = &self.arrivals.output[self.written..];
@@ -347,6 +355,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             }
             self.written += count;
             self.bytes_written += count as u64;
+            self.is_unflushed = true;
+        }
+        if self.is_unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.is_unflushed = false;
         }
         self.written = 0;
         self.arrivals.output.clear();

@@ -1,0 +1,348 @@
+//! The STOMP client against the broker: one suite, the same over whatever carries it.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
+
+use std::future::IntoFuture;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use tandem_client::stomp::{Client, Delivery, Mode, Subscription, Version};
+use tandem_client::{Error, Overflow};
+use tandem_protocols::payload::Format;
+use tandem_tests::broker::{Broker, eventually, soon};
+
+/// How the broker is reached.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    WebSocket,
+    Tcp,
+}
+
+const WAYS: [Way; 2] = [Way::WebSocket, Way::Tcp];
+
+impl Way {
+    fn url(self, address: SocketAddr) -> String {
+        match self {
+            Way::WebSocket => format!("ws://{address}/"),
+            Way::Tcp => format!("tcp://{address}"),
+        }
+    }
+
+    async fn connect(self, broker: &Broker) -> Client {
+        let connecting = Client::builder(self.url(broker.address()).as_str()).connect();
+        soon("a connection", connecting).await.unwrap()
+    }
+}
+
+async fn next<T>(subscription: &mut Subscription<T>) -> Delivery<T> {
+    soon("a message", subscription.next()).await.expect("the stream goes on").unwrap()
+}
+
+/// Nothing is there: what is sent now comes first.
+async fn nothing_before<T>(client: &Client, subscription: &mut Subscription<T>, destination: &str) {
+    client.send(destination).header("last", "true").text("1").receipt().await.unwrap();
+    let last = next(subscription).await;
+    assert_eq!(last.header("last"), Some("true"));
+    last.ack_confirmed().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_sent_arrives_as_what_it_was() {
+    let broker = Broker::start().await;
+    for way in WAYS {
+        let client = way.connect(&broker).await;
+        assert_eq!(client.version(), Version::V12);
+        let mut values = client.subscribe("/topic/t").typed::<Value>().await.unwrap();
+        let value = json!({"a": [1, 2.5, null], "b": "c"});
+        for format in [Format::Json, Format::Cbor, Format::MsgPack] {
+            client.send("/topic/t").value(format, &value).unwrap().await.unwrap();
+            assert_eq!(next(&mut values).await.payload, value, "{way:?} {format}");
+        }
+        client.send("/topic/t").text("text: ü\u{0}").header("colour", "a:b\\\n").await.unwrap();
+        let delivery = next(&mut values).await;
+        assert_eq!(
+            (delivery.payload.as_str(), delivery.header("colour")),
+            (Some("text: ü\u{0}"), Some("a:b\\\n"))
+        );
+        assert_eq!((delivery.destination(), delivery.gap), ("/topic/t", None));
+        client.send("/topic/t").bytes("", Bytes::from_static(b"\xff\0")).await.unwrap();
+        let unread = soon("an error", values.next()).await.unwrap();
+        assert!(matches!(unread, Err(Error::Decode(_))), "bytes are no value: {unread:?}");
+        let mut raw = client.subscribe("/topic/raw").await.unwrap();
+        client.send("/topic/raw").bytes("", Bytes::from_static(b"\xff\0")).await.unwrap();
+        assert_eq!(next(&mut raw).await.payload, b"\xff\0"[..]);
+        soon("goodbye", client.disconnect()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn receipts_are_awaited_whenever_one_likes() {
+    let broker = Broker::start().await;
+    for way in WAYS {
+        let client = way.connect(&broker).await;
+        let mut receipts = Vec::new();
+        for number in 0..100_u32 {
+            receipts.push(client.send("/queue/r").json(&number).unwrap().receipt().enqueue().await.unwrap());
+        }
+        for receipt in receipts.into_iter().rev() {
+            soon("a receipt", receipt).await.unwrap();
+        }
+        let mut numbers =
+            client.subscribe("/queue/r").typed::<u32>().buffer(100, Overflow::Wait).await.unwrap();
+        for number in 0..100 {
+            assert_eq!(next(&mut numbers).await.payload, number);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_message_fails_its_receipt_with_the_servers_words() {
+    let broker = Broker::start_with("[[queues]]\nname = \"q\"\nmax-length = 1\n").await;
+    for way in WAYS {
+        let client = way.connect(&broker).await;
+        client.send("/queue/q").text("1").receipt().await.unwrap();
+        let refused = client.send("/queue/q").text("2").receipt().await;
+        assert!(matches!(refused, Err(Error::StompError(_))), "{refused:?}");
+        assert_eq!(refused.unwrap_err().to_string(), "the server sent ERROR: Queue full");
+        // An ERROR ends the connection, and the client makes another.
+        let mut waiting = client.subscribe("/queue/q").await.unwrap();
+        assert_eq!(next(&mut waiting).await.payload, "1");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_acknowledged_is_given_back() {
+    let broker = Broker::start().await;
+    for way in WAYS {
+        let client = way.connect(&broker).await;
+        let mut work = client.subscribe("/queue/w").ack(Mode::ClientIndividual).text().await.unwrap();
+        for text in ["dropped", "refused", "done", "confirmed"] {
+            client.send("/queue/w").text(text).await.unwrap();
+        }
+        let dropped = next(&mut work).await;
+        assert!(!dropped.is_redelivered() && dropped.redeliveries().is_none());
+        drop(dropped);
+        for _ in 0..4 {
+            let delivery = next(&mut work).await;
+            match delivery.payload.as_str() {
+                "refused" => delivery.reject().await.unwrap(),
+                "done" => delivery.ack().await.unwrap(),
+                "confirmed" => soon("a receipt", delivery.ack_confirmed()).await.unwrap(),
+                "dropped" => {
+                    assert!(delivery.is_redelivered() && delivery.redeliveries() == Some(1));
+                    delivery.ack().await.unwrap();
+                    assert!(matches!(delivery.ack().await, Err(Error::Settled)));
+                }
+                other => panic!("{other}"),
+            }
+        }
+        nothing_before(&client, &mut work, "/queue/w").await;
+        drop(work);
+        let mut dead = client.subscribe("/queue/dlq.w").text().await.unwrap();
+        assert_eq!(next(&mut dead).await.payload, "refused");
+    }
+}
+
+#[tokio::test]
+async fn one_acknowledgement_does_for_all_before_it_where_that_is_asked_for() {
+    let broker = Broker::start().await;
+    for way in WAYS {
+        let client = way.connect(&broker).await;
+        let mut work =
+            client.subscribe("/queue/c").ack(Mode::Client).prefetch(3).typed::<u32>().await.unwrap();
+        for number in 0..6_u32 {
+            client.send("/queue/c").json(&number).unwrap().await.unwrap();
+        }
+        for number in 0..3 {
+            let delivery = next(&mut work).await;
+            assert_eq!(delivery.payload, number);
+            if number == 2 {
+                delivery.ack().await.unwrap();
+            }
+        }
+        // What was not acknowledged comes back when nobody is subscribed any more.
+        assert_eq!(next(&mut work).await.payload, 3);
+        soon("the end", work.unsubscribe()).await.unwrap();
+        let mut work = client.subscribe("/queue/c").typed::<u32>().await.unwrap();
+        let mut left =
+            [next(&mut work).await, next(&mut work).await, next(&mut work).await].map(|d| d.payload);
+        left.sort_unstable();
+        assert_eq!(left, [3, 4, 5]);
+    }
+}
+
+#[tokio::test]
+async fn who_drops_a_subscription_gives_back_what_was_not_read() {
+    let broker = Broker::start().await;
+    for way in WAYS {
+        let client = way.connect(&broker).await;
+        for number in 0..10_u32 {
+            client.send("/queue/d").json(&number).unwrap().receipt().await.unwrap();
+        }
+        let mut first = client
+            .subscribe("/queue/d")
+            .ack(Mode::ClientIndividual)
+            .prefetch(10)
+            .typed::<u32>()
+            .await
+            .unwrap();
+        eventually("all are delivered ahead", || first.waiting() == 10).await;
+        next(&mut first).await.ack().await.unwrap();
+        drop(first);
+        let mut second = client.subscribe("/queue/d").typed::<u32>().await.unwrap();
+        let mut numbers = Vec::new();
+        for _ in 1..10 {
+            numbers.push(next(&mut second).await.payload);
+        }
+        numbers.sort_unstable();
+        assert_eq!(numbers, (1..10).collect::<Vec<u32>>());
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_takes_effect_as_one_or_not_at_all() {
+    let broker = Broker::start().await;
+    for way in WAYS {
+        let client = way.connect(&broker).await;
+        let mut inbox = client.subscribe("/queue/in").ack(Mode::ClientIndividual).text().await.unwrap();
+        let mut outbox = client.subscribe("/queue/out").text().await.unwrap();
+        client.send("/queue/in").text("order").await.unwrap();
+        let order = next(&mut inbox).await;
+
+        let mut aborted = client.begin().await.unwrap();
+        aborted.send("/queue/out").text("never").await.unwrap();
+        aborted.ack(&order).await.unwrap();
+        assert!(matches!(order.ack().await, Err(Error::Settled)), "it is in the transaction");
+        drop(aborted);
+
+        let mut committed = client.begin().await.unwrap();
+        let sent = committed.send("/queue/out").text("shipped").receipt().enqueue().await.unwrap();
+        committed.ack(&order).await.unwrap();
+        drop(order);
+        soon("the commit", committed.commit()).await.unwrap();
+        soon("the receipt", sent).await.unwrap();
+        assert_eq!(next(&mut outbox).await.payload, "shipped");
+        nothing_before(&client, &mut inbox, "/queue/in").await;
+
+        // What was dropped in a transaction that comes to nothing is given back.
+        client.send("/queue/in").text("another").await.unwrap();
+        let mut aborted = client.begin().await.unwrap();
+        aborted.ack(&next(&mut inbox).await).await.unwrap();
+        soon("the abort", aborted.abort()).await.unwrap();
+        let another = next(&mut inbox).await;
+        assert_eq!((another.payload.as_str(), another.is_redelivered()), ("another", true));
+        another.ack().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_selector_and_a_durable_name_are_as_in_the_header() {
+    let broker = Broker::start().await;
+    for way in WAYS {
+        let client = way.connect(&broker).await;
+        let subscribe = |client: &Client| {
+            let subscription = client.subscribe("/topic/news").durable("reader").selector("colour = 'red'");
+            subscription.ack(Mode::ClientIndividual).text()
+        };
+        drop(subscribe(&client).await.unwrap());
+        client.disconnect().await.unwrap();
+        let client = way.connect(&broker).await;
+        client.send("/topic/news").header("colour", "blue").text("unwanted").receipt().await.unwrap();
+        client.send("/topic/news").header("colour", "red").text("gathered").receipt().await.unwrap();
+        let mut reader = subscribe(&client).await.unwrap();
+        let gathered = next(&mut reader).await;
+        assert_eq!(gathered.payload, "gathered");
+        gathered.ack().await.unwrap();
+        soon("the end", reader.delete()).await.unwrap();
+        client.send("/topic/news").header("colour", "red").text("for nobody").receipt().await.unwrap();
+        let mut reader = subscribe(&client).await.unwrap();
+        client.send("/topic/news").header("colour", "red").text("anew").receipt().await.unwrap();
+        assert_eq!(next(&mut reader).await.payload, "anew");
+        soon("the end", reader.delete()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_answered_or_fails_with_a_uri() {
+    let broker = Broker::start().await;
+    for way in WAYS {
+        let (callee, client) = (way.connect(&broker).await, way.connect(&broker).await);
+        let mut asked = callee.subscribe("/procedure/twice").typed::<i64>().await.unwrap();
+        let serving = tokio::spawn(async move {
+            while let Some(asked) = asked.next().await {
+                let asked = asked.unwrap();
+                callee
+                    .send(asked.header("reply-to").unwrap())
+                    .json(&(2 * asked.payload))
+                    .unwrap()
+                    .await
+                    .unwrap();
+            }
+        });
+        let calls = [3, 4].map(|number| client.call("/call/twice").json(&number).unwrap().into_future());
+        for (call, expected) in calls.into_iter().zip([6, 8]) {
+            assert_eq!(soon("an answer", call).await.unwrap().decode::<i64>().unwrap(), expected);
+        }
+        serving.abort();
+        assert!(serving.await.unwrap_err().is_cancelled());
+        let gone = soon("an error", client.call("/call/nobody").into_future()).await;
+        assert_eq!(gone.unwrap_err().uri(), Some("wamp.error.no_such_procedure"));
+    }
+}
+
+#[tokio::test]
+async fn the_session_ends_with_the_last_handle() {
+    let broker = Broker::start().await;
+    for way in WAYS {
+        let client = way.connect(&broker).await;
+        let subscription = client.subscribe("/topic/t").await.unwrap();
+        client.clone().send("/queue/last").text("words").await.unwrap();
+        drop(client);
+        assert_eq!(broker.sessions(), 1, "a subscription is a handle");
+        drop(subscription);
+        eventually("it has left", || broker.sessions() == 0).await;
+        // What was taken up before was sent.
+        let other = way.connect(&broker).await;
+        let mut last = other.subscribe("/queue/last").await.unwrap();
+        assert_eq!(next(&mut last).await.payload, "words");
+        soon("goodbye", other.clone().disconnect()).await.unwrap();
+        let refused = other.send("/queue/last").text("too late").await;
+        assert!(matches!(refused, Err(Error::Disconnected)), "{refused:?}");
+        assert!(soon("the end", last.next()).await.is_none());
+        eventually("it has left", || broker.sessions() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn heart_beats_keep_an_idle_connection() {
+    let broker = Broker::start_with("[stomp]\nheart_beat_ms = 20\n").await;
+    for way in WAYS {
+        let beat = Duration::from_millis(20);
+        let client = Client::builder(way.url(broker.address()).as_str()).heart_beats(beat, beat);
+        let client = client.connect().await.unwrap();
+        let mut events = client.events();
+        // Neither end would bear so long a silence.
+        let silence = tokio::time::timeout(Duration::from_millis(1500), events.next()).await;
+        assert!(silence.is_err(), "{way:?} {silence:?}");
+        assert_eq!(broker.sessions(), 1);
+        client.disconnect().await.unwrap();
+        eventually("it has left", || broker.sessions() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_leads_nowhere_is_passed_over() {
+    let broker = Broker::start().await;
+    let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nowhere = Client::builder(Way::Tcp.url(refused).as_str());
+    assert!(matches!(nowhere.connect().await, Err(Error::Io(_))));
+    let client =
+        Client::builder(Way::Tcp.url(refused).as_str()).or(Way::WebSocket.url(broker.address()).as_str());
+    soon("a connection", client.connect()).await.unwrap().disconnect().await.unwrap();
+    let nonsense = Client::builder("nonsense").connect().await;
+    assert!(matches!(nonsense, Err(Error::Address(_))), "{nonsense:?}");
+}
