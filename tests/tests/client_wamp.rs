@@ -7,37 +7,74 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tandem_broker::Broker;
+use tandem_broker::users::hash_password;
 use tandem_client::wamp::{
-    ApplicationError, CallOutput, Chunks, Client, ClientEvent, Error, Format, InvocationCtx, InvokePolicy,
-    Progress, Raw,
+    Anonymous, ApplicationError, Auth, CallOutput, Chunks, Client, ClientEvent, Cryptosign, Error, Format,
+    InvocationCtx, InvokePolicy, PrivateKey, Progress, Raw, Scram, Ticket, Wampcra,
 };
-use tandem_client::{Backoff, Overflow};
-use tandem_tests::broker::{Broker, soon};
+use tandem_client::{Backoff, Connector, Overflow, TlsOptions};
+use tandem_protocols::wamp::auth::cra::CraCredential;
+use tandem_protocols::wamp::auth::scram::{Dialect, Kdf, ScramCredential};
+use tandem_tests::broker::{Broker as TestBroker, soon};
+use tandem_tests::certificates::Authority;
 
-const CONFIG: &str = "";
-
-/// A way to a broker, and the broker.
+/// A broker, and a way to it.
 struct Way {
-    broker: Broker,
-    url: String,
+    house: House,
+    connector: Connector,
     format: Format,
 }
 
-impl Way {
-    async fn websocket(format: Format) -> Way {
-        let broker = Broker::start_with(CONFIG).await;
-        let url = format!("ws://{}/", broker.address());
-        Way { broker, url, format }
+/// A broker that can be reached in every way, and who vouches for it.
+struct House {
+    broker: Broker,
+    authority: Authority,
+}
+
+impl House {
+    fn open(more: &str) -> House {
+        let authority = Authority::new();
+        authority.renew();
+        let broker = Broker::builder()
+            .toml(&(authority.config("off") + more))
+            .unwrap()
+            .listen("127.0.0.1:0".parse().unwrap())
+            .listen_unix(authority.path("socket"))
+            .start()
+            .unwrap();
+        House { broker, authority }
     }
 
-    async fn rawsocket(format: Format) -> Way {
-        let broker = Broker::start_with(CONFIG).await;
-        let url = format!("tcp://{}", broker.address());
-        Way { broker, url, format }
+    fn connector(&self, scheme: &str) -> Connector {
+        let (plain, tls) = (self.broker.addresses()[0], self.broker.tls_addresses()[0]);
+        let url = match scheme {
+            "inside" => return self.broker.connector(),
+            "unix" => format!("unix:{}", self.authority.path("socket").display()),
+            "http" => format!("http://{plain}/lp"),
+            "https" => format!("https://{tls}/lp"),
+            "wss" | "tls" => format!("{scheme}://{tls}"),
+            _ => format!("{scheme}://{plain}"),
+        };
+        let ca = self.authority.path("ca.pem");
+        let trust = TlsOptions::new().without_system_authorities().authorities_file(ca).unwrap();
+        Connector::new(url.parse().unwrap()).tls(trust)
+    }
+
+    fn sessions(&self) -> usize {
+        self.broker.server().realms()[0].sessions()
+    }
+}
+
+impl Way {
+    fn new(scheme: &str, format: Format) -> Way {
+        let house = House::open("");
+        let connector = house.connector(scheme);
+        Way { house, connector, format }
     }
 
     async fn client(&self) -> Client {
-        let connecting = Client::builder(self.url.as_str()).serializers([self.format]).connect();
+        let connecting = Client::builder_on(self.connector.clone()).serializers([self.format]).connect();
         soon("a session", connecting).await.unwrap()
     }
 }
@@ -245,34 +282,96 @@ async fn leaving(way: Way) {
     assert!(subscription.next().await.is_none());
     assert!(events.next().await.is_none());
     assert!(matches!(other.call::<()>("com.example.add").await, Err(Error::Closed)));
-    tandem_tests::broker::eventually("all have left", || way.broker.sessions() == 0).await;
+    tandem_tests::broker::eventually("all have left", || way.house.sessions() == 0).await;
+}
+
+macro_rules! suites {
+    ($($name:ident: $scheme:literal $format:ident,)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            suite(Way::new($scheme, Format::$format)).await;
+        }
+    )*};
+}
+
+suites! {
+    over_websocket_in_cbor: "ws" Cbor,
+    over_websocket_in_messagepack: "ws" MsgPack,
+    over_websocket_in_json: "ws" Json,
+    over_rawsocket_in_cbor: "tcp" Cbor,
+    over_rawsocket_in_messagepack: "tcp" MsgPack,
+    over_rawsocket_in_json: "tcp" Json,
+    over_a_unix_socket: "unix" Cbor,
+    over_websocket_and_tls: "wss" MsgPack,
+    over_rawsocket_and_tls: "tls" Json,
+    over_long_polling_in_json: "http" Json,
+    over_long_polling_in_cbor: "http" Cbor,
+    over_long_polling_and_tls: "https" MsgPack,
+    in_process: "inside" Cbor,
+}
+
+// ---- logging in --------------------------------------------------------------------------------------------
+
+const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// A user who can log in by every method.
+fn users() -> String {
+    let password = hash_password("secret").unwrap();
+    let cra = CraCredential::from_secret("secret");
+    let scram = |dialect| {
+        let kdf = Kdf::pbkdf2(4096).unwrap();
+        ScramCredential::derive(dialect, kdf, "secret", &[7; 16]).unwrap().to_string()
+    };
+    let scrams = [scram(Dialect::WampScram), scram(Dialect::Scram)];
+    let key = KEY.parse::<PrivateKey>().unwrap().public_key();
+    format!(
+        "\n[authentication]\nanonymous = \"never\"\n[[users]]\nname = \"joe\"\npassword = {password:?}\n\
+         wampcra = \"{cra}\"\nscram = {scrams:?}\ncryptosign = [\"{key}\"]\n"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_websocket_in_cbor() {
-    suite(Way::websocket(Format::Cbor).await).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_websocket_in_messagepack() {
-    suite(Way::websocket(Format::MsgPack).await).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_websocket_in_json() {
-    suite(Way::websocket(Format::Json).await).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_rawsocket_in_every_serializer() {
-    for format in [Format::Cbor, Format::MsgPack, Format::Json] {
-        suite(Way::rawsocket(format).await).await;
+async fn every_method_lets_in_and_a_wrong_secret_does_not() {
+    let house = House::open(&users());
+    let key: PrivateKey = KEY.parse().unwrap();
+    let wrong: PrivateKey = KEY.replace('0', "1").parse().unwrap();
+    let ways: [(&str, Auth, Auth); 5] = [
+        ("ticket", Ticket::new("joe", "secret").into(), Ticket::new("joe", "wrong").into()),
+        ("wampcra", Wampcra::new("joe", "secret").into(), Wampcra::new("joe", "wrong").into()),
+        ("wamp-scram", Scram::new("joe", "secret").into(), Scram::new("joe", "wrong").into()),
+        ("wamp-scram", Scram::new("joe", "secret").bound().into(), Scram::new("joe", "wrong").bound().into()),
+        (
+            "cryptosign",
+            Cryptosign::from_key(key).authid("joe").bound().into(),
+            Cryptosign::from_key(wrong).authid("joe").bound().into(),
+        ),
+    ];
+    for (method, right, wrong) in ways {
+        let builder = || Client::builder_on(house.connector("wss"));
+        let client = soon("a session", builder().auth(right).connect()).await.unwrap();
+        let session = client.session().unwrap();
+        assert_eq!((session.authid(), session.authmethod()), (Some("joe"), Some(method)));
+        client.close().await;
+        let refused = soon("a refusal", builder().auth(wrong).connect()).await.unwrap_err();
+        assert!(!refused.is_transient(), "{method}: {refused}");
+        assert!(refused.uri().is_some_and(|uri| uri.contains("authentication")), "{method}: {refused}");
     }
+    let nobody = Client::builder_on(house.connector("ws")).auth(Anonymous).connect();
+    assert!(matches!(soon("a refusal", nobody).await, Err(Error::Refused { .. })));
+    // Of several, the router takes the first that it does.
+    let several =
+        Client::builder_on(house.connector("ws")).auth(Anonymous).auth(Ticket::new("joe", "secret"));
+    assert_eq!(several.connect().await.unwrap().session().unwrap().authid(), Some("joe"));
+    // What there is nothing to bind to is not sent.
+    let bound = Client::builder_on(house.connector("ws")).auth(Scram::new("joe", "secret").bound());
+    assert!(matches!(soon("an error", bound.connect()).await, Err(Error::Authentication(_))));
 }
+
+// ---- lost connections --------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_client_comes_back_to_a_broker_that_was_restarted() {
-    let broker = Broker::start().await;
+    let broker = TestBroker::start().await;
     let address = broker.address();
     let backoff =
         Backoff { first: Duration::from_millis(20), max: Duration::from_millis(50), ..Backoff::default() };
@@ -288,7 +387,7 @@ async fn a_client_comes_back_to_a_broker_that_was_restarted() {
         .unwrap();
     broker.shutdown().await;
     assert!(matches!(soon("the loss", events.next()).await, Some(ClientEvent::Lost { .. })));
-    let broker = Broker::start_with(&format!("listen = [\"{address}\"]")).await;
+    let broker = TestBroker::start_with(&format!("listen = [\"{address}\"]")).await;
     assert!(matches!(soon("a session", events.next()).await, Some(ClientEvent::Connected(_))));
     let restored = soon("all of it", events.next()).await.unwrap();
     assert_eq!(restored, ClientEvent::Resubscribed { subscriptions: 1, registrations: 1, refused: 0 });

@@ -134,7 +134,7 @@ impl Session {
     }
 
     async fn log_in(&mut self, realm: &str, ways: &[Auth], agent: &str) -> Result<SessionInfo, Error> {
-        let mut login = Login::new(ways);
+        let mut login = Login::new(ways, self.wire.channel_binding());
         let details = Dict::new().with("agent", agent).with("roles", roles().to_dict());
         self.feed(Hello { realm: realm.to_owned(), details: login.hello(details)? })?;
         loop {
