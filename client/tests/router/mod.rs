@@ -129,5 +129,6 @@ impl Peer {
         self.expect(r#"[6,{},"wamp.close.normal"]"#).await;
         self.say(r#"[6,{},"wamp.close.goodbye_and_out"]"#).await;
         assert_eq!(self.next().await, None);
+        self.stream.shutdown().await.unwrap();
     }
 }
