@@ -69,6 +69,7 @@ pub use self::value::{CallOutput, FromPayload, Raw, ToPayload};
 
 pub use tandem_protocols::payload::Format;
 pub use tandem_protocols::wamp::auth::cryptosign::{PrivateKey, PublicKey};
+pub use tandem_protocols::wamp::auth::scram::Dialect;
 pub use tandem_protocols::wamp::dict::{Dict, Value};
 pub use tandem_protocols::wamp::id::Id;
 pub use tandem_protocols::wamp::options::{InvokePolicy, MatchPolicy};

@@ -49,13 +49,22 @@ impl Wampcra {
 pub struct Scram {
     authid: String,
     password: String,
+    dialect: Option<Dialect>,
     is_bound: bool,
 }
 
 impl Scram {
     /// Of this user.
     pub fn new(authid: impl Into<String>, password: impl Into<String>) -> Self {
-        Self { authid: authid.into(), password: password.into(), is_bound: false }
+        Self { authid: authid.into(), password: password.into(), dialect: None, is_bound: false }
+    }
+
+    /// Only one of the two is offered: Crossbar refuses whoever offers a method that it does not know, as it does not
+    /// know that of the specification.
+    #[must_use]
+    pub fn only(mut self, dialect: Dialect) -> Self {
+        self.dialect = Some(dialect);
+        self
     }
 
     /// The proof is good for this TLS connection only (`tls-exporter`). Not by default: routers that do not know of it
@@ -181,7 +190,9 @@ impl Auth {
             Self::Anonymous => &["anonymous"],
             Self::Ticket(_) => &[ticket::METHOD],
             Self::Wampcra(_) => &[cra::METHOD],
-            Self::Scram(_) => &["wamp-scram", "scram"],
+            Self::Scram(Scram { dialect: None, .. }) => &["wamp-scram", "scram"],
+            Self::Scram(Scram { dialect: Some(Dialect::WampScram), .. }) => &["wamp-scram"],
+            Self::Scram(Scram { dialect: Some(Dialect::Scram), .. }) => &["scram"],
             Self::Cryptosign(_) => &[cryptosign::METHOD],
         }
     }
