@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use tandem_protocols::payload::Payload;
 
@@ -233,15 +234,30 @@ const ENCODINGS_MAX: usize = 16;
 /// What the dialects made of one publication.
 #[derive(Debug, Default)]
 pub struct Encodings {
-    made: Mutex<Vec<(&'static str, OwnedVariant, Arc<SharedMessage>)>>,
+    // Most publications have one, which needs no memory of its own.
+    made: Mutex<SmallVec<[Encoding; 1]>>,
+}
+
+/// What one dialect made of it, for one variant.
+#[derive(Debug)]
+struct Encoding {
+    dialect: &'static str,
+    variant: OwnedVariant,
+    shared: Arc<SharedMessage>,
+}
+
+impl Encoding {
+    fn is(&self, dialect: &'static str, variant: Variant<'_>) -> bool {
+        self.dialect == dialect && self.variant.is(variant)
+    }
 }
 
 impl Encodings {
     /// The encoding of this dialect and variant, if somebody asked for it before and it was kept.
     pub fn get(&self, dialect: &'static str, variant: Variant<'_>) -> Option<Frame> {
         let made = self.made.lock();
-        let found = made.iter().find(|(d, v, _)| *d == dialect && v.is(variant));
-        found.map(|(_, _, shared)| Frame::Shared(shared.clone()))
+        let found = made.iter().find(|encoding| encoding.is(dialect, variant));
+        found.map(|encoding| Frame::Shared(encoding.shared.clone()))
     }
 
     /// The encoding of this dialect and variant, made by `encode` for the first who asks.
@@ -252,8 +268,8 @@ impl Encodings {
         encode: impl FnOnce() -> Result<Message, E>,
     ) -> Result<Frame, E> {
         let mut made = self.made.lock();
-        if let Some((_, _, shared)) = made.iter().find(|(d, v, _)| *d == dialect && v.is(variant)) {
-            return Ok(Frame::Shared(shared.clone()));
+        if let Some(encoding) = made.iter().find(|encoding| encoding.is(dialect, variant)) {
+            return Ok(Frame::Shared(encoding.shared.clone()));
         }
         metrics::ENCODINGS.add(1);
         let message = encode()?;
@@ -265,7 +281,7 @@ impl Encodings {
             Variant::Number(number) => OwnedVariant::Number(number),
             Variant::Text(text) => OwnedVariant::Text(text.into()),
         };
-        made.push((dialect, variant, shared.clone()));
+        made.push(Encoding { dialect, variant, shared: shared.clone() });
         Ok(Frame::Shared(shared))
     }
 }

@@ -9,6 +9,7 @@ use std::task::Waker;
 use std::time::Instant;
 use std::{fmt, iter};
 
+use arc_swap::Guard;
 use parking_lot::{Mutex, RwLock};
 
 use tandem_protocols::payload::Payload;
@@ -151,7 +152,7 @@ impl Realm {
     }
 
     /// What may be done in it.
-    pub fn rules(&self) -> Arc<Rules> {
+    pub fn rules(&self) -> Guard<Arc<Rules>> {
         self.rules.load()
     }
 

@@ -287,6 +287,11 @@ fn eligibility(options: &PublishOptions<'_>) -> Option<Arc<Eligibility>> {
     let texts = |list: &Vec<&str>| list.iter().map(|text| Box::from(*text)).collect::<Vec<_>>();
     let PublishOptions { exclude, exclude_authid, exclude_authrole, .. } = options;
     let PublishOptions { eligible, eligible_authid, eligible_authrole, .. } = options;
+    let excludes = exclude.is_some() || exclude_authid.is_some() || exclude_authrole.is_some();
+    let chooses = eligible.is_some() || eligible_authid.is_some() || eligible_authrole.is_some();
+    if !excludes && !chooses && options.rkey.is_none() {
+        return None;
+    }
     let eligibility = Eligibility {
         sessions: Lists::new(
             exclude.as_ref().map(sessions).unwrap_or_default(),
