@@ -10,7 +10,8 @@ use std::time::Duration;
 use tandem_broker::Broker;
 use tandem_broker::users::hash_password;
 use tandem_client::wamp::{
-    Anonymous, Auth, Client, ClientEvent, Cryptosign, Error, Format, PrivateKey, Scram, Ticket, Wampcra,
+    Anonymous, Auth, Client, ClientEvent, Cryptosign, Error, Format, PrivateKey, Progress, Scram, Ticket,
+    Wampcra,
 };
 use tandem_client::{Backoff, Connector, TlsOptions};
 use tandem_protocols::wamp::auth::cra::CraCredential;
@@ -215,4 +216,24 @@ async fn a_hundred_clients_come_back_to_a_broker_that_was_restarted() {
         let sum: u64 = client.call(format!("com.example.p{next}")).args((1,)).await.unwrap();
         assert_eq!(sum, next + 1);
     }
+}
+
+// ---- examples ----------------------------------------------------------------------------------------------
+
+#[allow(dead_code, reason = "an example is a program")]
+#[path = "../../client/examples/publish_subscribe.rs"]
+mod publish_subscribe;
+#[allow(dead_code, reason = "an example is a program")]
+#[path = "../../client/examples/serve_and_call.rs"]
+mod serve_and_call;
+
+#[tokio::test]
+async fn the_examples_do_what_they_say() {
+    let broker = TestBroker::start().await;
+    let url = format!("ws://{}/", broker.address());
+    let prices = soon("three prices", publish_subscribe::run(&url)).await.unwrap();
+    assert_eq!(prices.iter().map(|price| price.value).collect::<Vec<_>>(), [1.05, 1.07, 1.0]);
+    let (failed, steps) = soon("a division", serve_and_call::run(&url)).await.unwrap();
+    assert!(matches!(failed, serve_and_call::DivideError::ByZero(1)));
+    assert_eq!(steps, [Progress::Partial("thinking".to_owned()), Progress::Final(3)]);
 }
