@@ -4,9 +4,12 @@ use serde::{Deserialize, Serialize};
 use tandem_client::Overflow;
 use tandem_client::wamp::{Client, Error};
 
+/// What is published.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 pub struct Price {
+    /// Of which currency.
     pub currency: String,
+    /// In dollars.
     pub value: f64,
 }
 

@@ -2,8 +2,10 @@
 
 use tandem_client::wamp::{Client, Error, InvocationCtx, InvokePolicy, Progress, WampError};
 
+/// Why a division fails.
 #[derive(Debug, WampError)]
 pub enum DivideError {
+    /// It is by zero.
     #[wamp("com.example.by_zero")]
     ByZero(i64),
 }
