@@ -1,7 +1,22 @@
 //! The command line: its arguments, and a file for each verb that is more than a few lines.
 
+mod call;
+mod command;
+mod connection;
+mod consume;
+mod content;
+mod contexts;
+mod failure;
+mod lines;
+mod output;
 mod permission;
+mod ping;
+mod publish;
+mod register;
+mod runner;
+mod send;
 mod serve;
+mod subscribe;
 
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;
@@ -16,9 +31,20 @@ use tandem_protocols::wamp::auth::scram::{Dialect, Kdf, ScramCredential};
 use crate::config::Config;
 use crate::{server, users};
 
-/// A message broker that speaks WAMP and STOMP, over WebSocket and plain TCP, in one address space.
+const EXAMPLES: &str = "\
+Examples:
+  tandem serve                          # a broker, at ws://127.0.0.1:8080/
+  tandem sub com.example.news           # in another shell
+  tandem pub com.example.news Hello
+  tandem consume orders --exec ./work.sh
+
+Exit codes: 0 done, 1 refused or failed by the other side, 2 wrong command, 3 no connection, 4 login or permission
+refused, 5 not in time, 6 connection lost, 130 interrupted.";
+
+/// A message broker that speaks WAMP and STOMP, over WebSocket and plain TCP, in one address space; and a client, for
+/// this broker and others.
 #[derive(Parser)]
-#[command(name = "tandem", version, about, arg_required_else_help = true)]
+#[command(name = "tandem", version, about, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -46,6 +72,26 @@ enum Verb {
         /// What it is for: a ticket or STOMP's login, or one of WAMP's methods that do not send it.
         #[arg(long = "for", value_enum, default_value_t = Purpose::Password, value_name = "METHOD")]
         purpose: Purpose,
+    },
+    /// Publish to a topic.
+    Pub(publish::Publish),
+    /// Subscribe to a topic, and write what comes.
+    Sub(subscribe::Subscribe),
+    /// Call a procedure, and write its result.
+    Call(call::Call),
+    /// Offer a procedure, carried out by a command.
+    Register(register::Register),
+    /// Put messages into a queue, and wait until the broker has them.
+    Send(send::Send),
+    /// Take messages of a queue, and acknowledge what was dealt with.
+    Consume(consume::Consume),
+    /// Open a session, and measure round trips.
+    Ping(ping::Ping),
+    /// Named contexts: which broker, which realm, and who we are there.
+    #[command(after_help = contexts::EXAMPLES)]
+    Context {
+        #[command(subcommand)]
+        verb: contexts::Verb,
     },
     /// Load a broker, this one or another, and check what it delivers.
     ///
@@ -104,6 +150,14 @@ pub fn run() -> ExitCode {
         Verb::Permission { verb } => return permission::run(verb),
         Verb::HashPassword { purpose } => hash_password(purpose),
         Verb::Bench(bench) => return tandem_bench::run::run(bench),
+        Verb::Pub(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Sub(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Call(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Register(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Send(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Consume(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Ping(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Context { verb } => return contexts::run(verb),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
