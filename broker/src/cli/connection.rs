@@ -28,48 +28,48 @@ const SECRET_BYTES_MAX: u64 = 64 << 10;
 pub(super) struct Connection {
     /// The broker: ws://, wss://, tcp://, tls://, http:// or https:// and HOST:PORT/PATH, or unix:/PATH.
     /// By default ws://127.0.0.1:8080/.
-    #[arg(long, env = "TANDEM_URL", value_name = "URL")]
+    #[arg(long, env = "TANDEM_URL", hide_env_values = true, value_name = "URL")]
     url: Option<String>,
     /// The realm, by default realm1; for STOMP, the virtual host, by default /.
-    #[arg(long, env = "TANDEM_REALM", value_name = "REALM")]
+    #[arg(long, env = "TANDEM_REALM", hide_env_values = true, value_name = "REALM")]
     realm: Option<String>,
     /// Who we are. The password is in --password-file or TANDEM_PASSWORD, or is asked for.
-    #[arg(long, env = "TANDEM_USER", value_name = "NAME")]
+    #[arg(long, env = "TANDEM_USER", hide_env_values = true, value_name = "NAME")]
     user: Option<String>,
     /// The password is the first line of this file.
-    #[arg(long, env = "TANDEM_PASSWORD_FILE", value_name = "FILE")]
+    #[arg(long, env = "TANDEM_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
     password_file: Option<PathBuf>,
     /// Not here: everybody on this machine can read it.
     #[arg(long, hide = true, value_name = "PASSWORD")]
     password: Option<String>,
     /// A token that says who we are is in this file.
-    #[arg(long, env = "TANDEM_TOKEN_FILE", value_name = "FILE", conflicts_with = "password_file")]
+    #[arg(long, env = "TANDEM_TOKEN_FILE", hide_env_values = true, value_name = "FILE", conflicts_with = "password_file")]
     token_file: Option<PathBuf>,
     /// The private key for cryptosign is in this file: 64 hexadecimal digits.
-    #[arg(long, env = "TANDEM_KEY_FILE", value_name = "FILE", conflicts_with_all = ["password_file", "token_file"])]
+    #[arg(long, env = "TANDEM_KEY_FILE", hide_env_values = true, value_name = "FILE", conflicts_with_all = ["password_file", "token_file"])]
     key_file: Option<PathBuf>,
     /// How to log in over WAMP. By default with whatever there is a secret for; a password is shown to the router
     /// only over TLS and on this machine, unless `ticket` is said.
-    #[arg(long, value_enum, env = "TANDEM_AUTH", value_name = "METHOD")]
+    #[arg(long, value_enum, env = "TANDEM_AUTH", hide_env_values = true, value_name = "METHOD")]
     auth: Option<Method>,
     /// Trust the authorities in this file, beside those of the system.
-    #[arg(long, env = "TANDEM_CA", value_name = "FILE")]
+    #[arg(long, env = "TANDEM_CA", hide_env_values = true, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Our certificate, and those that lead to its authority.
-    #[arg(long, env = "TANDEM_CERT", value_name = "FILE")]
+    #[arg(long, env = "TANDEM_CERT", hide_env_values = true, value_name = "FILE")]
     cert: Option<PathBuf>,
     /// The private key of our certificate.
-    #[arg(long, env = "TANDEM_CERT_KEY", value_name = "FILE")]
+    #[arg(long, env = "TANDEM_CERT_KEY", hide_env_values = true, value_name = "FILE")]
     cert_key: Option<PathBuf>,
     /// What WAMP messages are written in; by default what the router likes best.
-    #[arg(long, value_enum, env = "TANDEM_SERIALIZER", value_name = "FORMAT")]
+    #[arg(long, value_enum, env = "TANDEM_SERIALIZER", hide_env_values = true, value_name = "FORMAT")]
     serializer: Option<Serializer>,
     /// What is spoken, where the verb can be said in both languages.
-    #[arg(long, value_enum, env = "TANDEM_LANGUAGE", value_name = "LANGUAGE")]
+    #[arg(long, value_enum, env = "TANDEM_LANGUAGE", hide_env_values = true, value_name = "LANGUAGE")]
     language: Option<Language>,
     /// What is not said here or in the environment is said by this context; with "" by none. By default by the
     /// one in use: see `tandem context`.
-    #[arg(long, env = "TANDEM_CONTEXT", value_name = "NAME")]
+    #[arg(long, env = "TANDEM_CONTEXT", hide_env_values = true, value_name = "NAME")]
     context: Option<String>,
     /// Seconds to wait for a session.
     #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]

@@ -171,6 +171,9 @@ impl Contexts {
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
     /// Keep a context under a name; one that is there already is replaced.
+    #[command(
+        after_help = "Examples:\n  tandem context add shop --url wss://broker.example/ --user alice --password-file ~/.secrets/shop"
+    )]
     Add {
         /// Its name.
         name: String,
@@ -178,21 +181,25 @@ pub(super) enum Verb {
         context: Box<Context>,
     },
     /// List all of them; the one in use has a star.
+    #[command(after_help = "Examples:\n  tandem context list --json")]
     List {
         #[command(flatten)]
         output: Output,
     },
     /// Use one from now on, wherever no other is said.
+    #[command(after_help = "Examples:\n  tandem context use shop")]
     Use {
         /// Its name; with "" none is used.
         name: String,
     },
     /// Forget one.
+    #[command(after_help = "Examples:\n  tandem context remove shop")]
     Remove {
         /// Its name.
         name: String,
     },
     /// Show one: by default the one in use.
+    #[command(after_help = "Examples:\n  tandem context show shop")]
     Show {
         /// Its name.
         name: Option<String>,

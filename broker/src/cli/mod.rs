@@ -8,22 +8,27 @@ mod content;
 mod contexts;
 mod failure;
 mod lines;
+mod manual;
 mod output;
 mod permission;
 mod ping;
 mod publish;
 mod register;
 mod runner;
+mod sample;
+mod screen;
 mod send;
 mod serve;
 mod subscribe;
+mod tail;
+mod top;
 
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use tandem_protocols::wamp::auth::cra::CraCredential;
 use tandem_protocols::wamp::auth::scram::{Dialect, Kdf, ScramCredential};
@@ -56,18 +61,28 @@ enum Verb {
     ///
     /// Without any argument it listens at port 8080 of this machine only, with one realm, realm1, and lets
     /// in whoever connects from this machine.
+    #[command(
+        after_help = "Examples:\n  tandem serve\n  tandem serve --listen 0.0.0.0:8080 --config tandem.toml"
+    )]
     Serve(Serve),
     /// Check a configuration file, and say what is wrong with it.
+    #[command(after_help = "Examples:\n  tandem check-config tandem.toml")]
     CheckConfig {
         /// The file.
         file: PathBuf,
     },
     /// Permissions of a configuration file.
+    #[command(
+        after_help = "Examples:\n  tandem permission explain alice publish com.example.news --config tandem.toml"
+    )]
     Permission {
         #[command(subcommand)]
         verb: permission::Verb,
     },
     /// Hash a password, read from standard input, for the users of the configuration.
+    #[command(
+        after_help = "Examples:\n  tandem hash-password < password.txt\n  tandem hash-password --for wampcra < password.txt"
+    )]
     HashPassword {
         /// What it is for: a ticket or STOMP's login, or one of WAMP's methods that do not send it.
         #[arg(long = "for", value_enum, default_value_t = Purpose::Password, value_name = "METHOD")]
@@ -85,18 +100,29 @@ enum Verb {
     Send(send::Send),
     /// Take messages of a queue, and acknowledge what was dealt with.
     Consume(consume::Consume),
+    /// Follow topics and queues, without taking anything.
+    Tail(tail::Tail),
     /// Open a session, and measure round trips.
     Ping(ping::Ping),
+    /// Watch a broker at work: rates, sessions, topics, procedures, queues, slow consumers.
+    Top(top::Top),
     /// Named contexts: which broker, which realm, and who we are there.
     #[command(after_help = contexts::EXAMPLES)]
     Context {
         #[command(subcommand)]
         verb: contexts::Verb,
     },
+    /// Write what a shell needs to complete commands.
+    Completions(manual::Completions),
+    /// Write manual pages into a folder.
+    Man(manual::Man),
     /// Load a broker, this one or another, and check what it delivers.
     ///
     /// Ends with 0 where every delivery came once, in order and whole, with 1 where not, with 2 where the command is
     /// wrong, and with 3 where the broker cannot be reached.
+    #[command(
+        after_help = "Examples:\n  tandem bench fanout --subscribers 100\n  tandem bench queue --url tcp://127.0.0.1:61613 --persistent --json"
+    )]
     Bench(tandem_bench::options::Bench),
 }
 
@@ -156,6 +182,10 @@ pub fn run() -> ExitCode {
         Verb::Register(verb) => return runner::run(verb.output(), verb.run()),
         Verb::Send(verb) => return runner::run(verb.output(), verb.run()),
         Verb::Consume(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Tail(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Top(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Completions(verb) => return verb.run(Arguments::command()),
+        Verb::Man(verb) => return verb.run(Arguments::command()),
         Verb::Ping(verb) => return runner::run(verb.output(), verb.run()),
         Verb::Context { verb } => return contexts::run(verb),
     };

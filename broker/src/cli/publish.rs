@@ -25,6 +25,7 @@ pub(super) struct Publish {
     /// The topic. In STOMP, a destination; without a slash before it, one below /topic/.
     topic: String,
     /// Positional arguments: JSON or text; @FILE, or - for standard input. In STOMP, no more than one.
+    #[arg(allow_negative_numbers = true)]
     payload: Vec<String>,
     #[command(flatten)]
     keywords: Keywords,
