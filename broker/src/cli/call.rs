@@ -6,7 +6,9 @@ use serde_json::Map;
 use tandem_client::wamp::Progress;
 use tandem_client::{stomp, wamp};
 
-use crate::cli::connection::{Connection, Language, seconds};
+use crate::cli::carried;
+use crate::cli::choices::Language;
+use crate::cli::connection::{Connection, seconds};
 use crate::cli::content::{self, Keywords, Payload, Reading};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
@@ -90,7 +92,7 @@ impl Call {
 
     async fn wamp(&self, call: wamp::Call<wamp::Raw>) -> Result<(), Failure> {
         let say = |kind, raw: &wamp::Raw| {
-            let payload = content::arguments(&raw.payload);
+            let payload = carried::arguments(&raw.payload);
             // Whoever asks for nothing and gets nothing need not read an empty line.
             match (self.output.json, payload.0.as_array().is_some_and(Vec::is_empty), &payload.1) {
                 (false, true, kwargs) if kwargs.as_object().is_some_and(Map::is_empty) => Ok(()),

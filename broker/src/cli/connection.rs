@@ -9,10 +9,10 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tandem_client::address::{Address, Place};
 use tandem_client::{Backoff, Connector, TlsOptions, stomp, wamp};
 
+use crate::cli::choices::{Language, Method, Serializer};
 use crate::cli::contexts::{Context, Contexts};
 use crate::cli::failure::Failure;
 
@@ -43,7 +43,13 @@ pub(super) struct Connection {
     #[arg(long, hide = true, value_name = "PASSWORD")]
     password: Option<String>,
     /// A token that says who we are is in this file.
-    #[arg(long, env = "TANDEM_TOKEN_FILE", hide_env_values = true, value_name = "FILE", conflicts_with = "password_file")]
+    #[arg(
+        long,
+        env = "TANDEM_TOKEN_FILE",
+        hide_env_values = true,
+        value_name = "FILE",
+        conflicts_with = "password_file"
+    )]
     token_file: Option<PathBuf>,
     /// The private key for cryptosign is in this file: 64 hexadecimal digits.
     #[arg(long, env = "TANDEM_KEY_FILE", hide_env_values = true, value_name = "FILE", conflicts_with_all = ["password_file", "token_file"])]
@@ -86,54 +92,6 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
         Ok(time) if time.as_secs() <= 365 * 24 * 3600 && !time.is_zero() => Ok(time),
         _ => Err("more than 0 seconds, and no more than a year".to_owned()),
     }
-}
-
-/// A way to log in over WAMP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Method {
-    /// As nobody.
-    Anonymous,
-    /// The password, or the token, is shown to the router.
-    Ticket,
-    /// WAMP-CRA.
-    Wampcra,
-    /// SCRAM.
-    Scram,
-    /// An Ed25519 key.
-    Cryptosign,
-}
-
-/// What WAMP messages are written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Serializer {
-    /// JSON.
-    Json,
-    /// MessagePack.
-    Msgpack,
-    /// CBOR.
-    Cbor,
-}
-
-impl From<Serializer> for wamp::Format {
-    fn from(serializer: Serializer) -> wamp::Format {
-        match serializer {
-            Serializer::Json => wamp::Format::Json,
-            Serializer::Msgpack => wamp::Format::MsgPack,
-            Serializer::Cbor => wamp::Format::Cbor,
-        }
-    }
-}
-
-/// What is spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Language {
-    /// WAMP.
-    Wamp,
-    /// STOMP.
-    Stomp,
 }
 
 /// What becomes of a client that loses its connection.

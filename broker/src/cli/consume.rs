@@ -8,8 +8,10 @@ use tandem_client::stomp::{self, Delivery, Mode};
 use tandem_client::wamp;
 use tokio::time::sleep;
 
+use crate::cli::carried;
+use crate::cli::choices::Language;
 use crate::cli::command::{self, Speech};
-use crate::cli::connection::{Connection, Language, seconds};
+use crate::cli::connection::{Connection, seconds};
 use crate::cli::content;
 use crate::cli::failure::{Code, Failure};
 use crate::cli::output::Output;
@@ -228,7 +230,7 @@ impl Consume {
                 }
                 message => message?,
             };
-            let (args, _) = content::arguments(&message.payload);
+            let (args, _) = carried::arguments(&message.payload);
             let part = |place: usize| args.get(place).cloned().unwrap_or_default();
             let tag = part(0);
             let redeliveries = part(1).as_u64().unwrap_or_default();

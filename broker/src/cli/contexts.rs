@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::cli::connection::{Language, Method, Serializer};
+use crate::cli::choices::{Language, Method, Serializer};
 use crate::cli::failure::{Code, Failure};
 use crate::cli::output::{self, Output};
 

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use serde_json::{Map, Value};
 use tandem_client::{self as client, stomp, wamp};
 
-use crate::cli::content;
+use crate::cli::carried;
 
 /// What the exit code tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl From<wamp::Error> for Failure {
         let message = error.to_string();
         let code = match &error {
             wamp::Error::Application(error) => {
-                let (args, kwargs) = content::arguments(&error.raw().payload);
+                let (args, kwargs) = carried::arguments(&error.raw().payload);
                 let details = [("args", args), ("kwargs", kwargs)];
                 return Failure {
                     code: code_of_uri(error.uri()),
@@ -137,7 +137,7 @@ impl From<client::Error> for Failure {
             failure.message += &format!(": {}", body.trim());
         }
         if let client::Error::StompReply(frame) = &error {
-            failure.details.insert("body".to_owned(), content::body(&frame.headers, &frame.body).1);
+            failure.details.insert("body".to_owned(), carried::body(&frame.headers, &frame.body).1);
         }
         failure
     }

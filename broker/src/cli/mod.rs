@@ -1,6 +1,8 @@
 //! The command line: its arguments, and a file for each verb that is more than a few lines.
 
 mod call;
+mod carried;
+mod choices;
 mod command;
 mod connection;
 mod consume;

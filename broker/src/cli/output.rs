@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use serde_json::{Map, Value, json};
 
-use crate::cli::content;
+use crate::cli::carried;
 use crate::cli::failure::{Code, Failure};
 
 /// How to say it.
@@ -64,7 +64,7 @@ impl Output {
         if !self.json {
             return labelled(name, body);
         }
-        let (key, value) = content::body(headers, body);
+        let (key, value) = carried::body(headers, body);
         let get = |name| headers.get(name);
         let all: Map<String, Value> =
             headers.unique().map(|(name, value)| (name.to_owned(), value.into())).collect();
@@ -84,20 +84,18 @@ impl Output {
     /// Something that is not output: for people, on standard error.
     pub(super) fn remark(self, text: &str) {
         if !self.quiet {
-            eprintln!("tandem: {text}");
+            // Over the progress, if there is such a line.
+            let clear = if std::io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
+            eprintln!("{clear}tandem: {text}");
         }
     }
 
     /// How far long work is: on a terminal only, on the same line each time.
     pub(super) fn progress(self, text: &str) {
-        if self.shows_progress() {
+        if !self.quiet && std::io::stderr().is_terminal() {
             // What cannot be shown is not missed.
             let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
         }
-    }
-
-    pub(super) fn shows_progress(self) -> bool {
-        !self.quiet && std::io::stderr().is_terminal()
     }
 
     /// Says what went wrong, and gives its exit code.

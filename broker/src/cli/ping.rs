@@ -6,7 +6,8 @@ use serde_json::json;
 use tandem_client::{stomp, wamp};
 use tokio::time::{sleep, timeout};
 
-use crate::cli::connection::{Connection, Language, Settings, seconds};
+use crate::cli::choices::Language;
+use crate::cli::connection::{Connection, Settings, seconds};
 use crate::cli::failure::{Code, Failure};
 use crate::cli::output::{self, Output};
 use crate::cli::runner::{self, Ending};

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 use tandem_client::{stomp, wamp};
 
-use crate::cli::connection::{Connection, Language};
+use crate::cli::choices::Language;
+use crate::cli::connection::Connection;
 use crate::cli::content::{self, Keywords, Payload, Reading};
 use crate::cli::failure::Failure;
 use crate::cli::lines::Lines;

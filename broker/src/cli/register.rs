@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tandem_client::wamp::{self, ApplicationError, InvocationCtx, Raw};
 use tokio::sync::mpsc;
 
+use crate::cli::carried;
 use crate::cli::command::{self, Speech};
 use crate::cli::connection::Connection;
 use crate::cli::content::{self, Payload, Reading};
@@ -187,7 +188,7 @@ struct Call(Value);
 
 impl Call {
     fn new(raw: &Raw, ctx: &InvocationCtx, result: &Result<Raw, ApplicationError>) -> Call {
-        let (args, kwargs) = content::arguments(&raw.payload);
+        let (args, kwargs) = carried::arguments(&raw.payload);
         let outcome = match result {
             Ok(_) => "answered".to_owned(),
             Err(error) => error.to_string(),
@@ -206,7 +207,7 @@ impl Deed {
             Deed::Reply(payload) => return Ok(Raw::new(&[payload], &())?),
             Deed::Exec { command, reading } => (command, reading),
         };
-        let (args, kwargs) = content::arguments(&raw.payload);
+        let (args, kwargs) = carried::arguments(&raw.payload);
         let mut input = json!({"procedure": ctx.procedure(), "args": args, "kwargs": kwargs}).to_string();
         input.push('\n');
         let environment = [

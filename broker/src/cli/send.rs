@@ -6,7 +6,8 @@ use serde_json::json;
 use tandem_client::stomp::{self, Receipt};
 use tandem_client::wamp;
 
-use crate::cli::connection::{Connection, Language};
+use crate::cli::choices::Language;
+use crate::cli::connection::Connection;
 use crate::cli::content::{self, Payload, Reading};
 use crate::cli::failure::Failure;
 use crate::cli::lines::Lines;
@@ -131,9 +132,6 @@ impl Send {
         for receipt in receipts {
             receipt.await.map_err(|error| self.after(count, error))?;
             count += 1;
-        }
-        if self.output.shows_progress() {
-            self.output.progress("");
         }
         self.sent(count)
     }

@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 use tandem_client::{Gap, stomp, wamp};
 use tokio::time::timeout;
 
-use crate::cli::connection::{Connection, Language, seconds};
+use crate::cli::carried;
+use crate::cli::choices::Language;
+use crate::cli::connection::{Connection, seconds};
 use crate::cli::content;
 use crate::cli::failure::{Code, Failure};
 use crate::cli::output::Output;
@@ -181,7 +183,7 @@ impl Subscribe {
             more.insert("publisher_authid".to_owned(), event.publisher_authid().into());
             more.insert("retained".to_owned(), event.retained.into());
             let name = (policy != Match::Exact).then_some(&*event.topic);
-            self.output.arguments("event", name, content::arguments(&event.payload.payload), more)?;
+            self.output.arguments("event", name, carried::arguments(&event.payload.payload), more)?;
         }
         events.unsubscribe().await.map_err(Failure::from)
     }

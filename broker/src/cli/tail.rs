@@ -7,7 +7,8 @@ use futures_util::stream::select_all;
 use serde_json::Map;
 use tandem_client::stomp;
 
-use crate::cli::connection::{Connection, Language, seconds};
+use crate::cli::choices::Language;
+use crate::cli::connection::{Connection, seconds};
 use crate::cli::content;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
