@@ -575,8 +575,10 @@ async fn the_login_of_a_context_is_shown_to_its_broker_alone() {
         &secret,
     ];
     shell.run(&add).await.well();
-    // This broker knows no users: whoever said a password would be refused.
     shell.run(&["ping", "--count", "1"]).await.well();
+    // This broker knows no users: whoever says a password is refused.
+    let words = ["ping", "--count", "1", "--user", "alice", "--password-file", &secret];
+    shell.run(&words).await.with(4);
 }
 
 #[tokio::test]

@@ -129,8 +129,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_command_is_given_a_payload_and_answers() {
-        let outcome = run("cat; echo \"$A\" >&2; exit 3", b"hello", &[("A", "b".to_owned())], Speech::Kept);
-        let outcome = outcome.await.unwrap();
+        let environment = [("A", "b".to_owned())];
+        let script = "cat; echo \"$A\" >&2; exit 3";
+        let outcome = run(script, b"hello", &environment, Speech::Kept).await.unwrap();
         assert_eq!((outcome.answer.as_slice(), outcome.complaint.as_str()), (&b"hello"[..], "b"));
         assert_eq!((outcome.is_success(), outcome.code()), (false, Some(3)));
     }

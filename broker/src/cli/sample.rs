@@ -149,15 +149,14 @@ async fn fetch(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, hos
         String::from_utf8(body.to_bytes().to_vec()).ok()
     };
     tokio::pin!(connection, answer);
-    loop {
-        tokio::select! {
-            biased;
-            answer = &mut answer => return answer,
-            ended = &mut connection => {
-                ended.ok()?;
-                return answer.await;
-            }
-        }
+    tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        // What it brought before is still to be read.
+        ended = &mut connection => match ended {
+            Ok(()) => answer.await,
+            Err(_) => None,
+        },
     }
 }
 
