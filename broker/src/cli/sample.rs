@@ -133,7 +133,10 @@ async fn page(address: &Address) -> Option<BTreeMap<String, i64>> {
         let (name, value) = line.split_once(' ')?;
         Some((name.to_owned(), value.trim().parse().ok()?))
     };
-    Some(text.lines().filter(|line| !line.starts_with('#')).filter_map(number).collect())
+    let counters: BTreeMap<_, _> =
+        text.lines().filter(|line| line.starts_with("tandem_")).filter_map(number).collect();
+    // Another broker may have a page of that name as well.
+    (!counters.is_empty()).then_some(counters)
 }
 
 async fn fetch(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, host: &str) -> Option<String> {

@@ -24,7 +24,7 @@ pub(super) fn lines(sample: &Sample, rows: usize, colours: bool) -> Vec<String> 
     let sessions = number(reading.sessions.and_then(|count| i64::try_from(count).ok()));
     page.say(format!("connections {connections}   sessions of the realm {sessions}   memory {memory}"));
     match &reading.metrics {
-        None => page.say("rates: the broker shows its counters to its own machine only".to_owned()),
+        None => page.say("rates: Tandem shows its counters to its own machine, in the clear".to_owned()),
         Some(_) => {
             let rate =
                 |name: &str| format!("{name} {:.1}/s", sample.rates.get(name).copied().unwrap_or_default());
