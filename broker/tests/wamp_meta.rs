@@ -110,6 +110,46 @@ fn topics(events: &[(String, Value)]) -> Vec<&str> {
     events.iter().map(|(topic, _)| topic.strip_prefix("wamp.").unwrap()).collect()
 }
 
+// ---- queues, and who is slow ----------------------------------------------------------------------------
+
+#[test]
+fn the_deepest_queues_are_listed_first_and_those_of_one_session_not_at_all() {
+    let world = World::new();
+    let mut joe = world.joe();
+    let mut ann = world.house.login(Format::Json, "ann");
+    assert_eq!(world.call(&mut joe, "tandem.queue.list", json!([])), json!([]));
+    for (queue, messages) in [("shallow", 1), ("deep", 3)] {
+        for number in 0..messages {
+            world.call(&mut joe, "tandem.queue.send", json!([queue, number]));
+        }
+    }
+    world.call(&mut ann, "tandem.queue.receive", json!(["deep"]));
+    let list = world.call(&mut joe, "tandem.queue.list", json!([]));
+    let names: Vec<&str> =
+        list.as_array().unwrap().iter().map(|one| one["queue"].as_str().unwrap()).collect();
+    assert_eq!(names, ["deep", "shallow"]);
+    let deep = &list[0];
+    assert_eq!((&deep["messages"], &deep["unacknowledged"]), (&json!(3), &json!(1)), "{deep}");
+    assert_eq!((&deep["consumers"], &deep["enqueued"], &deep["delayed"]), (&json!(1), &json!(3), &json!(0)));
+    assert!(deep["bytes"].as_u64().unwrap() > 0);
+    assert_eq!(world.call(&mut joe, "tandem.queue.list", json!([1])).as_array().unwrap().len(), 1);
+    assert_eq!(world.fail(&mut joe, "tandem.queue.list", json!(["all"])), "wamp.error.invalid_argument");
+}
+
+#[test]
+fn those_for_whom_something_waits_are_listed_with_how_much() {
+    let world = World::new();
+    let (mut joe, mut slow) = (world.joe(), world.house.login(Format::Json, "ann"));
+    assert_eq!(world.call(&mut joe, "tandem.session.list_waiting", json!([])), json!([]));
+    slow.say(json!([32, 1, {}, "com.example.news"]));
+    assert_eq!(slow.hear()[0], json!(33));
+    joe.say(json!([16, 77, {}, "com.example.news", ["hello"]]));
+    let list = world.call(&mut joe, "tandem.session.list_waiting", json!([10]));
+    assert_eq!(list.as_array().unwrap().len(), 1, "{list}");
+    assert_eq!((&list[0]["session"], &list[0]["authid"]), (&json!(slow.id), &json!("ann")));
+    assert!(list[0]["waiting_bytes"].as_u64().unwrap() > 0);
+}
+
 // ---- sessions --------------------------------------------------------------------------------------------
 
 #[test]

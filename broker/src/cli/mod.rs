@@ -1,14 +1,36 @@
 //! The command line: its arguments, and a file for each verb that is more than a few lines.
 
+mod call;
+mod carried;
+mod choices;
+mod command;
+mod connection;
+mod consume;
+mod content;
+mod contexts;
+mod failure;
+mod lines;
+mod manual;
+mod output;
 mod permission;
+mod ping;
+mod publish;
+mod register;
+mod runner;
+mod sample;
+mod screen;
+mod send;
 mod serve;
+mod subscribe;
+mod tail;
+mod top;
 
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use tandem_protocols::wamp::auth::cra::CraCredential;
 use tandem_protocols::wamp::auth::scram::{Dialect, Kdf, ScramCredential};
@@ -16,9 +38,20 @@ use tandem_protocols::wamp::auth::scram::{Dialect, Kdf, ScramCredential};
 use crate::config::Config;
 use crate::{server, users};
 
-/// A message broker that speaks WAMP and STOMP, over WebSocket and plain TCP, in one address space.
+const EXAMPLES: &str = "\
+Examples:
+  tandem serve                          # a broker, at ws://127.0.0.1:8080/
+  tandem sub com.example.news           # in another shell
+  tandem pub com.example.news Hello
+  tandem consume orders --exec ./work.sh
+
+Exit codes: 0 done, 1 refused or failed by the other side, 2 wrong command, 3 no connection, 4 login or permission
+refused, 5 not in time, 6 connection lost, 130 interrupted.";
+
+/// A message broker that speaks WAMP and STOMP, over WebSocket and plain TCP, in one address space; and a client, for
+/// this broker and others.
 #[derive(Parser)]
-#[command(name = "tandem", version, about, arg_required_else_help = true)]
+#[command(name = "tandem", version, about, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -30,27 +63,68 @@ enum Verb {
     ///
     /// Without any argument it listens at port 8080 of this machine only, with one realm, realm1, and lets
     /// in whoever connects from this machine.
+    #[command(
+        after_help = "Examples:\n  tandem serve\n  tandem serve --listen 0.0.0.0:8080 --config tandem.toml"
+    )]
     Serve(Serve),
     /// Check a configuration file, and say what is wrong with it.
+    #[command(after_help = "Examples:\n  tandem check-config tandem.toml")]
     CheckConfig {
         /// The file.
         file: PathBuf,
     },
     /// Permissions of a configuration file.
+    #[command(
+        after_help = "Examples:\n  tandem permission explain alice publish com.example.news --config tandem.toml"
+    )]
     Permission {
         #[command(subcommand)]
         verb: permission::Verb,
     },
     /// Hash a password, read from standard input, for the users of the configuration.
+    #[command(
+        after_help = "Examples:\n  tandem hash-password < password.txt\n  tandem hash-password --for wampcra < password.txt"
+    )]
     HashPassword {
         /// What it is for: a ticket or STOMP's login, or one of WAMP's methods that do not send it.
         #[arg(long = "for", value_enum, default_value_t = Purpose::Password, value_name = "METHOD")]
         purpose: Purpose,
     },
+    /// Publish to a topic.
+    Pub(publish::Publish),
+    /// Subscribe to a topic, and write what comes.
+    Sub(subscribe::Subscribe),
+    /// Call a procedure, and write its result.
+    Call(call::Call),
+    /// Offer a procedure, carried out by a command.
+    Register(register::Register),
+    /// Put messages into a queue, and wait until the broker has them.
+    Send(send::Send),
+    /// Take messages of a queue, and acknowledge what was dealt with.
+    Consume(consume::Consume),
+    /// Follow topics and queues, without taking anything.
+    Tail(tail::Tail),
+    /// Open a session, and measure round trips.
+    Ping(ping::Ping),
+    /// Watch a broker at work: rates, sessions, topics, procedures, queues, slow consumers.
+    Top(top::Top),
+    /// Named contexts: which broker, which realm, and who we are there.
+    #[command(after_help = contexts::EXAMPLES)]
+    Context {
+        #[command(subcommand)]
+        verb: contexts::Verb,
+    },
+    /// Write what a shell needs to complete commands.
+    Completions(manual::Completions),
+    /// Write manual pages into a folder.
+    Man(manual::Man),
     /// Load a broker, this one or another, and check what it delivers.
     ///
     /// Ends with 0 where every delivery came once, in order and whole, with 1 where not, with 2 where the command is
     /// wrong, and with 3 where the broker cannot be reached.
+    #[command(
+        after_help = "Examples:\n  tandem bench fanout --subscribers 100\n  tandem bench queue --url tcp://127.0.0.1:61613 --persistent --json"
+    )]
     Bench(tandem_bench::options::Bench),
 }
 
@@ -104,6 +178,18 @@ pub fn run() -> ExitCode {
         Verb::Permission { verb } => return permission::run(verb),
         Verb::HashPassword { purpose } => hash_password(purpose),
         Verb::Bench(bench) => return tandem_bench::run::run(bench),
+        Verb::Pub(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Sub(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Call(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Register(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Send(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Consume(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Tail(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Top(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Completions(verb) => return verb.run(Arguments::command()),
+        Verb::Man(verb) => return verb.run(Arguments::command()),
+        Verb::Ping(verb) => return runner::run(verb.output(), verb.run()),
+        Verb::Context { verb } => return contexts::run(verb),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -24,6 +24,9 @@ pub(super) enum Verb {
     ///
     /// The exit code is 0 if they may, 1 if not, 2 if the question makes no sense, and 3 if a dynamic authorizer
     /// decides.
+    #[command(
+        after_help = "Examples:\n  tandem permission explain alice publish com.example.news --config tandem.toml\n  tandem permission explain --role user subscribe com. --match prefix --config tandem.toml"
+    )]
     Explain(Explain),
 }
 

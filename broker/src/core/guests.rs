@@ -231,6 +231,22 @@ impl Guests {
         largest
     }
 
+    /// The same, by who they are.
+    pub fn slowest(&self, bytes_min: usize, count_max: usize) -> Vec<(usize, Guest)> {
+        let mut slowest: Vec<(usize, SessionId)> = Vec::with_capacity(count_max + 1);
+        let state = self.state.lock();
+        for (session, seat) in &state.guests {
+            let bytes = seat.mailbox.bytes();
+            let place = slowest.partition_point(|(known, _)| *known >= bytes);
+            if bytes >= bytes_min && place < count_max {
+                slowest.insert(place, (bytes, *session));
+                slowest.truncate(count_max);
+            }
+        }
+        let guest = |(bytes, session)| Some((bytes, state.guest(session, state.guests.get(&session)?)));
+        slowest.into_iter().filter_map(guest).collect()
+    }
+
     /// Asks everybody to leave, the house's own sessions too.
     pub fn say_farewell(&self, farewell: &Farewell) {
         self.tell_all(|| Parcel::Farewell(farewell.clone()));

@@ -52,8 +52,8 @@ pub use crate::core::queues::properties::{
     BACKOFF_MS_MAX, DEAD_LETTER_BYTES_MAX, DEAD_LETTER_PREFIX, DEAD_LETTERS_MAX, DELIVERY_LIMIT,
     PRIORITY_MAX, PRIORITY_USUAL, Properties, QueueLimits, WhenFull, is_for_dead_letters,
 };
-pub use crate::core::queues::queue::Queue;
 use crate::core::queues::queue::{Blueprint, Definition, Letters};
+pub use crate::core::queues::queue::{Census, Queue};
 pub use crate::core::queues::state::{SCANNERS_MAX, SCANS_AT_ONCE, SCANS_PER_OPERATION};
 use crate::core::queues::transaction::take_steps;
 pub use crate::core::queues::transaction::{QueueTerms, Step};
@@ -211,6 +211,22 @@ impl Queues {
     /// The queue of that name, if there is one.
     pub fn get(&self, name: &Name) -> Option<Arc<Queue>> {
         self.queues.read().get(name).cloned()
+    }
+
+    /// The deepest, no more than so many. Queues of one session, for answers, are nobody else's business.
+    pub fn deepest(&self, count_max: usize) -> Vec<(Name, Census)> {
+        let is_shown =
+            |queue: &Queue| queue.owner.is_none() && !queue.name().as_str().starts_with(REPLY_PREFIX);
+        // Looked at without the lock of the map, which whoever sends may want.
+        let all: Vec<Arc<Queue>> =
+            self.queues.read().values().filter(|queue| is_shown(queue)).cloned().collect();
+        let mut found: Vec<(Name, Census)> =
+            all.iter().map(|queue| (queue.name().clone(), queue.census())).collect();
+        found.sort_unstable_by(|(name, census), (other, others)| {
+            others.messages.cmp(&census.messages).then_with(|| name.as_str().cmp(other.as_str()))
+        });
+        found.truncate(count_max);
+        found
     }
 
     /// Makes a queue that stays, also when it is empty and nobody uses it. It may exist, if it is like that.

@@ -23,17 +23,21 @@
 //! wamp.subscription.list_subscribers [subscription]                 -> [session, ...]
 //! wamp.subscription.count_subscribers [subscription]                -> number
 //! wamp.subscription.remove_subscriber [subscription, session, reason?] -> nothing                       *
+//! tandem.session.list_waiting    [count?]                           -> [{session, authid, waiting_bytes, ...}, ...]
+//! tandem.queue.list              [count?]                           -> [{queue, messages, consumers, ...}, ...]
 //! ```
 //!
 //! What is marked changes what others have or are: see [`access`](crate::core::access) for who may. The caller's own
-//! session is never killed. What a caller of the others learns is the same for everybody. Sessions that act on
-//! themselves (testaments, the history of events) are served in their own [`dialogue`](super::dialogue).
+//! session is never killed. The last two begin with the worst: for whom most waits, and the deepest. What a caller of
+//! the others learns is the same for everybody. Sessions that act on themselves (testaments, the history of events) are
+//! served in their own [`dialogue`](super::dialogue).
 //!
 //! Of the reserved part of the address space there is little to see: the house's sessions and registrations are in no
 //! list, and subscriptions to the topics below, which are, cause no events about themselves.
 
 mod events;
 mod listing;
+mod queues;
 mod registrations;
 mod request;
 mod sessions;
@@ -85,6 +89,8 @@ const PROCEDURES: &[(&str, Serve)] = &[
     ("wamp.subscription.list_subscribers", MetaApi::list_subscribers),
     ("wamp.subscription.count_subscribers", MetaApi::count_subscribers),
     ("wamp.subscription.remove_subscriber", MetaApi::remove_subscriber),
+    ("tandem.session.list_waiting", MetaApi::list_waiting),
+    ("tandem.queue.list", MetaApi::list_queues),
 ];
 
 /// The meta API of one realm.

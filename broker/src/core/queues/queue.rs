@@ -39,6 +39,23 @@ pub struct Queue {
     pub(super) state: Mutex<State>,
 }
 
+/// How a queue fares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Messages in it, also those that somebody holds.
+    pub messages: usize,
+    /// What they cost.
+    pub bytes: usize,
+    /// Messages that a consumer holds, and has not settled; what browsers look at counts, too.
+    pub unacknowledged: usize,
+    /// Messages whose time has not come.
+    pub delayed: usize,
+    /// Who consumes and who browses.
+    pub consumers: usize,
+    /// How many were ever put in since there is this queue, or since the broker started.
+    pub enqueued: u64,
+}
+
 /// What queues gave up, on its way to others.
 pub(super) type Letters = Vec<(Weak<Queue>, DeadLetter)>;
 
@@ -108,6 +125,19 @@ impl Queue {
     /// How many consume from it.
     pub fn consumers(&self) -> usize {
         self.state.lock().consumers.len()
+    }
+
+    /// What is in it now, and what was.
+    pub fn census(&self) -> Census {
+        let state = self.state.lock();
+        Census {
+            messages: state.messages,
+            bytes: state.bytes,
+            unacknowledged: state.consumers.values().map(|consumer| consumer.held.len()).sum(),
+            delayed: state.delayed.len(),
+            consumers: state.consumers.len(),
+            enqueued: state.last_sequence,
+        }
     }
 
     /// What it takes of the topics that it is bound to, as that was written.

@@ -8,11 +8,27 @@ use tandem_protocols::wamp::options::MatchPolicy;
 
 use crate::core::name::Pattern;
 use crate::wamp::fault::{Fault, LIMIT_REACHED};
+use crate::wamp::meta::request::Request;
 use crate::wamp::patterns::{TAIL, policy_word};
 
 /// How many numbers one answer may hold. They fit into a message of 1 MiB, and below what a payload may hold that is
 /// converted to another encoding.
 pub(super) const LIST_MAX: usize = 50_000;
+
+/// How many of the worst one answer tells of.
+pub(super) const WORST_MAX: u64 = 1000;
+
+/// How many of the worst are asked for: the first argument.
+pub(super) fn worst_wanted(request: &Request) -> Result<usize, Fault> {
+    let wanted = match request.value(0) {
+        None => WORST_MAX,
+        Some(value) => {
+            let count = value.as_int().and_then(|count| u64::try_from(count).ok());
+            count.ok_or_else(|| Fault::argument("the first argument is how many are wanted"))?
+        }
+    };
+    Ok(usize::try_from(wanted.min(WORST_MAX)).unwrap_or(usize::MAX))
+}
 
 /// Refuses a list that is too long, and says what there is instead.
 pub(super) fn within_limit<T>(list: Vec<T>, what: &str, instead: &str) -> Result<Vec<T>, Fault> {

@@ -17,7 +17,7 @@ use crate::core::notice::{Guest, Origin};
 use crate::core::parcel::{Farewell, Verdict};
 use crate::wamp::arguments::argument;
 use crate::wamp::fault::{Fault, LIMIT_REACHED};
-use crate::wamp::meta::listing::{LIST_MAX, within_limit};
+use crate::wamp::meta::listing::{LIST_MAX, within_limit, worst_wanted};
 use crate::wamp::meta::request::Request;
 use crate::wamp::meta::{MetaApi, session_value};
 
@@ -149,6 +149,20 @@ impl MetaApi {
             details.insert(key, value.clone());
         }
         Ok(Some(details.into()))
+    }
+
+    /// Those for whom anything waits.
+    pub(super) fn list_waiting(&mut self, request: &Request) -> Result<Option<Value>, Fault> {
+        let slowest = self.realm().guests().slowest(1, worst_wanted(request)?);
+        let list = slowest.iter().map(|(bytes, guest)| {
+            let dict = Dict::new()
+                .with("session", guest.session.0)
+                .with("authid", &*guest.principal.id)
+                .with("waiting_bytes", *bytes as u64)
+                .with("protocol", guest.origin.dialect);
+            Value::Dict(dict)
+        });
+        Ok(Some(Value::List(list.collect())))
     }
 
     pub(super) fn kill(&mut self, request: &Request) -> Result<Option<Value>, Fault> {
