@@ -268,6 +268,23 @@ class Crossbar(Broker):
         return [pid for pid, _ in group_members(self.processes[-1].pid)]
 
 
+class Limit(Broker):
+    """No broker, but what the kernel allows: bench/examples/limit_server.rs."""
+
+    name, title = "limit", "limit server"
+    program = ROOT / "target/release/examples/limit_server"
+
+    @classmethod
+    def version(cls):
+        if not cls.program.exists():
+            raise Unavailable(f"{cls.program}: cargo build --release -p tandem-bench --example limit_server")
+        return "limit server of the same commit"
+
+    def launch(self):
+        self.run(self.program, f"127.0.0.1:{self.port}")
+        self.urls = {"ws": f"ws://127.0.0.1:{self.port}/"}
+
+
 def group_members(group):
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -281,4 +298,4 @@ def group_members(group):
             yield int(entry.name), name
 
 
-ALL = {broker.name: broker for broker in (Tandem, RabbitMQ, ActiveMQ, Nats, Mosquitto, Crossbar)}
+ALL = {broker.name: broker for broker in (Tandem, RabbitMQ, ActiveMQ, Nats, Mosquitto, Crossbar, Limit)}

@@ -35,7 +35,10 @@ class Workload:
 
 
 QUEUE = ["tandem", "rabbitmq", "activemq"]
-FANOUT = ["tandem", "nats", "rabbitmq", "crossbar"]
+ROUTERS = ["tandem", "nats", "crossbar"]
+FANOUT = ["tandem", "limit", "nats", "rabbitmq", "crossbar"]
+# What both tandem and the limit server speak.
+LANGUAGES = ("wamp.2.json", "wamp.2.msgpack", "stomp")
 
 
 def fanout(subscribers):
@@ -43,7 +46,8 @@ def fanout(subscribers):
     return Workload(
         f"fanout-{subscribers}", f"Fan-out to {subscribers}, 128 bytes, over WebSocket", FANOUT, words, "ws",
         others={
-            "tandem": [(name, words + name, "ws") for name in ("wamp.2.json", "wamp.2.msgpack", "stomp")],
+            "tandem": [(name, words + name, "ws") for name in LANGUAGES],
+            "limit": [(name, words + name, "ws") for name in LANGUAGES],
             "nats": [("", words + "nats", "ws")],
             "rabbitmq": [("stomp", words + "stomp", "ws")],
             # It reads all there is before it writes anything: with a larger window the first delivery takes seconds.
@@ -54,7 +58,7 @@ def fanout(subscribers):
 def calls():
     words = "calls --callers 4 --callees 4 --in-flight 16 --size 128 --language "
     return Workload(
-        "calls", "Calls: 4 callers, 4 callees, 16 of each caller in flight, over WebSocket", FANOUT, words, "ws",
+        "calls", "Calls: 4 callers, 4 callees, 16 of each caller in flight, over WebSocket", ROUTERS, words, "ws",
         others={
             "tandem": [(name, words + name, "ws") for name in ("wamp.2.json", "wamp.2.msgpack")],
             "nats": [("", words + "nats", "ws")],
@@ -68,15 +72,16 @@ def topics():
         "topics", "50 topics, one publisher and one subscriber each, 128 bytes, over WebSocket", ["tandem", "nats"],
         words, "ws",
         others={
-            "tandem": [(name, words + name, "ws") for name in ("wamp.2.json", "wamp.2.msgpack", "stomp")],
+            "tandem": [(name, words + name, "ws") for name in LANGUAGES],
             "nats": [("", words + "nats", "ws")],
         })
 
 
 def mosquitto(name, title, words):
     return Workload(
-        name, title, ["tandem", "mosquitto"], words, "ws",
+        name, title, ["tandem", "limit", "mosquitto"], words, "ws",
         others={
+            "limit": [(language, f"{words} --language {language}", "ws") for language in ("wamp.2.msgpack", "stomp")],
             "tandem": [(language, f"{words} --language {language}", "ws") for language in ("wamp.2.msgpack", "stomp")],
             "mosquitto": [("", f"{words} --language mqtt", "mqtt")],
         })

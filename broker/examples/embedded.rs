@@ -1,44 +1,38 @@
-//! A broker in a program: no listener, and a publisher and a subscriber of the same process.
+//! A broker in a program: no listener; events, a procedure and a queue of the same process.
 //!
 //! `cargo run -p tandem-broker --example embedded`
 
+use futures_util::StreamExt;
 use tandem_broker::Broker;
-use tandem_client::raw::dial::open_rawsocket;
-use tandem_client::raw::wamp::{Client, Login, MatchPolicy};
-use tandem_client::wire::ByteStream;
-use tandem_client::{Doorway, Error};
-use tandem_protocols::payload::Format;
-use tandem_protocols::wamp::dict::Dict;
-use tandem_protocols::wamp::rawsocket::Limit;
+use tandem_client::stomp::Mode;
 
-/// A client of this process.
-async fn join(broker: &Broker) -> Result<Client<Box<dyn ByteStream>>, Error> {
-    let stream = broker.entrance().open()?;
-    let transport = open_rawsocket(stream, Format::MsgPack, Limit::MAX).await?;
-    Client::join(transport, Format::MsgPack, "app", &Login::Anonymous).await
-}
-
-/// Publishes a greeting, and gives it back as it was received.
-pub async fn run() -> Result<String, Box<dyn std::error::Error>> {
+/// What was heard: an event, an answer and a message of a queue.
+pub async fn run() -> Result<(String, i64, String), Box<dyn std::error::Error>> {
     let broker = Broker::builder().realm("app").start()?;
-    let mut subscriber = join(&broker).await?;
-    subscriber.subscribe("com.example.greeting", MatchPolicy::Exact).await?;
-    let mut publisher = join(&broker).await?;
-    let args = publisher.args(&("hello",))?;
-    publisher.publish("com.example.greeting", Dict::new(), args).await?;
-    publisher.flush().await?;
-    let event = subscriber.next_event().await?;
-    let (greeting,): (String,) = tandem_client::arguments::decode_args(&event.payload)?;
-    publisher.leave().await?;
-    subscriber.leave().await?;
+    let client = broker.wamp().connect().await?;
+
+    let mut greetings = client.subscribe::<(String,)>("com.example.greeting").await?;
+    client.publish("com.example.greeting").args(("hello",)).include_me().acknowledge().await?;
+    let event = greetings.next().await.ok_or("no event")??;
+
+    let adding = client.register("com.example.add").handler(|(a, b): (i64, i64), _| async move { Ok(a + b) });
+    let _registration = adding.await?;
+    let sum: i64 = client.call("com.example.add").args((2, 3)).await?;
+
+    let worker = broker.stomp().connect().await?;
+    let mut orders = worker.subscribe("/queue/orders").ack(Mode::ClientIndividual).text().await?;
+    worker.send("/queue/orders").text("a coffee").receipt().await?;
+    let order = orders.next().await.ok_or("no order")??;
+    order.ack_confirmed().await?;
+    let order = order.payload.clone();
+
     broker.shutdown().await;
-    Ok(greeting)
+    Ok((event.payload.0, sum, order))
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let greeting = run().await?;
-    tracing::info!(greeting);
-    assert_eq!(greeting, "hello");
+    let heard = run().await?;
+    assert_eq!(heard, ("hello".into(), 5, "a coffee".into()));
     Ok(())
 }

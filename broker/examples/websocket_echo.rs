@@ -81,9 +81,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut settings = Config::default().front()?;
     settings.default_token = Some("echo");
     // The suite sends messages of 16 MiB, some of them octet by octet.
-    settings.websocket.established.message_bytes_max = 64 * 1024 * 1024;
-    settings.websocket.established.fragments_max = 1 << 20;
-    settings.websocket.established.inflate_ratio_max = u32::MAX;
+    let established = Arc::make_mut(&mut settings.websocket.established);
+    established.message_bytes_max = 64 * 1024 * 1024;
+    established.fragments_max = 1 << 20;
+    established.inflate_ratio_max = u32::MAX;
     settings.pump.owed_bytes_max = 64 * 1024 * 1024;
     settings.pump.message_time_max = Duration::from_secs(120);
     let door = Door::new(settings, vec![Arc::new(Echo)], Arc::new(Everybody), Arc::new(rand::random::<u64>));

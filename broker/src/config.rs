@@ -110,12 +110,18 @@ pub struct Config {
 }
 
 /// What an application brings along that the broker is part of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Embedding {
     /// It is part of one. Then it listens where it is told to, and nowhere else.
     pub is_embedded: bool,
     /// The application has a store.
     pub has_store: bool,
+    /// It knows users.
+    pub has_authenticator: bool,
+    /// It decides what permissions leave to an authorizer, or everything where there are none.
+    pub has_authorizer: bool,
+    /// The role of its own clients that say no name. By default they are anonymous like others of this machine.
+    pub own_role: Option<String>,
 }
 
 /// What TLS is spoken with. The files are PEM, and are read again at a SIGHUP.
@@ -554,7 +560,7 @@ pub enum SlowSubscriber {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Connections at a time, and at most 64 more until they are told so. By default 1,000,000.
+    /// Connections at a time, and at most 64 more until they are told so or had one answer of HTTP. By default 1,000,000.
     pub connections_max: Option<usize>,
     /// Of those, from one address (of IPv6, one network of 64 bits) that is not this machine. By default 10,000.
     pub connections_per_address_max: Option<usize>,
@@ -627,7 +633,8 @@ pub struct Limits {
     /// The part of it over which the goodbyes are spread, so that not everybody comes back at once. By default 20, or half of
     /// `drain_time_s` where that is less; for less than 2000 sessions a hundredth of a second each.
     pub drain_spread_s: Option<u64>,
-    /// How long before it `/ready` says that the broker is going to end, while all goes on. By default 0.
+    /// How long before it `/ready` says that the broker is going to end, while all goes on and new clients are served. By
+    /// default 0.
     pub drain_delay_s: Option<u64>,
     /// Failed logins of a user at an address, or of an address, before further ones have to wait. By default 5.
     pub login_failures_max: Option<u32>,
@@ -699,17 +706,14 @@ impl Config {
             && self.users.is_empty()
             && self.tokens.is_none()
             && self.authentication.authenticator.is_none()
+            && !self.embedding.has_authenticator
+            && self.embedding.own_role.is_none()
         {
             return Err(ConfigError::Refused(
                 "nobody could connect: anonymous = \"never\", and there are no [[users]] and no [tokens]"
                     .into(),
             ));
         }
-        self.check_but_users()
-    }
-
-    /// The same where something else may know users.
-    pub fn check_but_users(&self) -> Result<(), ConfigError> {
         self.authenticator()?;
         self.tokens()?;
         self.realm_patterns()?;
@@ -741,6 +745,9 @@ impl Config {
                  `tandem hash-password`\n",
                 open[0]
             )));
+        }
+        if self.store.path.is_some() && self.embedding.has_store {
+            return Err(ConfigError::Refused("store.path: the application has a store of its own".into()));
         }
         if self.store.free_percent_min.is_some_and(|percent| percent > 100) {
             return Err(ConfigError::Refused("store.free_percent_min is a percentage: 0 to 100".into()));
@@ -1211,16 +1218,16 @@ impl Config {
             return Err(ConfigError::Refused(why));
         }
         Ok(WebSocketLimits {
-            established: MessageLimits {
+            established: Arc::new(MessageLimits {
                 message_bytes_max: self.message_bytes_max(),
                 fragments_max,
                 inflate_ratio_max,
-            },
-            stranger: MessageLimits {
+            }),
+            stranger: Arc::new(MessageLimits {
                 message_bytes_max: self.stranger_bytes_max().min(self.message_bytes_max()),
                 fragments_max: fragments_max.min(self.limits.stranger_fragments_max.unwrap_or(64)),
                 inflate_ratio_max: inflate_ratio_max.min(32),
-            },
+            }),
             fragment_bytes,
         })
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use tandem_client::Connector;
+use tandem_client::{Connector, stomp, wamp};
 
 use crate::config::{Anonymous, Config, ConfigError, TlsConfig, User};
 use crate::core::access::Authenticator;
@@ -50,10 +50,26 @@ impl Broker {
         self.server().unix_sockets()
     }
 
-    /// For clients in this process, which count as being on this machine: they are let in, and may do, what the
-    /// configuration says of such. Nothing of it goes over a network.
+    /// For clients in this process, which count as being on this machine, and have the role of
+    /// [`own_role`](Builder::own_role), if there is one. Nothing of it goes over a network.
     pub fn connector(&self) -> Connector {
         Connector::in_process(Arc::new(self.entrance.clone()))
+    }
+
+    /// A client of WAMP in this process, in the first realm unless it says otherwise: to publish, subscribe, call and
+    /// register.
+    pub fn wamp(&self) -> wamp::Builder {
+        let client = wamp::Client::builder_on(self.connector());
+        match self.server().realms().first() {
+            Some(realm) => client.realm(&**realm.name()),
+            None => client,
+        }
+    }
+
+    /// A client of STOMP in this process, in the first realm unless it says otherwise: to send to queues, consume from
+    /// them and acknowledge, in transactions or not.
+    pub fn stomp(&self) -> stomp::Builder {
+        stomp::Client::builder_on(self.connector())
     }
 
     /// The way in for what the application has accepted itself.
@@ -97,7 +113,8 @@ impl Builder {
     /// All that a configuration file could say, in place of what was said before.
     #[must_use]
     pub fn config(mut self, config: Config) -> Builder {
-        self.config = config;
+        let embedding = std::mem::take(&mut self.config.embedding);
+        self.config = Config { embedding, ..config };
         self
     }
 
@@ -153,6 +170,15 @@ impl Builder {
         self
     }
 
+    /// The role of clients in this process ([`Broker::connector`]) that say no name: they are let in, whatever
+    /// [`anonymous`](Self::anonymous) says, as the user `application`. Without this they are anonymous like others of this
+    /// machine.
+    #[must_use]
+    pub fn own_role(mut self, role: impl Into<String>) -> Builder {
+        self.config.embedding.own_role = Some(role.into());
+        self
+    }
+
     /// One more user.
     #[must_use]
     pub fn user(mut self, user: User) -> Builder {
@@ -196,26 +222,14 @@ impl Builder {
     /// Where the configuration is not right, or what it asks for is not to be had.
     pub fn start(self) -> Result<Broker, StartError> {
         let Builder { mut config, provided } = self;
-        let refused = |why: &str| Err(ConfigError::Refused(why.into()).into());
         config.embedding.is_embedded = true;
-        config.embedding.has_store = provided.store.is_some();
-        if config.store.path.is_some() && provided.store.is_some() {
-            return refused("store.path: the application has a store of its own");
-        }
-        if provided.authorizer.is_some() {
-            if config.permissions.is_empty() {
-                config.permissions = Config::parse(ASK_ALWAYS)?.permissions;
-            }
-            if !config.asks() {
-                return refused("there are permissions, and none of them leaves anything to the authorizer");
-            }
-        }
         let server = Server::start_with(&config, provided)?;
         let entrance = Entrance::new(server.door().clone());
         Ok(Broker { server: Some(server), entrance, runtime: Handle::current() })
     }
 }
 
-/// What is asked where an application decides everything.
-const ASK_ALWAYS: &str = "[[permissions]]\nrole = \"*\"\nactions = \"*\"\nname = \"\"\nmatch = \"prefix\"\n\
-                          authorizer = \"application\"\n";
+/// The snippets of the guide compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/embedding.md")]
+struct Guide;

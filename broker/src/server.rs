@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tandem_protocols::stomp::state::HeartBeat;
 
 use crate::authenticator::ProcedureAuthenticator;
-use crate::config::{Config, ConfigError, DrainSettings};
+use crate::config::{Config, ConfigError, DrainSettings, Embedding};
 use crate::core::access::Authenticator;
 use crate::core::access::authorizer::Authorizer;
 use crate::core::history::{History, WallClock};
@@ -100,6 +100,7 @@ pub struct Server {
     keep: Option<Arc<Keep>>,
     drain: DrainSettings,
     entropy: Entropy,
+    embedding: Embedding,
 }
 
 impl Server {
@@ -110,10 +111,14 @@ impl Server {
 
     /// The same in an application that provides some of it itself. Must be called in a tokio runtime.
     pub fn start_with(config: &Config, provided: Provided) -> Result<Server, StartError> {
-        match provided.authenticator {
-            None => config.check()?,
-            Some(_) => config.check_but_users()?,
-        }
+        let embedding = Embedding {
+            has_authenticator: provided.authenticator.is_some(),
+            has_authorizer: provided.authorizer.is_some(),
+            has_store: provided.store.is_some(),
+            ..config.embedding.clone()
+        };
+        let config = &Config { embedding: embedding.clone(), ..config.clone() };
+        config.check()?;
         let Provided { authenticator: embedded, authorizer, store } = provided;
         let tls = tls(config)?;
         if let Some(address) = config.exposes_passwords() {
@@ -233,6 +238,7 @@ impl Server {
             keep,
             drain,
             entropy,
+            embedding,
         };
         Ok(server)
     }
@@ -295,8 +301,9 @@ impl Server {
     /// Takes the permissions of another configuration, and nothing else of it. When they are not right nothing changes.
     /// Must be called in a tokio runtime.
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
-        check(config)?;
-        self.furniture.reload(config, &self.realms)
+        let config = Config { embedding: self.embedding.clone(), ..config.clone() };
+        check(&config)?;
+        self.furniture.reload(&config, &self.realms)
     }
 
     /// Waits until the store fails; for ever where there is none.
@@ -317,13 +324,15 @@ impl Server {
         self.drain.delay + self.drain.time_max
     }
 
-    /// The story of the end: `/ready` says so, for as long as those who look there may need; nobody new is let in; every
+    /// The story of the end: `/ready` says so, for as long as those who look there may need, while whoever comes is served;
+    /// then nobody new is let in; every
     /// session is told in its language, one after the other; what was said is still written; whoever takes longer than the
     /// drain may is cut off; what was to be kept is made safe, and the store is closed. True when nobody was cut off.
     pub async fn shutdown(self) -> bool {
         let DrainSettings { delay, time_max, spread } = self.drain;
-        self.door.readiness.set(Unready::Draining, true);
+        self.door.readiness.set(Unready::Leaving, true);
         tokio::time::sleep(delay).await;
+        self.door.readiness.set(Unready::Draining, true);
         self.door.shutdown.cancel();
         let all = async {
             drain::say_farewells(&self.realms, spread, &self.entropy).await;
@@ -427,7 +436,8 @@ fn stomp_settings(
     authenticator: Arc<dyn Authenticator>,
 ) -> stomp::Settings {
     let mut settings = stomp::Settings::new(realms, authenticator);
-    settings.established.body_bytes_max = config.message_bytes_max().try_into().unwrap_or(u32::MAX);
+    let established = Arc::make_mut(&mut settings.established);
+    established.body_bytes_max = config.message_bytes_max().try_into().unwrap_or(u32::MAX);
     settings.frame_time_max = config.message_time();
     settings.credit = config.credit();
     settings.prefetch_max = settings.prefetch_max.max(settings.credit.messages);

@@ -25,6 +25,8 @@ pub struct Users {
     anonymous: Anonymous,
     /// The role of those who do not say who they are, shared by all of them.
     anonymous_role: Arc<str>,
+    /// The role of clients in this process that do not say who they are, if the application has one for them.
+    own_role: Option<Arc<str>>,
     by_name: HashMap<String, User>,
     /// Checked in place of a user that does not exist, whatever comes of it: the hash of one that does, if there
     /// is one, since how long a check takes is written in the hash.
@@ -96,6 +98,7 @@ impl Users {
         Ok(Users {
             anonymous: config.authentication.anonymous.unwrap_or_default(),
             anonymous_role: "anonymous".into(),
+            own_role: config.embedding.own_role.as_deref().map(Arc::from),
             nobody: match config.users.iter().find_map(|user| user.password.as_deref()) {
                 Some(hash) => hash.into(),
                 None if by_name.is_empty() && config.tokens.is_none() => "".into(),
@@ -124,6 +127,9 @@ impl Users {
 
 impl Authenticator for Users {
     fn anonymous(&self, peer: &Peer) -> Option<Principal> {
+        if let (Some(role), Peer::Local) = (&self.own_role, peer) {
+            return Some(Principal::new("application", role.clone(), "anonymous"));
+        }
         let allowed = match self.anonymous {
             Anonymous::Loopback => peer.is_loopback(),
             Anonymous::Everywhere => true,

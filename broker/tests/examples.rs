@@ -19,8 +19,9 @@ mod axum;
 mod embedded;
 
 #[tokio::test]
-async fn a_broker_without_a_listener_carries_a_greeting_within_the_process() {
-    assert_eq!(embedded::run().await.unwrap(), "hello");
+async fn a_broker_without_a_listener_carries_events_calls_and_messages_within_the_process() {
+    let heard = embedded::run().await.unwrap();
+    assert_eq!(heard, ("hello".into(), 5, "a coffee".into()));
 }
 
 #[tokio::test]

@@ -405,7 +405,8 @@ impl Receiver {
         };
         let (mailbox, inbox) = mailbox_served(ROOMY, service);
         let all = Limits { message_bytes_max: 2 * MIB, fragments_max: 1000, inflate_ratio_max: 100 };
-        let limits_of_frames = WebSocketLimits { established: all, stranger: all, fragment_bytes: 64 * 1024 };
+        let limits_of_frames =
+            WebSocketLimits { established: all.into(), stranger: all.into(), fragment_bytes: 64 * 1024 };
         let (ours, wire) = duplex(WIRE_BYTES);
         let connection = Connection::new(Parts {
             wire: ours,

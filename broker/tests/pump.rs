@@ -289,7 +289,7 @@ impl House {
         let (ours, theirs) = duplex(wire_bytes);
         let all = Limits { message_bytes_max: 1 << 20, fragments_max: 1000, inflate_ratio_max: 100 };
         let websocket = WebSocket::new(
-            WebSocketLimits { established: all, stranger: all, fragment_bytes: 64 * 1024 },
+            WebSocketLimits { established: all.into(), stranger: all.into(), fragment_bytes: 64 * 1024 },
             None,
         );
         let house = House::open(Transport::WebSocket(websocket), ours, ROOMY);
@@ -1002,7 +1002,11 @@ const SOCKJS_LIMITS: Limits =
 
 fn sockjs() -> Transport {
     let (established, stranger) = (SOCKJS_LIMITS, SOCKJS_LIMITS);
-    let limits = WebSocketLimits { established, stranger, fragment_bytes: 64 * 1024 };
+    let limits = WebSocketLimits {
+        established: established.into(),
+        stranger: stranger.into(),
+        fragment_bytes: 64 * 1024,
+    };
     Transport::SockJs(Box::new(SockJsSocket::new(WebSocket::new(limits, None))))
 }
 

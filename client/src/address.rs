@@ -114,6 +114,10 @@ fn place(rest: &str, tls: bool, default_port: Option<u16>) -> Result<Place, &'st
     if host.is_empty() {
         return Err("it names no host");
     }
+    // They become parts of requests.
+    if !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("what is not a letter, a digit or punctuation of ASCII must be escaped");
+    }
     let port = match port {
         Some(port) => port.parse().map_err(|_| "the port is no number up to 65535")?,
         None => default_port.ok_or("it names no port")?,
@@ -177,6 +181,9 @@ mod tests {
             "ftp://h:1",
             "ws://a:b@h/",
             "unix:x",
+            "ws://h/a b",
+            "ws://h/\r\nx",
+            "wss://höhe/",
         ] {
             assert!(url.parse::<Address>().is_err(), "{url}");
         }

@@ -167,6 +167,19 @@ impl<T> Receiver<T> {
         lock(&self.0).items.len()
     }
 
+    /// Drops what waits, and takes nothing any more.
+    pub(crate) fn close(&mut self) {
+        let mut shared = lock(&self.0);
+        shared.is_closed = true;
+        let items = std::mem::take(&mut shared.items);
+        let writer = shared.writer.take();
+        drop(shared);
+        drop(items);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+
     /// Takes the next, with what is missing before it; `None` once the session has ended and all was taken.
     pub(crate) fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<(Option<Gap>, T)>> {
         let mut shared = lock(&self.0);
@@ -196,15 +209,7 @@ impl<T> Stream for Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        let mut shared = lock(&self.0);
-        shared.is_closed = true;
-        let items = std::mem::take(&mut shared.items);
-        let writer = shared.writer.take();
-        drop(shared);
-        drop(items);
-        if let Some(writer) = writer {
-            writer.wake();
-        }
+        self.close();
     }
 }
 

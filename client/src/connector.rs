@@ -41,7 +41,8 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub struct Connector {
     targets: Vec<Target>,
-    websocket: WebSocketOptions,
+    /// Boxed, as it is large.
+    websocket: Box<WebSocketOptions>,
     dialer: Dialer,
     rawsocket_limit: Limit,
     opening_time_max: Duration,
@@ -70,7 +71,7 @@ impl Connector {
     fn to(target: Target) -> Connector {
         Connector {
             targets: vec![target],
-            websocket: WebSocketOptions { compression: Policy::default(), ..WebSocketOptions::default() },
+            websocket: Box::new(WebSocketOptions { compression: Policy::default(), ..Default::default() }),
             dialer: Dialer::default(),
             rawsocket_limit: Limit::MAX,
             opening_time_max: OPENING_TIMEOUT,
@@ -117,7 +118,7 @@ impl Connector {
     /// All that can be said about WebSockets; what it says of headers, the origin and limits is good for long-polling, too.
     #[must_use]
     pub fn websocket(mut self, options: WebSocketOptions) -> Connector {
-        self.websocket = options;
+        *self.websocket = options;
         self
     }
 
@@ -248,7 +249,7 @@ impl Connector {
     }
 
     async fn open_longpoll(&self, place: &Place, protocols: &[&str]) -> Result<Wire, Error> {
-        let WebSocketOptions { host, origin, headers, limits, .. } = &self.websocket;
+        let WebSocketOptions { host, origin, headers, limits, .. } = &*self.websocket;
         let asking = Asking {
             dialer: self.dialer.clone(),
             place: place.clone(),

@@ -28,3 +28,9 @@ pub use error::Error;
 pub use event::ClientEvent;
 pub use tls::TlsOptions;
 pub use wire::Wire;
+
+/// For what `#[derive(WampError)]` makes, and nobody else.
+#[doc(hidden)]
+pub mod __private {
+    pub use serde;
+}

@@ -45,6 +45,7 @@ mod progress;
 mod publication;
 mod registration;
 mod registrations;
+mod running;
 mod session;
 mod status;
 mod subscription;
@@ -66,8 +67,49 @@ pub use self::status::{ClientEvent, ClientEvents, SessionInfo};
 pub use self::subscription::{Subscribe, Subscription};
 pub use self::value::{CallOutput, FromPayload, Raw, ToPayload};
 
+/// Makes an enum the errors of a procedure: `#[derive(WampError)]`.
+///
+/// ```
+/// use tandem_client::wamp::{ApplicationError, Error, WampError};
+///
+/// #[derive(Debug, PartialEq, WampError)]
+/// enum BankError {
+///     #[wamp("com.example.closed")]
+///     Closed,
+///     /// Unnamed fields are the positional arguments.
+///     #[wamp("com.example.overdrawn")]
+///     Overdrawn(i64, i64),
+///     /// Named fields are the keyword arguments.
+///     #[wamp("com.example.no_such_account")]
+///     NoSuchAccount { name: String },
+/// }
+///
+/// // What a handler returns by `?`,
+/// let sent = ApplicationError::from(BankError::NoSuchAccount { name: "peter".to_owned() });
+/// assert_eq!(sent.uri(), "com.example.no_such_account");
+/// // its caller gets,
+/// let own = BankError::try_from(Error::from(sent))?;
+/// assert_eq!(own, BankError::NoSuchAccount { name: "peter".to_owned() });
+/// // and what is none of them, as it was.
+/// let other = BankError::try_from(Error::from(ApplicationError::new("com.example.other")));
+/// assert_eq!(other.unwrap_err().uri(), Some("com.example.other"));
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// Each variant has a URI of its own:
+///
+/// ```compile_fail
+/// # use tandem_client::wamp::WampError;
+/// #[derive(WampError)]
+/// enum BankError {
+///     Closed,
+/// }
+/// ```
+pub use tandem_client_derive::WampError;
+
 pub use tandem_protocols::payload::Format;
 pub use tandem_protocols::wamp::auth::cryptosign::{PrivateKey, PublicKey};
+pub use tandem_protocols::wamp::auth::scram::Dialect;
 pub use tandem_protocols::wamp::dict::{Dict, Value};
 pub use tandem_protocols::wamp::id::Id;
 pub use tandem_protocols::wamp::options::{InvokePolicy, MatchPolicy};

@@ -160,7 +160,8 @@ impl Wire {
         }
     }
 
-    /// Ends the connection in good order.
+    /// Ends the connection in good order. One that is dropped ends, too, but over long-polling the broker notices only
+    /// when nobody has asked for messages for a while.
     ///
     /// # Errors
     ///

@@ -153,6 +153,22 @@ async fn a_refused_login_is_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_broker_that_is_about_to_end_refuses_nobodys_login() {
+    let mut listener = Listener::new();
+    let (client, server) = client(&mut listener).await;
+    drop(server);
+    for why in
+        ["broker is shutting down", "Limit reached", "Broker: b - Client: c already connected from tcp://d"]
+    {
+        let (mut server, _) = listener.accept().await;
+        server.send(&format!("ERROR\nmessage:{}\n\n", why.replace(':', "\\c"))).await;
+    }
+    let mut server = listener.connect("0,0").await;
+    client.send("/queue/q").await.unwrap();
+    server.expect("SEND\n").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_in_flight_fails_and_what_was_not_sent_is_sent_on_the_next() {
     let mut listener = Listener::new();
     let (client, mut server) = client(&mut listener).await;
@@ -296,6 +312,22 @@ async fn who_waits_for_a_subscription_gets_it_on_the_next_connection() {
     let mut subscription = waiting.await.unwrap().unwrap();
     server.message(&id, "1", "first").await;
     assert_eq!(subscription.next().await.unwrap().unwrap().gap, None, "nothing was promised before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscribe_at_which_connection_after_connection_is_lost_is_given_up() {
+    // RabbitMQ closes WebSockets so where an exchange does not exist.
+    let mut listener = Listener::new();
+    let (client, mut server) = client(&mut listener).await;
+    let waiting = tokio::spawn(client.subscribe("/exchange/none").into_future());
+    for _ in 0..3 {
+        assert!(server.frame().await.starts_with("SUBSCRIBE\n"));
+        drop(server);
+        server = listener.connect("0,0").await;
+    }
+    assert!(matches!(waiting.await.unwrap(), Err(Error::ConnectionLost)));
+    client.send("/queue/q").await.unwrap();
+    server.expect("SEND\n").await;
 }
 
 #[tokio::test(start_paused = true)]

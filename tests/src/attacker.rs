@@ -78,6 +78,18 @@ impl Raw {
         }
     }
 
+    /// Reads so many bytes, which must come.
+    pub async fn read(&mut self, count: usize) -> Vec<u8> {
+        while self.unread.len() < count {
+            let mut piece = [0; 16 * 1024];
+            let read = timeout(PATIENCE, self.stream.read(&mut piece)).await.expect("in time");
+            let read = read.unwrap_or(0);
+            assert!(read > 0, "only {} bytes", self.unread.len());
+            self.unread.extend_from_slice(&piece[..read]);
+        }
+        self.unread.drain(..count).collect()
+    }
+
     /// Reads to the end, which must come.
     pub async fn read_to_end(self) -> Vec<u8> {
         self.exchange(std::iter::empty()).await

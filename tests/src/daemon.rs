@@ -41,9 +41,19 @@ impl Daemon {
         Daemon::run(by, &["--config", file.path()])
     }
 
-    fn run(mut command: Command, arguments: &[&str]) -> Daemon {
+    /// Starts it with this configuration where another one listened before, or at any port of that address.
+    pub fn start_at(listen: SocketAddr, toml: &str) -> Daemon {
+        let file = ConfigFile::new(toml);
+        Daemon::run_at(Command::new(executable()), listen, &["--config", file.path()])
+    }
+
+    fn run(command: Command, arguments: &[&str]) -> Daemon {
+        Daemon::run_at(command, SocketAddr::from(([127, 0, 0, 1], 0)), arguments)
+    }
+
+    fn run_at(mut command: Command, listen: SocketAddr, arguments: &[&str]) -> Daemon {
         let mut child = command
-            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["serve", "--listen", &listen.to_string()])
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

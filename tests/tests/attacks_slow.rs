@@ -137,6 +137,35 @@ async fn whoever_says_a_hello_of_tls_byte_by_byte_is_closed() {
     assert!(tokio::time::timeout(Duration::from_secs(30), dribbling).await.is_ok());
 }
 
+/// Half-open connections: the peer is gone, and nobody told the kernel. Here it neither reads nor says anything.
+#[tokio::test]
+async fn who_is_gone_without_a_word_is_found_out_on_every_wire() {
+    let broker = Broker::start_with(
+        "[websocket]\nping_interval_s = 1\npong_timeout_s = 1\n[limits]\nclose_time_s = 1\n",
+    )
+    .await;
+    let address = broker.address();
+    let hello = frame(0x81, HELLO);
+    let websocket = upgrade(address, "Sec-WebSocket-Protocol: wamp.2.json\r\n").into_bytes();
+    let sockjs = upgrade(address, "").replace("GET /", "GET /sockjs/0/0/websocket").into_bytes();
+    let connect = "CONNECT\\naccept-version:1.2\\nhost:/\\n\\n\\u0000";
+    let beating = b"CONNECT\naccept-version:1.2\nhost:/\nheart-beat:1000,1000\n\n\0";
+    let rawsocket = [&[0x7f, 0xf1, 0, 0, 0, 0, 0, HELLO.len() as u8][..], HELLO].concat();
+    let mut gone = Vec::new();
+    for (said, let_in) in [
+        ([&websocket[..], &hello].concat(), "[2,"),
+        ([&sockjs[..], &frame(0x81, format!("[\"{connect}\"]").as_bytes())].concat(), "CONNECTED"),
+        (rawsocket, "[2,"),
+        (beating.to_vec(), "CONNECTED"),
+    ] {
+        let mut raw = Raw::connect(address).await;
+        raw.write(&said).await;
+        raw.read_until(let_in.as_bytes()).await;
+        gone.push(raw);
+    }
+    eventually("all are found out", || broker.sessions() == 0).await;
+}
+
 /// R12: this many at a time, each a byte in a second, with the default limits.
 async fn slow_crowd(count: usize) {
     let daemon = Daemon::start_with("log = \"error\"\n[limits]\nstrangers_max = 10000\n");

@@ -104,6 +104,15 @@ async fn what_is_no_handshake_is_answered_in_http() {
         (valid.replace("GET", "get"), "405"),
         (valid.replace("dGhlIHNhbXBsZSBub25jZQ==", "short"), "400"),
         (valid.replace("Version: 13", "Version: 12"), "426"),
+        (valid.replace("Upgrade: websocket\r\n", "Upgrade: websocket/13\r\n"), "426"),
+        (valid.replace("Connection: Upgrade\r\n", "Connection: close\r\n"), "400"),
+        (valid.replace("\r\n\r\n", "\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"), "400"),
+        (valid.replace("\r\n\r\n", "\r\nSec-WebSocket-Version: 8\r\n\r\n"), "400"),
+        (valid.replace("Protocol: wamp", "Protocol:\r\n wamp"), "400"),
+        (valid.replace("Key: ", "Key: \r\n "), "400"),
+        (valid.replace("GET /", "GET http://evil.example/"), "421"),
+        (valid.replace("GET /", "GET http://a@localhost/"), "421"),
+        (valid.replace("GET /", "GET /a b"), "400"),
         (valid.replace("wamp.2.json", "mqtt"), "400"),
         (valid.replace("wamp.2.json", "\u{e9}"), "400"),
         (valid.replace("\r\n\r\n", "\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"), "400"),
@@ -159,6 +168,15 @@ async fn bytes_after_a_request_are_not_another_language() {
     let refused = upgrade(address, &format!("{wamp}Origin: http://evil.com\r\nConnection: close\r\n"));
     let answer = say(address, &[refused.as_bytes(), CONNECT, &frame(0x81, HELLO)].concat()).await;
     assert!(!answer.contains("CONNECTED") && !answer.contains("HTTP/1.1 101"), "{answer}");
+    // A request behind an upgrade that is accepted is no request, and one before it is answered before.
+    let raw = Raw::connect(address).await;
+    let health = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let all = [&health[..], upgrade(address, wamp).as_bytes(), health].concat();
+    let answer = raw.exchange(std::iter::once(all)).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("ok\nHTTP/1.1 101"), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1").count(), 2, "{answer}");
+    assert!(answer.contains("wamp.error.protocol_violation"), "{answer}");
     // Frames behind an upgrade that is accepted are frames.
     let mut raw = Raw::connect(address).await;
     raw.write(&[upgrade(address, wamp).as_bytes(), &frame(0x81, HELLO)].concat()).await;
@@ -166,6 +184,58 @@ async fn bytes_after_a_request_are_not_another_language() {
     assert_eq!(broker.sessions(), 1);
     drop(raw);
     eventually("nobody is left", || broker.sessions() == 0).await;
+}
+
+/// What is asked for otherwise than it may be is told how.
+#[tokio::test]
+async fn each_path_says_which_methods_it_takes() {
+    let broker = Broker::start().await;
+    let address = broker.address();
+    for (paths, methods, allowed) in [
+        (&["/", "/nothing"][..], &["HEAD", "OPTIONS", "POST", "TRACE", "X"][..], "GET"),
+        (&["/health", "/ready", "/metrics"], &["OPTIONS", "POST", "DELETE"], "GET, HEAD"),
+        (&["/lp/open", "/lp/0/receive", "/lp/0/send"], &["GET", "HEAD", "PUT"], "POST, OPTIONS"),
+        (&["/sockjs", "/sockjs/websocket", "/sockjs/0/0/websocket"], &["OPTIONS", "POST"], "GET"),
+        (&["/sockjs/info", "/sockjs/0/0/eventsource"], &["HEAD", "POST", "PUT"], "OPTIONS, GET"),
+        (&["/sockjs/0/0/xhr", "/sockjs/0/0/xhr_send"], &["GET", "HEAD", "PUT"], "OPTIONS, POST"),
+    ] {
+        for (path, method) in paths.iter().flat_map(|path| methods.iter().map(move |method| (path, method))) {
+            for version in ["1.1", "1.0"] {
+                let request = format!(
+                    "{method} {path} HTTP/{version}\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                );
+                let answer = say(address, request.as_bytes()).await.to_lowercase();
+                assert_eq!(status(&answer), "405", "{request}{answer}");
+                let line = format!("\r\nallow: {}\r\n", allowed.to_lowercase());
+                assert!(answer.contains(&line), "{request}{answer}");
+                assert!(*method != "HEAD" || answer.ends_with("\r\n\r\n"), "{answer}");
+            }
+        }
+    }
+    for path in ["/health", "/ready", "/metrics", "/sockjs"] {
+        let request = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let answer = say(address, request.as_bytes()).await;
+        assert!(status(&answer) == "200" && answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+}
+
+/// Which host is meant is said once: by the address that is asked for, if it is whole, and not by another `Host` beside it.
+#[tokio::test]
+async fn a_whole_address_is_the_host_whose_pages_are_let_in() {
+    let broker = Broker::start().await;
+    let address = broker.address();
+    let whole = |origin: &str| {
+        let headers = format!("Sec-WebSocket-Protocol: wamp.2.json\r\nOrigin: http://{origin}\r\n");
+        let request = upgrade(address, &headers).replace(&format!("Host: {address}"), "Host: evil.example");
+        request.replace("GET /", &format!("GET http://{address}/"))
+    };
+    let own = address.to_string();
+    for (origin, expected) in [("evil.example", "403"), (&*own, "101")] {
+        let mut raw = Raw::connect(address).await;
+        raw.write(whole(origin).as_bytes()).await;
+        let head = raw.read_until(b"\r\n\r\n").await;
+        assert_eq!(status(&String::from_utf8_lossy(&head)), expected, "{origin}");
+    }
 }
 
 /// The body of a request that has none is not waited for, nor kept.

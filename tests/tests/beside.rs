@@ -6,7 +6,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tandem_broker::front::readiness::Unready;
 use tandem_tests::attacker::{CONNECT, Raw, frame, say};
@@ -132,7 +132,15 @@ async fn limits_by_address_are_those_of_the_address_behind_the_proxy() {
     // Once let in it counts as a connection.
     first.write(&CONNECT[4..]).await;
     assert!(first.read_until(b"\0").await.starts_with(b"CONNECTED"));
-    assert_eq!(say(address, &second).await, "", "there is a connection of that address");
+    let full = "too many connections from this address";
+    let error = say(address, &second).await;
+    assert!(
+        error.starts_with("ERROR\n") && error.contains(full),
+        "there is a connection of that address: {error:?}"
+    );
+    let mut rawsocket = Raw::connect(address).await;
+    rawsocket.write(&[FROM, &[0x7f, 0xf1, 0, 0]].concat()).await;
+    assert_eq!(rawsocket.read_to_end().await, [0x7f, 0x40, 0, 0], "maximum connection count reached");
     let (head, _) = head(address, &[FROM, &upgrade("/", "127.0.0.1", "")].concat()).await;
     assert_eq!(status(&head), 503, "{head}");
     assert!(head.to_lowercase().contains("retry-after: "), "{head}");
@@ -148,6 +156,24 @@ async fn limits_by_address_are_those_of_the_address_behind_the_proxy() {
         }
     };
     soon("room again", again).await;
+}
+
+/// `UNKNOWN` is said of clients as well: what such a one writes into headers is not what the proxy says.
+#[tokio::test]
+async fn headers_are_believed_of_a_listed_address_only_where_the_proxy_protocol_says_it() {
+    let (_broker, address) =
+        proxied("[http]\nhosts = [\"a.example\"]\n[authentication]\nanonymous = \"everywhere\"\n").await;
+    let headers =
+        "X-Forwarded-For: 192.0.2.9\r\nX-Forwarded-Host: a.example\r\nOrigin: https://a.example\r\n";
+    let request = upgrade("/", "127.0.0.1", headers);
+    let another_proxy = b"PROXY TCP4 127.0.0.9 10.0.0.1 1234 80\r\n";
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\0\0";
+    for (header, expected) in
+        [(&another_proxy[..], 101), (FROM, 403), (b"PROXY UNKNOWN\r\n", 403), (local, 403)]
+    {
+        let (head, _) = head(address, &[header, &request].concat()).await;
+        assert_eq!(status(&head), expected, "{}", String::from_utf8_lossy(header));
+    }
 }
 
 // ---- headers of proxies ------------------------------------------------------------------------------------
@@ -203,6 +229,27 @@ async fn strangers_behind_a_listed_proxy_are_counted_by_their_own_addresses() {
         shared.ask("GET", "/health", &from(client), b"").await;
         assert_eq!(shared.answer().await.unwrap().status, expected);
     }
+}
+
+/// The connection is older than a stranger may be; who comes over it has done nothing yet.
+#[tokio::test]
+async fn over_an_old_connection_of_a_listed_proxy_a_stranger_has_the_whole_time() {
+    let more = "[limits]\nstranger_time_s = 1\n[proxies]\ntrusted = [\"127.0.0.1\"]\n[authentication]\n\
+                anonymous = \"everywhere\"\n";
+    let broker = Broker::start_with(more).await;
+    let address = broker.address();
+    let mut proxy = Raw::connect(address).await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(1500) {
+        proxy.write(b"GET /health HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n").await;
+        proxy.read_until(b"ok\n").await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    proxy.write(&upgrade("/", &address.to_string(), "X-Forwarded-For: 192.0.2.2\r\n")).await;
+    let head = proxy.read_until(b"\r\n\r\n").await;
+    assert_eq!(status(&String::from_utf8_lossy(&head)), 101);
+    proxy.write(&frame(0x81, HELLO)).await;
+    proxy.read_until(b"[2,").await;
 }
 
 #[tokio::test]
@@ -446,8 +493,76 @@ async fn when_memory_is_short_nobody_new_comes_in_and_who_asks_is_told() {
     }
     let (head, _) = head(address, &upgrade("/", "localhost", "")).await;
     assert_eq!(status(&head), 503, "{head}");
-    assert_eq!(say(address, CONNECT).await, "");
+    let error = say(address, CONNECT).await;
+    assert!(error.starts_with("ERROR\n") && error.contains("too much memory"), "{error:?}");
     assert_eq!(say(address, &[0x7f, 0xf1, 0, 0]).await.len(), 4, "RawSocket has a word for it");
+}
+
+#[tokio::test]
+async fn when_there_is_no_room_for_another_connection_who_asks_is_told_and_its_pages_are_there() {
+    // The listener counts as one.
+    let broker = Broker::start_with("[limits]\nconnections_max = 3\n").await;
+    let address = broker.address();
+    let mut inside = Vec::new();
+    for _ in 0..2 {
+        let (head, mut raw) = head(address, &upgrade("/", &address.to_string(), "")).await;
+        assert_eq!(status(&head), 101, "{head}");
+        raw.write(&frame(0x81, HELLO)).await;
+        raw.read_until(b"[2,").await;
+        inside.push(raw);
+    }
+    let open = br#"{"protocols":["wamp.2.json"]}"#;
+    for (method, path, expected) in [
+        ("GET", "/health", 200),
+        ("GET", "/ready", 200),
+        ("POST", "/health", 405),
+        ("GET", "/", 503),
+        ("GET", "/metrics", 503),
+        ("POST", "/lp/open", 503),
+        ("POST", "/sockjs/0/a/xhr", 503),
+    ] {
+        let mut http = Http::connect(address).await;
+        http.ask(method, path, "", if method == "POST" { open } else { b"" }).await;
+        let answer = http.answer().await.unwrap();
+        assert_eq!(answer.status, expected, "{method} {path}");
+        assert_eq!(answer.header("connection"), Some("close"), "one answer is all");
+        if expected == 503 {
+            assert_eq!(answer.text(), "too many connections\n");
+            assert!(answer.header("retry-after").is_some());
+        }
+        assert!(http.is_closed().await);
+    }
+    let (full, _) = head(address, &upgrade("/", "localhost", "")).await;
+    assert_eq!(status(&full), 503, "{full}");
+    let error = say(address, CONNECT).await;
+    assert!(error.starts_with("ERROR\n") && error.contains("too many connections"), "{error:?}");
+    drop(inside);
+    let let_in = async { while say_upgrade(address).await != 101 {} };
+    soon("room again", let_in).await;
+}
+
+async fn say_upgrade(address: SocketAddr) -> u16 {
+    status(&head(address, &upgrade("/", "localhost", "")).await.0)
+}
+
+/// Each listener used to keep a place for whoever would come to it next.
+#[tokio::test]
+async fn of_the_places_for_strangers_none_is_kept_for_those_who_did_not_come() {
+    let toml = "listen = [\"127.0.0.1:0\", \"127.0.0.2:0\", \"127.0.0.3:0\"]\n[limits]\nstrangers_max = 1\n";
+    let broker = Broker::start_with(toml).await;
+    for &address in [0, 2, 1, 2, 0].map(|place| &broker.server().addresses()[place]) {
+        let mut raw = Raw::connect(address).await;
+        raw.write(CONNECT).await;
+        let connected = soon("CONNECTED", raw.read_until(b"\0")).await;
+        assert!(connected.starts_with(b"CONNECTED"));
+    }
+    let mut first = Raw::connect(broker.address()).await;
+    first.write(b"CONN").await;
+    let mut second = Raw::connect(broker.server().addresses()[1]).await;
+    second.write(CONNECT).await;
+    first.write(&CONNECT[4..]).await;
+    first.read_until(b"\0").await;
+    soon("the other's turn", second.read_until(b"\0")).await;
 }
 
 #[tokio::test]

@@ -4,13 +4,12 @@
 
 use std::future::IntoFuture;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use tandem_client::stomp::{Client, Delivery, Mode, Subscription, Version};
+use tandem_client::stomp::{Client, Delivery, Failure, Mode, Subscription, Version};
 use tandem_client::{Error, Overflow};
 use tandem_protocols::payload::Format;
 use tandem_tests::broker::{Broker, eventually, soon};
@@ -271,25 +270,36 @@ async fn a_call_is_answered_or_fails_with_a_uri() {
     let broker = Broker::start().await;
     for way in WAYS {
         let (callee, client) = (way.connect(&broker).await, way.connect(&broker).await);
-        let mut asked = callee.subscribe("/procedure/twice").typed::<i64>().await.unwrap();
-        let serving = tokio::spawn(async move {
-            while let Some(asked) = asked.next().await {
-                let asked = asked.unwrap();
-                callee
-                    .send(asked.header("reply-to").unwrap())
-                    .json(&(2 * asked.payload))
-                    .unwrap()
-                    .await
-                    .unwrap();
+        let twice = |number: i64, call: Delivery| async move {
+            match call.header("refuse") {
+                Some(why) => Err(Failure::new("com.example.refused", why)),
+                None if number < 0 => panic!("a handler that fails"),
+                None => Ok(2 * number),
             }
-        });
+        };
+        let serving =
+            soon("a registration", callee.serve("/procedure/twice", twice).into_future()).await.unwrap();
         let calls = [3, 4].map(|number| client.call("/call/twice").json(&number).unwrap().into_future());
         for (call, expected) in calls.into_iter().zip([6, 8]) {
             assert_eq!(soon("an answer", call).await.unwrap().decode::<i64>().unwrap(), expected);
         }
-        serving.abort();
-        assert!(serving.await.unwrap_err().is_cancelled());
-        let gone = soon("an error", client.call("/call/nobody").into_future()).await;
+        let failures = [
+            (client.call("/call/twice").json(&1).unwrap().header("refuse", "because"), "com.example.refused"),
+            (client.call("/call/twice").text("no number"), "wamp.error.invalid_argument"),
+            (client.call("/call/twice").json(&-1).unwrap(), "wamp.error.canceled"),
+        ];
+        for (call, uri) in failures {
+            assert_eq!(soon("an error", call.into_future()).await.unwrap_err().uri(), Some(uri));
+        }
+        drop(serving);
+        soon("a receipt", callee.send("/topic/after").receipt().into_future()).await.unwrap();
+        // The same by hand, as it is done with other brokers.
+        let mut asked = callee.subscribe("/queue/asked").typed::<i64>().await.unwrap();
+        let call = tokio::spawn(client.call("/queue/asked").json(&5).unwrap().into_future());
+        let question = next(&mut asked).await;
+        question.reply().unwrap().json(&(question.payload + 1)).unwrap().await.unwrap();
+        assert_eq!(soon("an answer", call).await.unwrap().unwrap().decode::<i64>().unwrap(), 6);
+        let gone = soon("an error", client.call("/call/twice").into_future()).await;
         assert_eq!(gone.unwrap_err().uri(), Some("wamp.error.no_such_procedure"));
     }
 }
@@ -318,23 +328,6 @@ async fn the_session_ends_with_the_last_handle() {
 }
 
 #[tokio::test]
-async fn heart_beats_keep_an_idle_connection() {
-    let broker = Broker::start_with("[stomp]\nheart_beat_ms = 20\n").await;
-    for way in WAYS {
-        let beat = Duration::from_millis(20);
-        let client = Client::builder(way.url(broker.address()).as_str()).heart_beats(beat, beat);
-        let client = client.connect().await.unwrap();
-        let mut events = client.events();
-        // Neither end would bear so long a silence.
-        let silence = tokio::time::timeout(Duration::from_millis(1500), events.next()).await;
-        assert!(silence.is_err(), "{way:?} {silence:?}");
-        assert_eq!(broker.sessions(), 1);
-        client.disconnect().await.unwrap();
-        eventually("it has left", || broker.sessions() == 0).await;
-    }
-}
-
-#[tokio::test]
 async fn an_address_that_leads_nowhere_is_passed_over() {
     let broker = Broker::start().await;
     let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -345,4 +338,25 @@ async fn an_address_that_leads_nowhere_is_passed_over() {
     soon("a connection", client.connect()).await.unwrap().disconnect().await.unwrap();
     let nonsense = Client::builder("nonsense").connect().await;
     assert!(matches!(nonsense, Err(Error::Address(_))), "{nonsense:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_example_of_a_durable_worker_does_its_work() {
+    let broker = Broker::start().await;
+    let url = Way::WebSocket.url(broker.address());
+    let mut example = tokio::process::Command::new(env!("CARGO"));
+    example.args([
+        "run",
+        "--quiet",
+        "--package",
+        "tandem-client",
+        "--example",
+        "durable_worker",
+        "--",
+        &url,
+        "3",
+    ]);
+    let output = example.output().await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("order 3 is being worked on"), "{said}");
 }

@@ -2,277 +2,154 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of a test are its test")]
 
-use std::collections::BTreeMap;
+mod wamp_suite;
+
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use tandem_broker::Broker;
+use tandem_broker::users::hash_password;
 use tandem_client::wamp::{
-    ApplicationError, CallOutput, Chunks, Client, ClientEvent, Error, Format, InvocationCtx, InvokePolicy,
-    Progress, Raw,
+    Anonymous, Auth, Client, ClientEvent, Cryptosign, Error, Format, PrivateKey, Progress, Scram, Ticket,
+    Wampcra,
 };
-use tandem_client::{Backoff, Overflow};
-use tandem_tests::broker::{Broker, soon};
+use tandem_client::{Backoff, Connector, TlsOptions};
+use tandem_protocols::wamp::auth::cra::CraCredential;
+use tandem_protocols::wamp::auth::scram::{Dialect, Kdf, ScramCredential};
+use tandem_tests::broker::{Broker as TestBroker, eventually, soon};
+use tandem_tests::certificates::Authority;
 
-const CONFIG: &str = "";
+use wamp_suite::{Way, suite};
 
-/// A way to a broker, and the broker.
-struct Way {
+/// A broker that can be reached in every way, and who vouches for it.
+struct House {
     broker: Broker,
-    url: String,
-    format: Format,
+    authority: Authority,
 }
 
-impl Way {
-    async fn websocket(format: Format) -> Way {
-        let broker = Broker::start_with(CONFIG).await;
-        let url = format!("ws://{}/", broker.address());
-        Way { broker, url, format }
+impl House {
+    fn open(more: &str) -> House {
+        let authority = Authority::new();
+        authority.renew();
+        let broker = Broker::builder()
+            .toml(&(authority.config("off") + more))
+            .unwrap()
+            .listen("127.0.0.1:0".parse().unwrap())
+            .listen_unix(authority.path("socket"))
+            .start()
+            .unwrap();
+        House { broker, authority }
     }
 
-    async fn rawsocket(format: Format) -> Way {
-        let broker = Broker::start_with(CONFIG).await;
-        let url = format!("tcp://{}", broker.address());
-        Way { broker, url, format }
+    fn connector(&self, scheme: &str) -> Connector {
+        let (plain, tls) = (self.broker.addresses()[0], self.broker.tls_addresses()[0]);
+        let url = match scheme {
+            "inside" => return self.broker.connector(),
+            "unix" => format!("unix:{}", self.authority.path("socket").display()),
+            "http" => format!("http://{plain}/lp"),
+            "https" => format!("https://{tls}/lp"),
+            "wss" | "tls" => format!("{scheme}://{tls}"),
+            _ => format!("{scheme}://{plain}"),
+        };
+        let ca = self.authority.path("ca.pem");
+        let trust = TlsOptions::new().without_system_authorities().authorities_file(ca).unwrap();
+        Connector::new(url.parse().unwrap()).tls(trust)
     }
 
-    async fn client(&self) -> Client {
-        let connecting = Client::builder(self.url.as_str()).serializers([self.format]).connect();
-        soon("a session", connecting).await.unwrap()
+    fn sessions(&self) -> usize {
+        self.broker.server().realms()[0].sessions()
     }
 }
 
-/// All of the suite over one way.
-async fn suite(way: Way) {
-    calls(&way).await;
-    events(&way).await;
-    progress(&way).await;
-    pieces(&way).await;
-    cancelling(&way).await;
-    typed_errors(&way).await;
-    sharing(&way).await;
-    leaving(way).await;
-}
-
-async fn calls(way: &Way) {
-    let (callee, caller) = (way.client().await, way.client().await);
-    let _add = callee
-        .register("com.example.add")
-        .invoke(InvokePolicy::RoundRobin)
-        .handler(|(a, b): (i64, i64), _| async move { Ok(a + b) })
-        .await
-        .unwrap();
-    let sum: i64 = soon("a result", caller.call("com.example.add").args((2, 3)).into_future()).await.unwrap();
-    assert_eq!(sum, 5);
-
-    let _echo =
-        callee.register("com.example.echo").handler(|all: Raw, _| async move { Ok(all) }).await.unwrap();
-    let kwargs = BTreeMap::from([("k", "v")]);
-    let all: CallOutput<(u8, String), BTreeMap<String, String>> =
-        caller.call("com.example.echo").args((1, "x")).kwargs(&kwargs).await.unwrap();
-    assert_eq!((all.args.0, all.args.1.as_str(), all.kwargs["k"].as_str()), (1, "x", "v"));
-    let nothing: Option<u8> = caller.call("com.example.echo").await.unwrap();
-    assert_eq!(nothing, None);
-
-    let _who = callee
-        .register("com.example.who")
-        .handler(|(): (), ctx: InvocationCtx| async move { Ok(ctx.caller().map(|id| id.get())) })
-        .await
-        .unwrap();
-    let caller_id = caller.session().unwrap().id.get();
-    let told: Option<u64> = caller.call("com.example.who").disclose_me().await.unwrap();
-    assert_eq!(told, Some(caller_id));
-}
-
-async fn events(way: &Way) {
-    let (subscriber, publisher) = (way.client().await, way.client().await);
-    let mut exact = subscriber.subscribe::<(String, f64)>("com.example.price").await.unwrap();
-    let mut prefix =
-        subscriber.subscribe::<Value>("com.example").prefix().buffer(16, Overflow::DropOldest).await.unwrap();
-    let publication =
-        publisher.publish("com.example.price").args(("EUR", 1.0)).acknowledge().await.unwrap().unwrap();
-    let event = soon("an event", exact.next()).await.unwrap().unwrap();
-    assert_eq!(event.payload, ("EUR".to_owned(), 1.0));
-    assert_eq!((event.publication, event.retained, event.gap), (publication, false, None));
-    let event = soon("an event", prefix.next()).await.unwrap().unwrap();
-    assert_eq!((&*event.topic, event.payload), ("com.example.price", json!(["EUR", 1.0])));
-
-    // What does not decode is an error, and the stream goes on.
-    publisher.publish("com.example.price").args(("no price",)).await.unwrap();
-    publisher.publish("com.example.price").args(("CHF", 2)).await.unwrap();
-    assert!(matches!(soon("an error", exact.next()).await, Some(Err(Error::Decode(_)))));
-    assert_eq!(soon("an event", exact.next()).await.unwrap().unwrap().payload.0, "CHF");
-
-    publisher.publish("com.example.kept").args((7,)).retain().acknowledge().await.unwrap();
-    let mut kept = subscriber.subscribe::<u8>("com.example.kept").get_retained().await.unwrap();
-    let event = soon("what was kept", kept.next()).await.unwrap().unwrap();
-    assert_eq!((event.payload, event.retained), (7, true));
-}
-
-async fn progress(way: &Way) {
-    let (callee, caller) = (way.client().await, way.client().await);
-    let _count = callee
-        .register("com.example.count")
-        .handler(|to: u32, ctx: InvocationCtx| async move {
-            for number in 0..to {
-                ctx.progress(&number).await?;
-            }
-            Ok("done")
-        })
-        .await
-        .unwrap();
-    let mut counting =
-        caller.call("com.example.count").args((100,)).progressive::<u32, String>().await.unwrap();
-    let mut numbers = Vec::new();
-    let last = loop {
-        match soon("progress", counting.next()).await.unwrap().unwrap() {
-            Progress::Partial(number) => numbers.push(number),
-            Progress::Final(last) => break last,
+macro_rules! suites {
+    ($($name:ident: $scheme:literal $format:ident,)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            let house = House::open("");
+            suite(&Way { connector: house.connector($scheme), format: Format::$format }).await;
+            eventually("all have left", || house.sessions() == 0).await;
         }
+    )*};
+}
+
+suites! {
+    over_websocket_in_cbor: "ws" Cbor,
+    over_websocket_in_messagepack: "ws" MsgPack,
+    over_websocket_in_json: "ws" Json,
+    over_rawsocket_in_cbor: "tcp" Cbor,
+    over_rawsocket_in_messagepack: "tcp" MsgPack,
+    over_rawsocket_in_json: "tcp" Json,
+    over_a_unix_socket: "unix" Cbor,
+    over_websocket_and_tls: "wss" MsgPack,
+    over_rawsocket_and_tls: "tls" Json,
+    over_long_polling_in_json: "http" Json,
+    over_long_polling_in_cbor: "http" Cbor,
+    over_long_polling_and_tls: "https" MsgPack,
+    in_process: "inside" Cbor,
+}
+
+// ---- logging in --------------------------------------------------------------------------------------------
+
+const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// A user who can log in by every method.
+fn users() -> String {
+    let password = hash_password("secret").unwrap();
+    let cra = CraCredential::from_secret("secret");
+    let scram = |dialect| {
+        let kdf = Kdf::pbkdf2(4096).unwrap();
+        ScramCredential::derive(dialect, kdf, "secret", &[7; 16]).unwrap().to_string()
     };
-    assert_eq!(numbers, (0..100).collect::<Vec<_>>());
-    assert_eq!(last, "done");
-    assert!(counting.next().await.is_none());
-    // Who wants none gets none.
-    assert_eq!(caller.call::<String>("com.example.count").args((3,)).await.unwrap(), "done");
+    let scrams = [scram(Dialect::WampScram), scram(Dialect::Scram)];
+    let key = KEY.parse::<PrivateKey>().unwrap().public_key();
+    format!(
+        "\n[authentication]\nanonymous = \"never\"\n[[users]]\nname = \"joe\"\npassword = {password:?}\n\
+         wampcra = \"{cra}\"\nscram = {scrams:?}\ncryptosign = [\"{key}\"]\n"
+    )
 }
 
-async fn pieces(way: &Way) {
-    let (callee, caller) = (way.client().await, way.client().await);
-    let _total = callee
-        .register("com.example.total")
-        .handler_stream(|mut numbers: Chunks<u64>, _| async move {
-            let mut total = 0;
-            while let Some(number) = numbers.next().await {
-                total += number?;
-            }
-            Ok(total)
-        })
-        .await
-        .unwrap();
-    let mut sink = caller.call("com.example.total").sink::<u64, u64>().await.unwrap();
-    for number in 1..=50 {
-        sink.send(&number).await.unwrap();
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_method_lets_in_and_a_wrong_secret_does_not() {
+    let house = House::open(&users());
+    let key: PrivateKey = KEY.parse().unwrap();
+    let wrong: PrivateKey = KEY.replace('0', "1").parse().unwrap();
+    let ways: [(&str, Auth, Auth); 5] = [
+        ("ticket", Ticket::new("joe", "secret").into(), Ticket::new("joe", "wrong").into()),
+        ("wampcra", Wampcra::new("joe", "secret").into(), Wampcra::new("joe", "wrong").into()),
+        ("wamp-scram", Scram::new("joe", "secret").into(), Scram::new("joe", "wrong").into()),
+        ("wamp-scram", Scram::new("joe", "secret").bound().into(), Scram::new("joe", "wrong").bound().into()),
+        (
+            "cryptosign",
+            Cryptosign::from_key(key).authid("joe").bound().into(),
+            Cryptosign::from_key(wrong).authid("joe").bound().into(),
+        ),
+    ];
+    for (method, right, wrong) in ways {
+        let builder = || Client::builder_on(house.connector("wss"));
+        let client = soon("a session", builder().auth(right).connect()).await.unwrap();
+        let session = client.session().unwrap();
+        assert_eq!((session.authid(), session.authmethod()), (Some("joe"), Some(method)));
+        client.close().await;
+        let refused = soon("a refusal", builder().auth(wrong).connect()).await.unwrap_err();
+        assert!(!refused.is_transient(), "{method}: {refused}");
+        assert!(refused.uri().is_some_and(|uri| uri.contains("authentication")), "{method}: {refused}");
     }
-    assert_eq!(soon("a total", sink.finish()).await.unwrap(), 1275);
-    let mut sink = caller.call("com.example.total").sink::<u64, u64>().await.unwrap();
-    sink.send(&1).await.unwrap();
-    assert_eq!(soon("a total", sink.finish_with(&2)).await.unwrap(), 3);
-    let whole: u64 = caller.call("com.example.total").args((9,)).await.unwrap();
-    assert_eq!(whole, 9);
+    let nobody = Client::builder_on(house.connector("ws")).auth(Anonymous).connect();
+    assert!(matches!(soon("a refusal", nobody).await, Err(Error::Refused { .. })));
+    // Of several, the router takes the first that it does.
+    let several =
+        Client::builder_on(house.connector("ws")).auth(Anonymous).auth(Ticket::new("joe", "secret"));
+    assert_eq!(several.connect().await.unwrap().session().unwrap().authid(), Some("joe"));
+    // What there is nothing to bind to is not sent.
+    let bound = Client::builder_on(house.connector("ws")).auth(Scram::new("joe", "secret").bound());
+    assert!(matches!(soon("an error", bound.connect()).await, Err(Error::Authentication(_))));
 }
 
-async fn cancelling(way: &Way) {
-    let (callee, caller) = (way.client().await, way.client().await);
-    let (began, mut begun) = tokio::sync::mpsc::channel(1);
-    let (told, mut hears) = tokio::sync::mpsc::channel(1);
-    let _sleep = callee
-        .register("com.example.sleep")
-        .handler(move |(): (), ctx: InvocationCtx| {
-            let (began, told) = (began.clone(), told.clone());
-            async move {
-                began.send(()).await.map_err(ApplicationError::runtime)?;
-                ctx.cancelled().await;
-                told.send(()).await.map_err(ApplicationError::runtime)?;
-                Ok(())
-            }
-        })
-        .await
-        .unwrap();
-    let call = tokio::spawn(caller.call::<()>("com.example.sleep").into_future());
-    soon("the call", begun.recv()).await.unwrap();
-    call.abort();
-    soon("the interrupt", hears.recv()).await.unwrap();
-
-    let call = caller.call::<()>("com.example.sleep").timeout(Duration::from_millis(50));
-    assert!(matches!(soon("an end", call.into_future()).await, Err(Error::Timeout(_))));
-    soon("the interrupt", hears.recv()).await.unwrap();
-}
-
-async fn typed_errors(way: &Way) {
-    let (callee, caller) = (way.client().await, way.client().await);
-    let _fails = callee
-        .register("com.example.fails")
-        .handler(|how: String, _| async move {
-            match how.as_str() {
-                "panic" => panic!("as it was asked to"),
-                _ => Err::<(), _>(
-                    ApplicationError::new("com.example.broken").args((how, 1)).kwargs(json!({"a": 2})),
-                ),
-            }
-        })
-        .await
-        .unwrap();
-    let failed = caller.call::<()>("com.example.fails").args(("so",)).await.unwrap_err();
-    let error = failed.application().unwrap();
-    assert_eq!(error.uri(), "com.example.broken");
-    assert_eq!(error.decode_args::<(String, u8)>().unwrap(), ("so".to_owned(), 1));
-    assert_eq!(error.decode_kwargs::<Value>().unwrap(), json!({"a": 2}));
-    let failed = caller.call::<()>("com.example.fails").args(("panic",)).await.unwrap_err();
-    assert_eq!(failed.uri(), Some("wamp.error.runtime_error"));
-    let failed = caller.call::<()>("com.example.fails").args((1,)).await.unwrap_err();
-    assert_eq!(failed.uri(), Some("wamp.error.invalid_argument"));
-    let failed = caller.call::<()>("com.example.nobody").await.unwrap_err();
-    assert_eq!(failed.uri(), Some("wamp.error.no_such_procedure"));
-    let twice = callee.register("com.example.fails").handler(|(): (), _| async move { Ok(()) }).await;
-    assert_eq!(twice.unwrap_err().uri(), Some("wamp.error.procedure_already_exists"));
-}
-
-/// Subscriptions to the same topic are one for the broker, which the last of them gives up.
-async fn sharing(way: &Way) {
-    let (subscriber, publisher) = (way.client().await, way.client().await);
-    let mut first = subscriber.subscribe::<u8>("com.example.shared").await.unwrap();
-    let mut second = subscriber.subscribe::<u8>("com.example.shared").await.unwrap();
-    publisher.publish("com.example.shared").args((1,)).await.unwrap();
-    assert_eq!(soon("an event", first.next()).await.unwrap().unwrap().payload, 1);
-    assert_eq!(soon("an event", second.next()).await.unwrap().unwrap().payload, 1);
-    drop(first);
-    publisher.publish("com.example.shared").args((2,)).await.unwrap();
-    assert_eq!(soon("an event", second.next()).await.unwrap().unwrap().payload, 2);
-    second.unsubscribe().await.unwrap();
-    let count: Option<Value> =
-        publisher.call("wamp.subscription.lookup").args(("com.example.shared",)).await.unwrap();
-    assert_eq!(count, None);
-}
-
-async fn leaving(way: Way) {
-    let client = way.client().await;
-    let mut events = client.events();
-    assert!(matches!(events.next().await, Some(ClientEvent::Connected(_))));
-    let mut subscription = client.subscribe::<u8>("com.example.a").await.unwrap();
-    let other = client.clone();
-    soon("goodbye", client.close()).await;
-    assert!(subscription.next().await.is_none());
-    assert!(events.next().await.is_none());
-    assert!(matches!(other.call::<()>("com.example.add").await, Err(Error::Closed)));
-    tandem_tests::broker::eventually("all have left", || way.broker.sessions() == 0).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_websocket_in_cbor() {
-    suite(Way::websocket(Format::Cbor).await).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_websocket_in_messagepack() {
-    suite(Way::websocket(Format::MsgPack).await).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_websocket_in_json() {
-    suite(Way::websocket(Format::Json).await).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_rawsocket_in_every_serializer() {
-    for format in [Format::Cbor, Format::MsgPack, Format::Json] {
-        suite(Way::rawsocket(format).await).await;
-    }
-}
+// ---- lost connections --------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_client_comes_back_to_a_broker_that_was_restarted() {
-    let broker = Broker::start().await;
+    let broker = TestBroker::start().await;
     let address = broker.address();
     let backoff =
         Backoff { first: Duration::from_millis(20), max: Duration::from_millis(50), ..Backoff::default() };
@@ -288,7 +165,7 @@ async fn a_client_comes_back_to_a_broker_that_was_restarted() {
         .unwrap();
     broker.shutdown().await;
     assert!(matches!(soon("the loss", events.next()).await, Some(ClientEvent::Lost { .. })));
-    let broker = Broker::start_with(&format!("listen = [\"{address}\"]")).await;
+    let broker = TestBroker::start_with(&format!("listen = [\"{address}\"]")).await;
     assert!(matches!(soon("a session", events.next()).await, Some(ClientEvent::Connected(_))));
     let restored = soon("all of it", events.next()).await.unwrap();
     assert_eq!(restored, ClientEvent::Resubscribed { subscriptions: 1, registrations: 1, refused: 0 });
@@ -298,4 +175,65 @@ async fn a_client_comes_back_to_a_broker_that_was_restarted() {
     assert!(event.gap.unwrap().reconnected);
     assert_eq!(other.call::<i64>("com.example.add").args((1, 2)).await.unwrap(), 3);
     drop(broker);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_clients_come_back_to_a_broker_that_was_restarted() {
+    const CLIENTS: u64 = 100;
+
+    let broker = TestBroker::start().await;
+    let url = format!("ws://{}/", broker.address());
+    let backoff =
+        Backoff { first: Duration::from_millis(20), max: Duration::from_millis(200), ..Backoff::default() };
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        let client = Client::builder(url.as_str()).reconnect(backoff).connect().await.unwrap();
+        let subscription = client.subscribe::<u64>("com.example.all").await.unwrap();
+        let procedure = format!("com.example.p{number}");
+        let registration = client.register(procedure).handler(move |n: u64, _| async move { Ok(n + number) });
+        let (registration, events) = (registration.await.unwrap(), client.events());
+        clients.push((client, subscription, registration, events));
+    }
+    // Somebody waits for an answer that does not come.
+    let silent = clients[0].0.register("com.example.silent");
+    let _silent = silent.handler(|(): (), _| std::future::pending::<Result<(), _>>()).await.unwrap();
+    let waiting = tokio::spawn(clients[1].0.call::<()>("com.example.silent").into_future());
+    let address = broker.address();
+    broker.shutdown().await;
+    assert!(soon("an end", waiting).await.unwrap().is_err());
+    let _broker = TestBroker::start_with(&format!("listen = [\"{address}\"]")).await;
+    for (_, _, _, events) in &mut clients {
+        while !matches!(
+            soon("all of it", events.next()).await,
+            Some(ClientEvent::Resubscribed { refused: 0, .. })
+        ) {}
+    }
+    clients[0].0.publish("com.example.all").args((7,)).include_me().acknowledge().await.unwrap();
+    for (number, (client, subscription, ..)) in clients.iter_mut().enumerate() {
+        let event = soon("an event", subscription.next()).await.unwrap().unwrap();
+        assert_eq!((event.payload, event.gap.map(|gap| gap.reconnected)), (7, Some(true)));
+        let next = (number as u64 + 1) % CLIENTS;
+        let sum: u64 = client.call(format!("com.example.p{next}")).args((1,)).await.unwrap();
+        assert_eq!(sum, next + 1);
+    }
+}
+
+// ---- examples ----------------------------------------------------------------------------------------------
+
+#[allow(dead_code, reason = "an example is a program")]
+#[path = "../../client/examples/publish_subscribe.rs"]
+mod publish_subscribe;
+#[allow(dead_code, reason = "an example is a program")]
+#[path = "../../client/examples/serve_and_call.rs"]
+mod serve_and_call;
+
+#[tokio::test]
+async fn the_examples_do_what_they_say() {
+    let broker = TestBroker::start().await;
+    let url = format!("ws://{}/", broker.address());
+    let prices = soon("three prices", publish_subscribe::run(&url)).await.unwrap();
+    assert_eq!(prices.iter().map(|price| price.value).collect::<Vec<_>>(), [1.05, 1.07, 1.0]);
+    let (failed, steps) = soon("a division", serve_and_call::run(&url)).await.unwrap();
+    assert!(matches!(failed, serve_and_call::DivideError::ByZero(1)));
+    assert_eq!(steps, [Progress::Partial("thinking".to_owned()), Progress::Final(3)]);
 }

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use tandem_broker::Broker;
 use tandem_client::raw::transport::{Closed, Kind};
@@ -20,7 +22,8 @@ use tandem_protocols::wamp::auth::cryptosign::{CryptosignClient, PrivateKey};
 use tandem_protocols::wamp::auth::{BindingKind, ChannelBinding};
 use tandem_protocols::wamp::codec;
 use tandem_protocols::wamp::dict::{Dict, Value};
-use tandem_protocols::wamp::message::{Hello, Message};
+use tandem_protocols::wamp::id::Id;
+use tandem_protocols::wamp::message::{Goodbye, Hello, Message, Subscribe};
 use tandem_protocols::websocket::extensions::{Mode, Policy};
 use tandem_tests::broker::soon;
 use tandem_tests::certificates::{Authority, dns};
@@ -241,6 +244,24 @@ async fn only_who_is_vouched_for_is_spoken_to() {
 }
 
 #[tokio::test]
+async fn a_broker_that_vouches_for_itself_is_trusted_where_its_certificate_is_named() {
+    let house = House::open().await;
+    for (kind, is_trusted) in [(IsCa::ExplicitNoCa, true), (IsCa::Ca(BasicConstraints::Unconstrained), false)]
+    {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.is_ca = kind;
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        house.authority.write("server.pem", &certificate.pem());
+        house.authority.write("server.key", &key.serialize_pem());
+        house.broker.server().reload_certificates();
+        let named = TlsOptions::new().authorities_file(house.authority.path("server.pem")).unwrap();
+        let opened = soon("an answer", house.to("wss").tls(named).wamp(&FORMATS)).await;
+        assert_eq!(opened.is_ok(), is_trusted, "{opened:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_shows_its_certificate_to_who_asks_for_one() {
     let users = "[[users]]\nname = \"alice\"\ncertificates = [\"dns:alice.example\"]\n";
     let house = House::open_with("required", users).await;
@@ -370,12 +391,15 @@ async fn a_session_that_ends_is_heard_of_over_a_long_poll() {
     assert_eq!(broken.closed(), Some(&Closed::Failed));
 
     let (mut wire, format) = welcomed(&house.to("http"), &FORMATS).await;
+    // The broker takes no new connections at its end: one that was used since WELCOME stays for the answer.
+    let options = Dict::new();
+    say(&mut wire, format, Subscribe { request: Id::FIRST, options, topic: "t".into() }).await;
+    assert!(matches!(hear(&mut wire, format).await, Message::Subscribed(_)));
     let farewell = async {
         let goodbye = hear(&mut wire, format).await;
         assert!(matches!(goodbye, Message::Goodbye(_)), "{goodbye:?}");
         let reason = "wamp.close.goodbye_and_out".to_owned();
-        say(&mut wire, format, tandem_protocols::wamp::message::Goodbye { details: Dict::new(), reason })
-            .await;
+        say(&mut wire, format, Goodbye { details: Dict::new(), reason }).await;
         assert_eq!(soon("the end", wire.next()).await.unwrap(), None);
         assert_eq!(wire.closed(), Some(&Closed::Eof));
     };
@@ -424,6 +448,40 @@ async fn a_server_that_closes_after_each_answer_is_spoken_to_over_many_connectio
         assert_eq!(soon("a message", wire.next()).await.unwrap().unwrap().bytes, "RECEIPT\n\n\0");
     }
     assert_eq!(soon("the end", wire.close()).await.unwrap(), Closed::Eof);
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_has_closed_meanwhile_is_replaced() {
+    let (listener, gone) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Notify::new());
+    let address = format!("http://{}/lp", listener.local_addr().unwrap()).parse().unwrap();
+    // One answer for each connection, which says nothing of its end; a receive has none.
+    let server = async {
+        let mut receiving = Vec::new();
+        let mut answers = vec!["", "", "{\"protocol\": \"v12.stomp\", \"transport\": \"abc\"}"];
+        while let Some(body) = answers.last() {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 4096];
+            let length = stream.read(&mut head).await.unwrap();
+            if String::from_utf8_lossy(&head[..length]).contains("/receive ") {
+                receiving.push(stream);
+                continue;
+            }
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            drop(stream);
+            answers.pop();
+            gone.notify_one();
+        }
+    };
+    let client = async {
+        let (mut wire, _) = Connector::new(address).stomp(&[Version::V12]).await.unwrap();
+        for _ in 0..2 {
+            gone.notified().await;
+            wire.feed(Kind::Text, b"SEND\n\n\0").unwrap();
+            wire.flush().await.unwrap();
+        }
+    };
+    soon("both", async { tokio::join!(server, client) }).await;
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use tandem_protocols::payload::Format;
 use tandem_protocols::stomp::frame::Version;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::message::{Goodbye, Message};
-use tandem_tests::attacker::{CONNECT, Raw, close_code, frame, say, upgrade};
+use tandem_tests::attacker::{CONNECT, Raw, close_code, frame, upgrade};
 use tandem_tests::broker::soon;
 use tandem_tests::daemon::{ConfigFile, Daemon, executable};
 use tandem_tests::peers;
@@ -356,9 +356,14 @@ async fn before_it_ends_it_is_unready_and_then_everybody_is_told() {
     };
     assert!(unready.starts_with("HTTP/1.1 503") && unready.ends_with("shutting down\n"), "{unready}");
     assert!(daemon.page("/health").starts_with("HTTP/1.1 200"));
-    let late = say(address, upgrade(address, "Sec-WebSocket-Protocol: v12.stomp\r\n").as_bytes()).await;
-    assert!(late.starts_with("HTTP/1.1 503"), "{late}");
-    // Meanwhile the others talk.
+    // Whoever was sent here before that was seen is served.
+    let mut late = Raw::websocket(address, "v12.stomp", "").await;
+    late.write(&frame(0x81, CONNECT)).await;
+    late.read_until(b"CONNECTED").await;
+    let mut stream = Raw::connect(address).await;
+    stream.write(CONNECT).await;
+    assert!(stream.read_until(b"\0").await.starts_with(b"CONNECTED"));
+    // And so are the others.
     soon("an answer", clients[0].subscribe("a.b", MatchPolicy::Exact)).await.unwrap();
     for client in &mut clients {
         match soon("GOODBYE", client.receive()).await.unwrap() {
@@ -367,6 +372,7 @@ async fn before_it_ends_it_is_unready_and_then_everybody_is_told() {
         }
     }
     drop(clients);
+    assert!(String::from_utf8_lossy(&stream.read_to_end().await).contains("ERROR"));
     let last = stomp.read_to_end().await;
     assert!(String::from_utf8_lossy(&last).contains("ERROR"), "{last:?}");
     assert_eq!(close_code(&last[last.len() - 4..]), Some(1001));

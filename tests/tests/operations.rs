@@ -1,4 +1,4 @@
-//! What an operator reads says all that an operator can write.
+//! What an operator reads says all that an operator can write, and names tests that there are.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
@@ -60,4 +60,27 @@ fn every_key_of_the_configuration_is_in_the_documentation() {
     }
     let unsaid: Vec<&String> = keys.iter().filter(|key| !is_word(&text, key)).collect();
     assert!(unsaid.is_empty(), "neither README.md nor docs/ say anything of {unsaid:?}");
+}
+
+/// `file.rs::name`, and further names of the same file behind it.
+#[test]
+fn each_test_that_the_page_for_operators_names_is_there() {
+    let text = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let (_, table) = text.split_once("### Shown by").unwrap();
+    let (table, _) = table.split_once("\n### ").unwrap();
+    let mut names = 0;
+    for row in table.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let mut source = String::new();
+        for quoted in row.split('`').skip(1).step_by(2) {
+            let (file, name) = quoted.split_once("::").unwrap_or(("", quoted));
+            if !file.is_empty() {
+                let folder = if file == "pump.rs" { "broker/tests" } else { "tests/tests" };
+                let read = fs::read_to_string(root().join(folder).join(file));
+                source = read.unwrap_or_else(|error| panic!("{quoted}: {error}"));
+            }
+            assert!(source.contains(&format!("fn {name}(")), "{quoted} is not there");
+            names += 1;
+        }
+    }
+    assert!(names > 20, "{names}");
 }

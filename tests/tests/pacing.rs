@@ -98,7 +98,8 @@ async fn a_publisher_at_full_speed_loses_none_of_ten_subscribers_that_read() {
     let daemon = Daemon::start(&[]);
     let mut readers = JoinSet::new();
     for place in 0..10 {
-        if place % 2 == 0 {
+        // Most read STOMP, which takes them longer: a publisher waits for most of its subscribers, not for half of them.
+        if place % 5 == 0 {
             let mut client = subscriber(&daemon).await;
             readers.spawn(async move {
                 for expected in 0..MESSAGES {

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tandem_tests::attacker::{self, Raw, frame};
 use tandem_tests::broker::{Broker, eventually, soon};
+use tandem_tests::daemon::Daemon;
 use tandem_tests::poller::{Answer, Http, ask};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -219,6 +221,41 @@ async fn messages_that_come_together_are_taken_in_order_though_the_pump_stops_be
         let heard = message(&text(&mut socket).await);
         assert!(heard.contains(&format!("\n\n{number} x")), "{number}: {}", &heard[..200]);
     }
+}
+
+/// Framed and compressed once for all who get the same, and not once for each.
+#[tokio::test]
+async fn what_several_get_by_websocket_is_framed_and_compressed_once() {
+    let daemon = Daemon::start_with("[websocket]\nping_interval_s = 600\n");
+    let address = daemon.address();
+    let open = format!(
+        "GET /sockjs/0/0/websocket HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+    );
+    let subscribe = "SUBSCRIBE\nid:0\ndestination:/topic/t\nreceipt:r\n\n\0";
+    let sent = json!(["CONNECT\naccept-version:1.2\nhost:/\n\n\0", subscribe]).to_string();
+    let mut subscribers = Vec::new();
+    for _ in 0..3 {
+        let mut subscriber = Raw::connect(address).await;
+        subscriber.write(&[open.as_bytes(), &frame(0x81, sent.as_bytes())].concat()).await;
+        subscriber.read_until(b"RECEIPT").await;
+        subscriber.read_until(b"\"]").await;
+        subscribers.push(subscriber);
+    }
+    let mut publisher = Raw::connect(address).await;
+    publisher.write(attacker::CONNECT).await;
+    publisher.read_until(b"\0").await;
+    let body = "words ".repeat(200);
+    publisher.write(format!("SEND\ndestination:/topic/t\n\n{body}\0").as_bytes()).await;
+    let mut heard = Vec::new();
+    for subscriber in &mut subscribers {
+        let head = subscriber.read(2).await;
+        assert_eq!(head[0], 0xC1, "compressed");
+        heard.push(subscriber.read((head[1] & 0x7f).into()).await);
+    }
+    assert!(heard[0] == heard[1] && heard[1] == heard[2]);
+    assert_eq!(daemon.metric("tandem_compressions_total"), 1);
 }
 
 #[tokio::test]
@@ -472,6 +509,40 @@ async fn a_heart_beat_comes_when_nothing_else_does() {
     let mut socket = socket(&beats, "/sockjs/0/0/websocket").await;
     assert_eq!(text(&mut socket).await, "o");
     assert_eq!(text(&mut socket).await, "h");
+}
+
+/// Browsers say no origin to their own server with the GET of an `EventSource`.
+#[tokio::test]
+async fn where_an_origin_is_required_an_eventsource_of_the_same_server_is_known_by_other_words() {
+    let broker = Broker::start_with("[websocket]\nrequire_origin = true\n").await;
+    let address = broker.address();
+    let own = format!("http://{address}");
+    for (number, (headers, expected)) in [
+        (format!("Origin: {own}\r\n"), 200),
+        ("Sec-Fetch-Site: same-origin\r\n".into(), 200),
+        (format!("Referer: {own}/page\r\n"), 200),
+        ("Sec-Fetch-Site: cross-site\r\n".into(), 403),
+        ("Referer: http://evil.example/\r\n".into(), 403),
+        (String::new(), 403),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut http = Http::connect(address).await;
+        http.ask("GET", &format!("/sockjs/0/s{number}/eventsource"), &headers, b"").await;
+        assert_eq!(http.head().await.unwrap().status, expected, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_more_session_than_its_address_may_have_is_told_so() {
+    let toml = "[limits]\nconnections_per_address_max = 1\n[proxies]\ntrusted = [\"127.0.0.1\"]\n";
+    let broker = Broker::start_with(toml).await;
+    let from = "X-Forwarded-For: 192.0.2.1\r\n";
+    assert_eq!(ask(broker.address(), "POST", "/sockjs/0/a/xhr", from, b"").await.status, 200);
+    let second = ask(broker.address(), "POST", "/sockjs/0/b/xhr", from, b"").await;
+    assert_eq!((second.status, second.text()), (503, "too many connections from this address\n"));
+    assert_eq!(ask(broker.address(), "POST", "/sockjs/0/a/xhr_send", from, b"[]").await.status, 204);
 }
 
 #[tokio::test]

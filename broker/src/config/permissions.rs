@@ -60,21 +60,25 @@ impl Config {
         self.rules_where(|permission| permission.realm.as_deref().is_none_or(|own| own == realm))
     }
 
-    /// Whether anything is left to an authorizer.
-    pub fn asks(&self) -> bool {
-        self.permissions.iter().any(|permission| permission.get_ref().authorizer.is_some())
-    }
-
     fn rules_where(&self, is_meant: impl Fn(&Permission) -> bool) -> Result<Rules, ConfigError> {
         let numbered = self.permissions.iter().map(Spanned::get_ref).zip(1..);
         let own = numbered.filter(|(permission, _)| is_meant(permission));
-        let rules = own.map(|(permission, number)| permission.rule(number));
-        let rules = Rules::new(rules.collect::<Result<_, _>>()?);
+        let mut rules: Vec<Rule> =
+            own.map(|(permission, number)| permission.rule(number)).collect::<Result<_, _>>()?;
+        if self.permissions.is_empty() && self.embedding.has_authorizer {
+            rules.push(ask_always());
+        }
+        let rules = Rules::new(rules);
         rules.map_err(|error: InvalidRules| ConfigError::Refused(format!("permissions: {error}")))
     }
 
     /// Checks all permissions, also those for realms that are not there.
     pub(super) fn check_permissions(&self) -> Result<(), ConfigError> {
+        let asks = self.permissions.iter().any(|permission| permission.get_ref().authorizer.is_some());
+        if self.embedding.has_authorizer && !self.permissions.is_empty() && !asks {
+            let why = "permissions: none of them leaves anything to the application's authorizer";
+            return Err(ConfigError::Refused(why.into()));
+        }
         for (permission, number) in self.permissions.iter().map(Spanned::get_ref).zip(1..) {
             permission.rule(number)?;
             let may_be = |realm: &String| {
@@ -96,6 +100,14 @@ impl Config {
         let start = self.permissions.get(number.checked_sub(1)?)?.span().start;
         Some(text.as_bytes().get(..start)?.iter().filter(|byte| **byte == b'\n').count() + 1)
     }
+}
+
+/// Where an application decides and nothing is written, it decides everything.
+fn ask_always() -> Rule {
+    let authorizer = Name::parse("application").expect("it is a word");
+    let pattern = Pattern::prefix("").expect("every name begins with nothing");
+    let effect = Effect::Ask { authorizer, keep: None };
+    Rule { number: 1, role: None, actions: Action::ALL.to_vec(), pattern, effect }
 }
 
 impl Permission {

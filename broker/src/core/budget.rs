@@ -108,6 +108,13 @@ pub struct Charge {
     bytes: usize,
 }
 
+impl Charge {
+    /// How large it is.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 impl Drop for Charge {
     fn drop(&mut self) {
         self.budget.release(self.bytes);

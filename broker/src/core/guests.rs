@@ -38,32 +38,37 @@ struct State {
 struct Seat {
     mailbox: Mailbox,
     principal: Arc<Principal>,
-    address: Address,
-    /// Its place in the list.
-    dialect: u16,
+    whence: Whence,
 }
 
-const _: () = assert!(size_of::<Seat>() <= 40, "every idle session has one");
+const _: () = assert!(size_of::<Seat>() <= 32, "every idle session has one");
 
-/// Where a session comes from, in as little room as most need.
+/// Where a session comes from, and the place of its dialect in the list, in as little room as most need.
 #[derive(Debug)]
-enum Address {
-    V4(Ipv4Addr, u16),
-    Other(Box<Peer>),
+enum Whence {
+    V4(Ipv4Addr, u16, u16),
+    Other(Box<(Peer, u16)>),
 }
 
-impl Address {
-    fn new(peer: Peer) -> Address {
+impl Whence {
+    fn new(peer: Peer, dialect: u16) -> Whence {
         match peer {
-            Peer::Socket(SocketAddr::V4(address)) => Address::V4(*address.ip(), address.port()),
-            other => Address::Other(Box::new(other)),
+            Peer::Socket(SocketAddr::V4(address)) => Whence::V4(*address.ip(), address.port(), dialect),
+            other => Whence::Other(Box::new((other, dialect))),
         }
     }
 
     fn peer(&self) -> Peer {
         match self {
-            Address::V4(ip, port) => Peer::Socket(SocketAddr::from((*ip, *port))),
-            Address::Other(peer) => Peer::clone(peer),
+            Whence::V4(ip, port, _) => Peer::Socket(SocketAddr::from((*ip, *port))),
+            Whence::Other(other) => other.0.clone(),
+        }
+    }
+
+    fn dialect(&self) -> usize {
+        match self {
+            Whence::V4(_, _, dialect) => usize::from(*dialect),
+            Whence::Other(other) => usize::from(other.1),
         }
     }
 }
@@ -79,8 +84,8 @@ impl State {
     }
 
     fn guest(&self, session: SessionId, seat: &Seat) -> Guest {
-        let dialect = self.dialects[usize::from(seat.dialect)];
-        let origin = Origin { peer: seat.address.peer(), dialect };
+        let dialect = self.dialects[seat.whence.dialect()];
+        let origin = Origin { peer: seat.whence.peer(), dialect };
         Guest { session, principal: seat.principal.clone(), origin }
     }
 
@@ -132,7 +137,7 @@ impl Guests {
         }
         let dialect = state.dialect(origin.dialect);
         let (mailbox, principal) = (mailbox.clone(), principal.clone());
-        let seat = Box::new(Seat { mailbox, principal, address: Address::new(origin.peer), dialect });
+        let seat = Box::new(Seat { mailbox, principal, whence: Whence::new(origin.peer, dialect) });
         self.watch.tell(|| Notice::Joined(state.guest(session, &seat)));
         state.guests.insert(session, seat);
         metrics::SESSIONS.add(1);

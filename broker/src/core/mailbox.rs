@@ -90,15 +90,25 @@ pub struct Terms {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What came last, in order: all there is, unless `flows` has some.
+    /// What came last, in order: all there is, unless some was sorted.
     parcels: VecDeque<Parcel>,
-    /// What came before, by sender. Only while there is more than a pump takes at once.
-    flows: Option<Box<Flows<Flow, Parcel>>>,
-    /// Publishers that wait until there is room again.
-    waiters: Option<Box<Waiters>>,
     /// What the parcels cost, and those that the pump took but has not yet framed.
     bytes: usize,
     waker: Option<Waker>,
+    /// None while all is well.
+    strain: Option<Box<Strain>>,
+}
+
+const _: () =
+    assert!(size_of::<Shared>() <= 80, "every idle connection has one, and two counts of who knows it");
+
+/// What a mailbox has only while much is in it, and one that was ended.
+#[derive(Debug, Default)]
+struct Strain {
+    /// What came before, by sender. Only while there is more than a pump takes at once.
+    flows: Option<Flows<Flow, Parcel>>,
+    /// Publishers that wait until there is room again.
+    waiters: Option<Waiters>,
     ended: bool,
 }
 
@@ -132,7 +142,7 @@ impl Mailbox {
         let Bounds { bytes_soft_max, bytes_max, overflow } = self.0.terms.bounds;
         let cost = cost(&parcel);
         let mut state = self.0.state.lock();
-        if state.ended {
+        if state.is_ended() {
             return (Pushed::Closed, None);
         }
         match parcel {
@@ -193,7 +203,7 @@ impl Mailbox {
     /// Ends the session as if an event had found no room.
     pub fn overflow(&self) {
         let state = self.0.state.lock();
-        if !state.ended {
+        if !state.is_ended() {
             overflow_now(state);
         }
     }
@@ -201,7 +211,7 @@ impl Mailbox {
     /// Ends the session at once and for good: what it had not taken is dropped.
     pub fn end(&self, farewell: Farewell) -> Pushed {
         let state = self.0.state.lock();
-        if state.ended {
+        if state.is_ended() {
             return Pushed::Closed;
         }
         end_now(state, farewell);
@@ -210,15 +220,15 @@ impl Mailbox {
 
     /// True when nobody will look into this mailbox again.
     pub fn is_closed(&self) -> bool {
-        self.0.state.lock().ended
+        self.0.state.lock().is_ended()
     }
 
     /// True until half of what may wait for long is left; `waker` is woken then, or when the mailbox is closed.
     pub fn waits_for_room(&self, waker: &Waker) -> bool {
         let mut state = self.0.state.lock();
-        let waits = !state.ended && state.bytes > self.0.terms.bounds.bytes_soft_max / 2;
+        let waits = !state.is_ended() && state.bytes > self.0.terms.bounds.bytes_soft_max / 2;
         if waits {
-            state.waiters.get_or_insert_default().add(waker);
+            state.strain.get_or_insert_default().waiters.get_or_insert_default().add(waker);
         }
         waits
     }
@@ -234,7 +244,7 @@ impl Shared {
     fn is_over_soft_limit(&self) -> bool {
         let Bounds { bytes_soft_max, overflow, .. } = self.terms.bounds;
         let state = self.state.lock();
-        overflow == Overflow::Disconnect && !state.ended && state.bytes > bytes_soft_max
+        overflow == Overflow::Disconnect && !state.is_ended() && state.bytes > bytes_soft_max
     }
 }
 
@@ -248,19 +258,51 @@ fn overflow_now(state: MutexGuard<'_, State>) -> Pushed {
 fn end_now(mut state: MutexGuard<'_, State>, farewell: Farewell) {
     let farewell = VecDeque::from([Parcel::Farewell(farewell)]);
     let parcels = std::mem::replace(&mut state.parcels, farewell);
-    let flows = state.flows.take();
-    state.ended = true;
-    let (waker, waiters) = (state.waker.take(), state.waiters.take());
+    let Strain { flows, waiters, .. } = state.end();
+    let waker = state.waker.take();
     drop(state);
     wake_after_batch(waker);
-    waiters.into_iter().for_each(|waiters| waiters.wake());
+    waiters.into_iter().for_each(Waiters::wake);
     // Outside of the lock: there may be megabytes of them.
     drop((parcels, flows));
 }
 
 impl State {
     fn is_empty(&self) -> bool {
-        self.parcels.is_empty() && self.flows.is_none()
+        self.parcels.is_empty() && self.flows().is_none()
+    }
+
+    fn is_ended(&self) -> bool {
+        self.strain.as_ref().is_some_and(|strain| strain.ended)
+    }
+
+    /// For good. Gives what there was to be given back outside of the lock.
+    fn end(&mut self) -> Strain {
+        let ended = Box::new(Strain { ended: true, ..Strain::default() });
+        self.strain.replace(ended).map_or_else(Strain::default, |strain| *strain)
+    }
+
+    /// What was sorted, if anything was.
+    fn flows(&self) -> Option<&Flows<Flow, Parcel>> {
+        self.strain.as_ref()?.flows.as_ref()
+    }
+
+    fn flows_mut(&mut self) -> Option<&mut Flows<Flow, Parcel>> {
+        self.strain.as_mut()?.flows.as_mut()
+    }
+
+    /// Gives back the memory that nothing needs any more.
+    fn relax(&mut self) {
+        if let Some(strain) = &mut self.strain {
+            strain.flows.take_if(|flows| flows.is_empty());
+        }
+        self.strain.take_if(|strain| strain.flows.is_none() && strain.waiters.is_none() && !strain.ended);
+    }
+
+    fn take_waiters(&mut self) -> Option<Waiters> {
+        let waiters = self.strain.as_mut()?.waiters.take();
+        self.relax();
+        waiters
     }
 
     /// Takes out what is next.
@@ -270,14 +312,13 @@ impl State {
             while let Some(flow) = self.parcels.front().and_then(Parcel::flow)
                 && let Some(parcel) = self.parcels.pop_front()
             {
-                self.flows.get_or_insert_default().push(flow, cost(&parcel), parcel);
+                let strain = self.strain.get_or_insert_default();
+                strain.flows.get_or_insert_default().push(flow, cost(&parcel), parcel);
             }
         }
-        let Some(flows) = &mut self.flows else { return self.parcels.pop_front() };
+        let Some(flows) = self.flows_mut() else { return self.parcels.pop_front() };
         let next = flows.pop().map(|(_, parcel)| parcel);
-        if flows.is_empty() {
-            self.flows = None;
-        }
+        self.relax();
         next
     }
 
@@ -289,7 +330,7 @@ impl State {
         }
         let mut place = 0;
         while self.bytes > bytes_max {
-            let sorted = self.flows.as_mut().and_then(|flows| flows.evict(is_event));
+            let sorted = self.flows_mut().and_then(|flows| flows.evict(is_event));
             let dropped = sorted.map(|(_, parcel)| parcel).or_else(|| {
                 // Mostly the first. Removing all at once would pass over the whole mailbox for each push.
                 while self.parcels.get(place).is_some_and(|parcel| !is_event(parcel)) {
@@ -301,15 +342,13 @@ impl State {
             self.bytes -= cost(&dropped);
             metrics::EVENTS_DROPPED.add(1);
         }
-        if self.flows.as_ref().is_some_and(|flows| flows.is_empty()) {
-            self.flows = None;
-        }
+        self.relax();
         true
     }
 
     /// Whether there are events of so many bytes.
     fn has_droppable(&self, mut bytes: usize) -> bool {
-        let sorted = self.flows.iter().flat_map(|flows| flows.iter());
+        let sorted = self.flows().into_iter().flat_map(|flows| flows.iter());
         let mut events = sorted.chain(&self.parcels).filter(|parcel| is_event(parcel));
         while bytes > 0 {
             let Some(event) = events.next() else { return false };
@@ -335,7 +374,7 @@ impl Inbox {
             state.register(cx.waker());
             return Poll::Pending;
         }
-        if state.bytes <= TAKEN_BYTES && state.flows.is_none() {
+        if state.bytes <= TAKEN_BYTES && state.flows().is_none() {
             std::mem::swap(&mut state.parcels, batch);
             return Poll::Ready(());
         }
@@ -358,7 +397,7 @@ impl Inbox {
     pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> bool {
         let mut state = self.0.state.lock();
         state.register(cx.waker());
-        state.ended
+        state.is_ended()
     }
 
     /// Says that parcels of this cost, which [`Inbox::poll_take`] handed out, hold no memory any more.
@@ -367,9 +406,9 @@ impl Inbox {
             let mut state = self.0.state.lock();
             state.bytes = state.bytes.saturating_sub(bytes);
             let has_room = state.bytes <= self.0.terms.bounds.bytes_soft_max / 2;
-            let waiters = if has_room { state.waiters.take() } else { None };
+            let waiters = if has_room { state.take_waiters() } else { None };
             drop(state);
-            waiters.into_iter().for_each(|waiters| waiters.wake());
+            waiters.into_iter().for_each(Waiters::wake);
         }
     }
 
@@ -386,13 +425,12 @@ impl Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        let (parcels, flows, waiters) = {
+        let (parcels, Strain { flows, waiters, .. }) = {
             let mut state = self.0.state.lock();
-            state.ended = true;
             state.waker = None;
-            (std::mem::take(&mut state.parcels), state.flows.take(), state.waiters.take())
+            (std::mem::take(&mut state.parcels), state.end())
         };
-        waiters.into_iter().for_each(|waiters| waiters.wake());
+        waiters.into_iter().for_each(Waiters::wake);
         // Outside of the lock: dropping a parcel may run others' code.
         drop((parcels, flows));
     }

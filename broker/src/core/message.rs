@@ -4,11 +4,12 @@
 //! ([`Encodings`]), so that a thousand receivers of one dialect cost one encoding. The house knows nothing
 //! of what is in those bytes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use tandem_protocols::payload::Payload;
 
@@ -162,12 +163,19 @@ pub struct SharedMessage {
     pub message: Message,
     /// Compressed forms, each by the parameter that tells them apart (the window's bits).
     compressed: Mutex<Vec<(u8, Bytes)>>,
+    /// The same as it lies in the frames of a wire that has some of its own.
+    wrapped: OnceLock<Arc<SharedMessage>>,
 }
 
 impl SharedMessage {
     /// Shares a message.
     pub fn new(message: Message) -> SharedMessage {
-        SharedMessage { message, compressed: Mutex::new(Vec::new()) }
+        SharedMessage { message, compressed: Mutex::new(Vec::new()), wrapped: OnceLock::new() }
+    }
+
+    /// The same in a wire's own frames, made by `wrap` for the first who asks. There is one such wire.
+    pub fn wrapped(&self, wrap: impl FnOnce(&Message) -> Message) -> Arc<SharedMessage> {
+        self.wrapped.get_or_init(|| Arc::new(SharedMessage::new(wrap(&self.message)))).clone()
     }
 
     /// The compressed form for `parameter`, made by `compress` for the first who asks.
@@ -233,15 +241,30 @@ const ENCODINGS_MAX: usize = 16;
 /// What the dialects made of one publication.
 #[derive(Debug, Default)]
 pub struct Encodings {
-    made: Mutex<Vec<(&'static str, OwnedVariant, Arc<SharedMessage>)>>,
+    // Most publications have one, which needs no memory of its own.
+    made: Mutex<SmallVec<[Encoding; 1]>>,
+}
+
+/// What one dialect made of it, for one variant.
+#[derive(Debug)]
+struct Encoding {
+    dialect: &'static str,
+    variant: OwnedVariant,
+    shared: Arc<SharedMessage>,
+}
+
+impl Encoding {
+    fn is(&self, dialect: &'static str, variant: Variant<'_>) -> bool {
+        self.dialect == dialect && self.variant.is(variant)
+    }
 }
 
 impl Encodings {
     /// The encoding of this dialect and variant, if somebody asked for it before and it was kept.
     pub fn get(&self, dialect: &'static str, variant: Variant<'_>) -> Option<Frame> {
         let made = self.made.lock();
-        let found = made.iter().find(|(d, v, _)| *d == dialect && v.is(variant));
-        found.map(|(_, _, shared)| Frame::Shared(shared.clone()))
+        let found = made.iter().find(|encoding| encoding.is(dialect, variant));
+        found.map(|encoding| Frame::Shared(encoding.shared.clone()))
     }
 
     /// The encoding of this dialect and variant, made by `encode` for the first who asks.
@@ -252,8 +275,8 @@ impl Encodings {
         encode: impl FnOnce() -> Result<Message, E>,
     ) -> Result<Frame, E> {
         let mut made = self.made.lock();
-        if let Some((_, _, shared)) = made.iter().find(|(d, v, _)| *d == dialect && v.is(variant)) {
-            return Ok(Frame::Shared(shared.clone()));
+        if let Some(encoding) = made.iter().find(|encoding| encoding.is(dialect, variant)) {
+            return Ok(Frame::Shared(encoding.shared.clone()));
         }
         metrics::ENCODINGS.add(1);
         let message = encode()?;
@@ -265,7 +288,7 @@ impl Encodings {
             Variant::Number(number) => OwnedVariant::Number(number),
             Variant::Text(text) => OwnedVariant::Text(text.into()),
         };
-        made.push((dialect, variant, shared.clone()));
+        made.push(Encoding { dialect, variant, shared: shared.clone() });
         Ok(Frame::Shared(shared))
     }
 }
@@ -332,6 +355,10 @@ impl Publication {
 
     /// What it costs a queue or mailbox that holds it, in bytes.
     pub fn cost(&self) -> usize {
+        // It is asked for at each mailbox, twice.
+        if let Some(charge) = &self.charge {
+            return charge.bytes();
+        }
         let eligibility = self.eligibility.as_ref().map_or(0, |eligibility| eligibility.bytes());
         let handling = self.handling.as_ref().map_or(0, |handling| {
             size_of::<Handling>() + handling.group.as_ref().map_or(0, |group| group.len())

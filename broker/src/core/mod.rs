@@ -34,6 +34,7 @@ pub mod secure;
 pub mod shard;
 pub mod shelf;
 pub mod store;
+pub mod subscriptions;
 pub mod testament;
 pub mod throttle;
 pub mod topics;

@@ -3,18 +3,24 @@
 //! A publisher that could go on for ever would push each of its subscribers over the limits of its mailbox, also those
 //! that read as fast as they can. So it is to wait while more than half of those that its last publications came to
 //! are behind; for the one among them that is the least behind. A few that are slow are not waited for: they are dropped,
-//! as their policy says. Where the policy is to drop events instead of sessions, nobody is waited for.
+//! as their policy says. Where the policy is to drop events instead of sessions, nobody is waited for. Who sends little waits
+//! seldom: a small message is not to be held up because another's large ones fill the mailbox that it goes to.
 //!
 //! Nothing waits here: the publisher's pump asks, and bounds how long it does what it is told.
 
 use std::task::Waker;
 
+use once_cell::race::OnceBox;
 use parking_lot::Mutex;
 
 use crate::core::mailbox::{Mailbox, Pushed};
 
 /// The last publications are those of so many bytes, or the very last.
 const RECENT_BYTES: usize = 32 * 1024;
+
+/// So much a publisher may send to those who are behind before it is to wait: they may be behind because of another, who
+/// sends more. What senders may bring into a mailbox over its soft limit is bounded by that, and by its hard one.
+const LIGHT_BYTES: usize = 8 * 1024;
 
 /// What one publication met.
 #[derive(Debug, Default)]
@@ -51,9 +57,9 @@ impl Reach {
     }
 }
 
-/// What a publisher's last publications met. Who never published has none.
+/// What a publisher's last publications met. Who never published has none, and then it is one word.
 #[derive(Debug, Default)]
-pub struct Pace(Mutex<Option<Box<Recent>>>);
+pub struct Pace(OnceBox<Mutex<Recent>>);
 
 /// Receivers count by the bytes that came to them.
 #[derive(Debug, Default)]
@@ -61,6 +67,8 @@ struct Recent {
     bytes: usize,
     to_sessions: u64,
     to_those_behind: u64,
+    /// What came to a majority that was behind, since it last waited or met one that keeps up.
+    unpaid: usize,
     waits_for: Option<Mailbox>,
     /// It waited in vain, and does not wait again before it met a majority that keeps up.
     has_given_up: bool,
@@ -72,8 +80,7 @@ impl Pace {
         if reach.sessions == 0 {
             return;
         }
-        let mut recent = self.0.lock();
-        let recent = recent.get_or_insert_default();
+        let mut recent = self.0.get_or_init(Box::default).lock();
         if cost >= RECENT_BYTES {
             (recent.bytes, recent.to_sessions, recent.to_those_behind) = (0, 0, 0);
         } else if recent.bytes + cost > RECENT_BYTES {
@@ -85,33 +92,36 @@ impl Pace {
         recent.to_sessions += (cost * reach.sessions) as u64;
         recent.to_those_behind += (cost * reach.behind) as u64;
         if 2 * recent.to_those_behind <= recent.to_sessions {
-            (recent.waits_for, recent.has_given_up) = (None, false);
+            (recent.waits_for, recent.has_given_up, recent.unpaid) = (None, false, 0);
         } else if let Some((_, mailbox)) = reach.least
             && !recent.has_given_up
         {
-            recent.waits_for = Some(mailbox);
+            recent.unpaid = recent.unpaid.saturating_add(cost);
+            if recent.unpaid >= LIGHT_BYTES {
+                recent.waits_for = Some(mailbox);
+            }
         }
     }
 
     /// True while the publisher is to wait; `waker` is woken when that ends.
     pub fn waits(&self, waker: &Waker) -> bool {
-        let mut recent = self.0.lock();
-        let Some(recent) = recent.as_mut() else { return false };
+        let Some(recent) = self.0.get() else { return false };
+        let mut recent = recent.lock();
         let waits = recent.waits_for.as_ref().is_some_and(|mailbox| mailbox.waits_for_room(waker));
-        if !waits {
-            recent.waits_for = None;
+        if !waits && recent.waits_for.take().is_some() {
+            recent.unpaid = 0;
         }
         waits
     }
 
     /// The publisher waited for long enough.
     pub fn give_up(&self) {
-        if let Some(recent) = self.0.lock().as_mut()
-            && let Some(mailbox) = recent.waits_for.take()
-        {
+        let Some(recent) = self.0.get() else { return };
+        let mut recent = recent.lock();
+        if let Some(mailbox) = recent.waits_for.take() {
             // If it got below the limit at least, it is slow, but it reads: it is worth waiting for again.
             let has_given_up = mailbox.is_over_soft_limit();
-            **recent = Recent { has_given_up, ..Recent::default() };
+            *recent = Recent { has_given_up, ..Recent::default() };
         }
     }
 }
@@ -202,6 +212,24 @@ mod tests {
         assert!(again, "it reads again, and is waited for again");
         drop(inbox);
         assert!(!pace.waits(Waker::noop()), "who is gone is not waited for");
+    }
+
+    #[test]
+    fn who_sends_little_to_somebody_whom_another_fills_up_seldom_waits() {
+        let (filler, light) = (Pace::default(), Pace::default());
+        let (mailbox, mut inbox) = of_a_hundred(Overflow::Disconnect);
+        (0..200).for_each(|_| {
+            publish(&filler, &[&mailbox]);
+        });
+        assert!(filler.waits(Waker::noop()));
+        let free = (0..).take_while(|_| !publish(&light, &[&mailbox])).count();
+        assert_eq!(free, (LIGHT_BYTES - 1) / UNIT, "then it does");
+        take(&mut inbox);
+        assert!(!light.waits(Waker::noop()), "there is room");
+        (0..200).for_each(|_| {
+            publish(&filler, &[&mailbox]);
+        });
+        assert!(!publish(&light, &[&mailbox]), "and it begins anew");
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub struct Proxied {
     /// Where the peer is, as the proxy says; the proxy itself where it does not say. The port is 0 where it is not
     /// known.
     pub address: SocketAddr,
+    /// Whether the proxy said so. If not, this is not the proxy either: what it says of others is not believed.
+    pub is_known: bool,
     /// Who says so, as the log names them.
     pub proxy: String,
     /// TLS that goes through the proxy, from the peer to the broker.

@@ -9,6 +9,7 @@ use std::task::Waker;
 use std::time::Instant;
 use std::{fmt, iter};
 
+use arc_swap::Guard;
 use parking_lot::{Mutex, RwLock};
 
 use tandem_protocols::payload::Payload;
@@ -40,6 +41,7 @@ use crate::core::reserved::is_reserved;
 use crate::core::retained::RetainedLimits;
 use crate::core::shard::ShardKey;
 use crate::core::store::StoredQueue;
+use crate::core::subscriptions::Subscriptions;
 use crate::core::testament::{Scope, Testaments};
 use crate::core::topics::{PublishTerms, Receiver, Retain, Sink, Subscriber, Topics};
 use crate::core::watch::Watch;
@@ -151,7 +153,7 @@ impl Realm {
     }
 
     /// What may be done in it.
-    pub fn rules(&self) -> Arc<Rules> {
+    pub fn rules(&self) -> Guard<Arc<Rules>> {
         self.rules.load()
     }
 
@@ -314,7 +316,7 @@ impl Realm {
             realm: self.clone(),
             principal,
             mailbox,
-            subscriptions: Vec::new(),
+            subscriptions: Subscriptions::default(),
             consumptions: Consumptions::default(),
             pace: Pace::default(),
             rare: None,
@@ -406,13 +408,13 @@ pub struct Member {
     realm: Arc<Realm>,
     principal: Arc<Principal>,
     mailbox: Mailbox,
-    subscriptions: Vec<SubscriptionId>,
+    subscriptions: Subscriptions,
     consumptions: Consumptions,
     pace: Pace,
     rare: Option<Box<Rare>>,
 }
 
-const _: () = assert!(size_of::<Member>() <= 88, "every idle session has one");
+const _: () = assert!(size_of::<Member>() <= 80, "every idle session has one");
 
 /// What few sessions have.
 #[derive(Debug, Default)]
@@ -480,8 +482,9 @@ impl Member {
     ) -> Result<SubscriptionId, Refusal> {
         self.permit_pattern(Action::Subscribe, pattern)?;
         let limit = self.realm.limits.subscriptions_max;
-        if self.subscriptions.len() >= limit {
-            let known = self.realm.topics.get(pattern).filter(|id| self.subscriptions.contains(id));
+        if self.subscriptions.count() >= limit {
+            let known =
+                self.realm.topics.get(pattern).filter(|id| self.subscriptions.is_pattern(*id).is_some());
             known.ok_or(Refusal::TooMany("subscriptions of a session", limit))?;
         }
         let mailbox = self.mailbox.clone();
@@ -490,23 +493,23 @@ impl Member {
             Some(key) => Sink::Node(Box::new((mailbox, key))),
         });
         let id = self.realm.topics.subscribe_and_replay(pattern, self.subscriber(0), receiver, tag)?;
-        if !self.subscriptions.contains(&id) {
-            if self.subscriptions.is_empty() {
-                // Most sessions have one: no room is held for more.
-                self.subscriptions.reserve_exact(1);
-            }
-            self.subscriptions.push(id);
-        }
+        self.subscriptions.insert(id, pattern.name().is_none());
         Ok(id)
     }
 
     /// Ends a subscription.
     pub fn unsubscribe(&mut self, id: SubscriptionId) -> Result<(), Refusal> {
-        let place = self.subscriptions.iter().position(|known| *known == id);
-        let place = place.ok_or(Refusal::NoSuchSubscription)?;
-        self.subscriptions.swap_remove(place);
+        if !self.subscriptions.remove(id) {
+            return Err(Refusal::NoSuchSubscription);
+        }
         self.realm.topics.unsubscribe(id, self.subscriber(0));
         Ok(())
+    }
+
+    /// Whether a subscription of the session, not a bound one, is to more than one topic; `None` if it has none of
+    /// that number.
+    pub fn is_to_pattern(&self, id: SubscriptionId) -> Option<bool> {
+        self.subscriptions.is_pattern(id)
     }
 
     /// What was published in the past to the topics of a subscription, whoever holds it, as far as this session
@@ -1254,8 +1257,8 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         let Member { realm, id, .. } = &*self;
-        for subscription in &self.subscriptions {
-            realm.topics.unsubscribe(*subscription, Subscriber { session: *id, binding: 0 });
+        for subscription in self.subscriptions.iter() {
+            realm.topics.unsubscribe(subscription, Subscriber { session: *id, binding: 0 });
         }
         for (consumer, Consumption { queue, binding }) in self.consumptions.iter() {
             if let Some(binding) = binding {

@@ -51,7 +51,7 @@ impl Remote {
             return Peer::Socket(address);
         }
         let proxy = "the application".to_owned();
-        Peer::Proxied(Arc::new(Proxied { address, proxy, secure: None, is_private }))
+        Peer::Proxied(Arc::new(Proxied { address, is_known: true, proxy, secure: None, is_private }))
     }
 }
 

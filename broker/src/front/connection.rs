@@ -126,18 +126,16 @@ pub struct Connection<W> {
     inbox: Inbox,
     peer: Peer,
     pump: Arc<Pump>,
-    /// Until the peer is let in. Boxed, as an idle connection has long been.
-    stranger: Option<Box<Stranger>>,
     work: Work,
     phase: Phase,
-    heard: Instant,
     /// A ping is to be answered.
     is_pinged: bool,
     /// The wire took something in this turn.
     wrote: bool,
     /// The peer has closed its direction. What is owed may still reach it.
     ended: bool,
-    /// When the phase began or, while it is open, when the ping was sent.
+    /// When the phase began. While it is open, when the peer was last heard or, if it is to answer a ping, when that
+    /// was sent.
     since: Instant,
     /// For what is near. What is far away has an alarm.
     timer: Option<Pin<Box<Sleep>>>,
@@ -147,7 +145,7 @@ pub struct Connection<W> {
 }
 
 const _: () =
-    assert!(size_of::<Connection<Opened>>() <= 272, "a task with more than that takes 512 bytes, not 384");
+    assert!(size_of::<Connection<Opened>>() <= 224, "every idle connection is one: its allocation has 224");
 
 /// What a connection has under way. It is made when it is first needed in a turn and, when all of it is done,
 /// given back at the end of the turn: an idle connection has none.
@@ -180,6 +178,8 @@ struct UnderWay {
     blocked_since: Option<Instant>,
     /// Since when the peer is not read because others do not keep up with it.
     paced_since: Option<Instant>,
+    /// Until the peer is let in.
+    stranger: Option<Box<Stranger>>,
 }
 
 static NOTHING_UNDER_WAY: UnderWay = UnderWay {
@@ -195,9 +195,15 @@ static NOTHING_UNDER_WAY: UnderWay = UnderWay {
     slow_since: None,
     blocked_since: None,
     paced_since: None,
+    stranger: None,
 };
 
 impl Work {
+    /// Without making what is not there.
+    fn stranger_mut(&mut self) -> Option<&mut Stranger> {
+        self.0.as_mut()?.stranger.as_deref_mut()
+    }
+
     fn is_done(&self) -> bool {
         let UnderWay { batch, owed, backlog, fragments, pings, unread, .. } = &**self;
         let nothing_to_write = owed.is_empty() && backlog.is_empty() && fragments.is_empty();
@@ -205,6 +211,7 @@ impl Work {
         let nothing_is_asked = self.authorizing.is_none() && self.paced_since.is_none();
         nothing_to_write
             && nothing_is_asked
+            && self.stranger.is_none()
             && batch.is_empty()
             && pings.is_empty()
             && unread.is_empty()
@@ -232,8 +239,8 @@ struct Stranger {
     authenticator: Arc<dyn Authenticator>,
     opened: Instant,
     received_bytes: usize,
-    /// What the session waits for.
-    finding_out: Option<Pin<Box<dyn Future<Output = Parcel> + Send>>>,
+    /// What the session waits for. Nobody else has the lock: as above.
+    finding_out: Option<Mutex<Pin<Box<dyn Future<Output = Parcel> + Send>>>>,
     /// A place among those who were not let in yet.
     _permit: Option<Permit>,
 }
@@ -266,8 +273,9 @@ pub fn now() -> Instant {
 }
 
 impl<W: Wire> Connection<W> {
-    /// A connection that was just opened. Awaiting it runs it to its end. It is spawned as it is: an `async`
-    /// function around it would hold it once more for each move, for as long as it lives.
+    /// A connection that was just opened. Awaiting it runs it to its end. It is spawned in a box: the
+    /// runtime's task around it takes multiples of 128 bytes, and an `async` function around it would hold it once more
+    /// for each move, for as long as it lives.
     pub fn new(mut parts: Parts<W>) -> Connection<W> {
         let now = now();
         metrics::CONNECTIONS.add(1);
@@ -275,6 +283,13 @@ impl<W: Wire> Connection<W> {
         if let Some(greeting) = parts.transport.greeting() {
             work.backlog.push_back(greeting);
         }
+        work.stranger = Some(Box::new(Stranger {
+            authenticator: parts.authenticator,
+            opened: parts.opened,
+            received_bytes: 0,
+            finding_out: None,
+            _permit: parts.stranger,
+        }));
         Connection {
             wire: parts.wire,
             transport: parts.transport,
@@ -282,16 +297,8 @@ impl<W: Wire> Connection<W> {
             inbox: parts.inbox,
             peer: parts.peer,
             pump: parts.pump,
-            stranger: Some(Box::new(Stranger {
-                authenticator: parts.authenticator,
-                opened: parts.opened,
-                received_bytes: 0,
-                finding_out: None,
-                _permit: parts.stranger,
-            })),
             work,
             phase: Phase::Open,
-            heard: now,
             is_pinged: false,
             wrote: false,
             ended: false,
@@ -371,17 +378,17 @@ impl<W: Wire> Connection<W> {
                 }
                 Output::Authenticate(credentials) => {
                     // A peer that was let in has been found out already.
-                    if let Some(stranger) = &mut self.stranger {
+                    if let Some(stranger) = self.work.stranger_mut() {
                         let finding = stranger.authenticator.authenticate(*credentials, &self.peer);
                         let answer = async { Parcel::Authenticated(Box::new(finding.await)) };
-                        stranger.finding_out = Some(Box::pin(answer));
+                        stranger.finding_out = Some(Mutex::new(Box::pin(answer)));
                     }
                 }
                 Output::LookUp(applicant) => {
-                    if let Some(stranger) = &mut self.stranger {
+                    if let Some(stranger) = self.work.stranger_mut() {
                         let finding = stranger.authenticator.look_up(*applicant, &self.peer);
                         let answer = async { Parcel::LookedUp(Box::new(finding.await)) };
-                        stranger.finding_out = Some(Box::pin(answer));
+                        stranger.finding_out = Some(Mutex::new(Box::pin(answer)));
                     }
                 }
                 Output::Authorize(Inquiry(answer)) => self.work.authorizing = Some((Mutex::new(answer), now)),
@@ -392,9 +399,9 @@ impl<W: Wire> Connection<W> {
     }
 
     fn note_established(&mut self) {
-        if self.stranger.is_some() && self.is_established() {
+        if self.work.stranger.is_some() && self.is_established() {
             self.transport.note_established();
-            self.stranger = None;
+            self.work.stranger = None;
         }
     }
 
@@ -415,7 +422,7 @@ impl<W: Wire> Connection<W> {
             }
         }
         self.session = None;
-        self.stranger = None;
+        self.work.stranger = None;
         self.work.batch.clear();
         if self.work.authorizing.is_some() {
             self.work.authorizing = None;
@@ -440,10 +447,10 @@ impl<W: Wire> Connection<W> {
     }
 
     fn poll_authentication(&mut self, cx: &mut Context<'_>, now: Instant) {
-        while let Some(stranger) = &mut self.stranger
+        while let Some(stranger) = self.work.stranger_mut()
             && let Some(finding_out) = &mut stranger.finding_out
         {
-            let Poll::Ready(answer) = finding_out.as_mut().poll(cx) else { return };
+            let Poll::Ready(answer) = finding_out.get_mut().as_mut().poll(cx) else { return };
             stranger.finding_out = None;
             if let Some(session) = &mut self.session {
                 session.deliver(answer, now);
@@ -653,8 +660,7 @@ impl<W: Wire> Connection<W> {
         if self.reading_pauses(cx, now) {
             // What we do not read cannot count as the peer's silence; nor is a message late that we do not
             // let arrive.
-            self.heard = now;
-            self.is_pinged = false;
+            self.note_heard(now);
             self.work.incomplete_since = self.work.incomplete_since.map(|_| now);
             if let Some(session) = &mut self.session {
                 session.pause(now);
@@ -677,8 +683,7 @@ impl<W: Wire> Connection<W> {
             if length == 0 {
                 return Ok(Poll::Ready(Read::End));
             }
-            self.heard = now;
-            self.is_pinged = false;
+            self.note_heard(now);
             if self.is_sent_too_much(length) {
                 let detail = "too much was sent before the session was established";
                 self.fail(Close::new(Reason::TooBig, detail), now);
@@ -689,8 +694,14 @@ impl<W: Wire> Connection<W> {
         })
     }
 
+    fn note_heard(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Open) {
+            (self.since, self.is_pinged) = (now, false);
+        }
+    }
+
     fn reading_pauses(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        let finding_out = self.stranger.as_ref().is_some_and(|stranger| stranger.finding_out.is_some());
+        let finding_out = self.work.stranger.as_ref().is_some_and(|stranger| stranger.finding_out.is_some());
         if finding_out || self.work.authorizing.is_some() {
             self.stop_counting_pace();
             return true;
@@ -734,7 +745,7 @@ impl<W: Wire> Connection<W> {
 
     /// Counts what a stranger sends; true where it has sent too much.
     fn is_sent_too_much(&mut self, received_bytes: usize) -> bool {
-        self.stranger.as_mut().is_some_and(|stranger| {
+        self.work.stranger_mut().is_some_and(|stranger| {
             stranger.received_bytes += received_bytes;
             stranger.received_bytes > self.pump.limits.establish_bytes_max
         })
@@ -904,7 +915,7 @@ impl<W: Wire> Connection<W> {
     }
 
     fn stranger_time_is_up(&self, now: Instant) -> bool {
-        let opened = self.stranger.as_ref().map(|stranger| stranger.opened);
+        let opened = self.work.stranger.as_ref().map(|stranger| stranger.opened);
         opened.is_some_and(|opened| now >= opened + self.pump.limits.establish_time_max)
     }
 
@@ -919,7 +930,7 @@ impl<W: Wire> Connection<W> {
             true if now >= self.since + self.pump.limits.pong_time_max => {
                 self.fail(Close::new(Reason::Silent, "the peer did not answer a ping"), now);
             }
-            false if now >= self.heard + self.pump.limits.ping_interval && self.session.is_some() => {
+            false if now >= self.since + self.pump.limits.ping_interval && self.session.is_some() => {
                 let mut ping = Vec::new();
                 // A ping behind what the wire does not take would ask nothing.
                 if self.work.blocked_since.is_none() && self.transport.ping(&mut ping) {
@@ -927,7 +938,7 @@ impl<W: Wire> Connection<W> {
                     // Between messages, or between the fragments of one: both are whole in the backlog.
                     self.work.backlog.push_back(ping.into());
                 } else {
-                    self.heard = now;
+                    self.since = now;
                 }
             }
             _ => {}
@@ -941,11 +952,11 @@ impl<W: Wire> Connection<W> {
                 let session = self.session.as_ref();
                 let ping = match self.is_pinged {
                     true => self.since + limits.pong_time_max,
-                    false => self.heard + limits.ping_interval,
+                    false => self.since + limits.ping_interval,
                 };
                 [
                     session.and_then(|session| session.deadline()),
-                    self.stranger.as_ref().map(|stranger| stranger.opened + limits.establish_time_max),
+                    self.work.stranger.as_ref().map(|stranger| stranger.opened + limits.establish_time_max),
                     self.work.incomplete_since.map(|since| since + limits.message_time_max),
                     self.work.slow_since.map(|since| since + limits.slow_time_max),
                     self.work.paced_since.map(|since| since + limits.pace_time_max),

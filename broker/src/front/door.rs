@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -11,11 +12,10 @@ use tandem_protocols::websocket::origin::OriginPolicy;
 
 use crate::core::access::{Authenticator, Peer, Presented};
 use crate::core::mailbox::{Bounds, Service, Terms, mailbox_under};
-use crate::core::protocol::Protocol;
+use crate::core::protocol::{Output, Protocol};
 use crate::core::realm::Entropy;
-use crate::front::answer::{Answer, last, later};
 use crate::front::compression::{CompressionSettings, Contexts};
-use crate::front::connection::{Connection, Parts, Pump, PumpLimits};
+use crate::front::connection::{Connection, Parts, Pump, PumpLimits, now};
 use crate::front::files::Files;
 use crate::front::gate::{Crowd, Gate, Permit};
 use crate::front::hosts::HostPolicy;
@@ -26,6 +26,7 @@ use crate::front::readiness::{Readiness, Unready};
 use crate::front::sockjs::asked::SockJsSettings;
 use crate::front::sockjs::sessions::Sessions;
 use crate::front::transport::Transport;
+use crate::front::unwelcome::Unwelcome;
 use crate::front::websocket::WebSocketLimits;
 use crate::front::wire::Wire;
 use crate::metrics;
@@ -175,21 +176,65 @@ impl Door {
         protocol.map_or(&[], |protocol| protocol.tokens())
     }
 
-    /// What somebody new is answered over HTTP, while no more are taken.
-    pub fn refuse_new(&self, peer: &Peer) -> Option<Answer> {
-        let why = match self.refuses() {
-            Some(reason) => reason.line(),
-            None if self.crowd.has_room(peer) => return None,
-            None => "too many connections from this address\n",
-        };
-        metrics::CONNECTIONS_REFUSED.add(1);
-        tracing::info!(%peer, reason = why.trim_end(), "nobody new is let in");
-        Some(last(later(why)))
+    /// Whether somebody new is taken, as far as their connection has a place. What cannot be kept is refused message by
+    /// message: for that alone nobody is sent away.
+    pub fn judge_new(&self, peer: &Peer) -> Result<(), Unwelcome> {
+        let reasons = [Unready::Draining, Unready::Memory];
+        match reasons.into_iter().find(|reason| self.readiness.is(*reason)) {
+            Some(reason) => Err(self.refuse(peer, Unwelcome::Unready(reason))),
+            None if self.crowd.has_room(peer) => Ok(()),
+            None => Err(self.refuse(peer, Unwelcome::Address)),
+        }
     }
 
-    /// Why no more are taken, if so. What cannot be kept is refused one by one: for that alone nobody is.
-    pub fn refuses(&self) -> Option<Unready> {
-        [Unready::Draining, Unready::Memory].into_iter().find(|reason| self.readiness.is(*reason))
+    /// A place for a session that comes by requests of HTTP, whose connections are counted for themselves.
+    pub fn admit_new(&self, peer: &Peer) -> Result<Permit, Unwelcome> {
+        self.judge_new(peer)?;
+        if self.shutdown.is_cancelled() {
+            return Err(self.refuse(peer, Unwelcome::Unready(Unready::Draining)));
+        }
+        if self.tasks.len() >= self.settings.connections_max {
+            return Err(self.refuse(peer, Unwelcome::Full));
+        }
+        self.gate.try_enter(peer).ok_or_else(|| self.refuse(peer, Unwelcome::Strangers))
+    }
+
+    /// Counts and logs that somebody is not taken in.
+    pub fn refuse(&self, peer: &Peer, why: Unwelcome) -> Unwelcome {
+        metrics::CONNECTIONS_REFUSED.add(1);
+        match why {
+            Unwelcome::Unready(reason) => {
+                tracing::info!(%peer, reason = reason.line().trim_end(), "nobody new is let in");
+            }
+            Unwelcome::Full => {
+                tracing::warn!(%peer, max = self.settings.connections_max, "too many connections");
+            }
+            Unwelcome::Address => {
+                let max = self.settings.connections_per_address_max;
+                tracing::warn!(%peer, max, "too many connections from this address");
+            }
+            Unwelcome::Strangers => tracing::warn!(%peer, "too many wait to be let in"),
+            Unwelcome::NoLanguage => {}
+        }
+        why
+    }
+
+    /// What somebody is told who speaks so, in their language: of a session that ends before it began.
+    pub fn last_words(&self, token: &'static str, peer: &Peer, why: Unwelcome) -> Bytes {
+        let Some(protocol) = self.protocols.iter().find(|protocol| protocol.speaks(token)) else {
+            return Bytes::new();
+        };
+        let (mailbox, _inbox) = mailbox_under(self.mailboxes.clone());
+        let mut session = protocol.open(token, peer, mailbox, now());
+        session.fail(why.line().trim_end(), now());
+        let mut words = Vec::new();
+        while let Some(output) = session.poll() {
+            if let Output::Send(frame) = output {
+                words.extend_from_slice(&frame.message().head);
+                words.extend_from_slice(&frame.message().body);
+            }
+        }
+        words.into()
     }
 
     /// Starts the pump of a connection.
@@ -202,8 +247,8 @@ impl Door {
         stranger: Option<Permit>,
         opened: Instant,
     ) {
-        if let Some(connection) = self.connect(token, transport, wire, visitor, stranger, opened) {
-            self.tasks.spawn(connection);
+        if let Ok(connection) = self.connect(token, transport, wire, visitor, stranger, opened) {
+            self.tasks.spawn(Box::new(connection));
         }
     }
 
@@ -216,16 +261,14 @@ impl Door {
         visitor: impl Into<Visitor>,
         stranger: Option<Permit>,
         opened: Instant,
-    ) -> Option<Connection<W>> {
+    ) -> Result<Connection<W>, Unwelcome> {
         let Visitor { peer, presented } = visitor.into();
         let Some(protocol) = self.protocols.iter().find(|protocol| protocol.speaks(token)) else {
             tracing::error!(%peer, token, "no language has this token");
-            return None;
+            return Err(Unwelcome::NoLanguage);
         };
         let Some(counted) = self.crowd.enter(&peer) else {
-            metrics::CONNECTIONS_REFUSED.add(1);
-            tracing::warn!(%peer, max = self.settings.connections_per_address_max, "too many connections from this address");
-            return None;
+            return Err(self.refuse(&peer, Unwelcome::Address));
         };
         let (mailbox, inbox) = mailbox_under(self.mailboxes.clone());
         let mut session = protocol.open(token, &peer, mailbox, opened);
@@ -247,6 +290,6 @@ impl Door {
             stranger,
             opened,
         });
-        Some(connection.counted(counted))
+        Ok(connection.counted(counted))
     }
 }

@@ -29,6 +29,11 @@ impl Gate {
         })
     }
 
+    /// Waits until there is a place, and leaves it to others: who waits for somebody to come needs none yet.
+    pub async fn has_place(self: &Arc<Gate>) {
+        drop(self.place().await);
+    }
+
     /// Waits for a place.
     pub async fn place(self: &Arc<Gate>) -> Place {
         let place = self.places.clone().acquire_owned().await;

@@ -20,7 +20,7 @@ use tandem_protocols::websocket::extensions::Policy;
 use tandem_protocols::websocket::handshake::{self, Accept, Rejection, Rules};
 
 use crate::core::access::Peer;
-use crate::front::answer::{Answer, last, later, not_kept, text};
+use crate::front::answer::{Answer, last, later, not_kept, text, wrong_method};
 use crate::front::authorization;
 use crate::front::compression::Compressor;
 use crate::front::connection::now;
@@ -33,12 +33,21 @@ use crate::front::sockjs::asked::Asked;
 use crate::front::sockjs::socket::SockJsSocket;
 use crate::front::stay;
 use crate::front::transport::Transport;
+use crate::front::unwelcome::Unwelcome;
 use crate::front::websocket::WebSocket;
 use crate::front::wire::{Opened, Stream};
 use crate::metrics;
 
-/// Serves HTTP on a connection until it becomes a WebSocket or ends.
-pub async fn serve(door: Arc<Door>, stream: Opened, peer: Peer, permit: Permit, opened: Instant) {
+/// Serves HTTP on a connection until it becomes a WebSocket or ends. Where somebody is not `welcome` they get one answer,
+/// that, or a page of those that say how the broker is.
+pub async fn serve(
+    door: Arc<Door>,
+    stream: Opened,
+    peer: Peer,
+    permit: Permit,
+    opened: Instant,
+    welcome: Result<(), Unwelcome>,
+) {
     let time_max: Duration = door.settings.pump.establish_time_max;
     // The place at the door goes to the session, if the connection becomes one.
     let attendance = Attendance::new(permit, opened);
@@ -46,7 +55,12 @@ pub async fn serve(door: Arc<Door>, stream: Opened, peer: Peer, permit: Permit, 
         let (door, peer, attendance) = (door.clone(), peer.clone(), attendance.clone());
         service_fn(move |request| {
             let (door, peer, attendance) = (door.clone(), peer.clone(), attendance.clone());
-            async move { Ok::<_, Infallible>(answer(&door, &peer, &attendance, request).await) }
+            async move {
+                Ok::<_, Infallible>(match welcome {
+                    Ok(()) => answer(&door, &peer, &attendance, request).await,
+                    Err(why) => send_away(&door, &peer, &attendance, request, why),
+                })
+            }
         })
     };
     let connection = http1::Builder::new()
@@ -83,18 +97,9 @@ pub async fn serve(door: Arc<Door>, stream: Opened, peer: Peer, permit: Permit, 
 /// Answers a request that came to another HTTP server, and is to become a WebSocket, whatever its path is there.
 pub fn answer_elsewhere<B>(door: &Arc<Door>, peer: &Peer, request: Request<B>) -> Answer {
     let Asker { peer, .. } = door.settings.proxies.asker(peer, request.headers());
-    let permit = match door.refuse_new(&peer) {
-        Some(refusal) => return refusal,
-        None if door.shutdown.is_cancelled() => return last(later("shutting down\n")),
-        None if door.tasks.len() >= door.settings.connections_max => {
-            metrics::CONNECTIONS_REFUSED.add(1);
-            return last(later("too many connections\n"));
-        }
-        None => door.gate.try_enter(&peer),
-    };
-    let Some(permit) = permit else {
-        metrics::CONNECTIONS_REFUSED.add(1);
-        return last(later("too many wait to be let in\n"));
+    let permit = match door.admit_new(&peer) {
+        Ok(permit) => permit,
+        Err(why) => return why.answer(),
     };
     if let Some(refusal) = refuse_host(door, &peer, &request) {
         return refusal;
@@ -104,6 +109,30 @@ pub fn answer_elsewhere<B>(door: &Arc<Door>, peer: &Peer, request: Request<B>) -
     upgrade(door, &peer, &Attendance::new(permit, now()), request, &socket)
 }
 
+/// The only answer to somebody who is not taken in.
+fn send_away(
+    door: &Door,
+    peer: &Peer,
+    attendance: &Attendance,
+    mut request: Request<Incoming>,
+    why: Unwelcome,
+) -> Answer {
+    attendance.stay().ask(stay::Asked::Page);
+    let (_, path_is_ours) = see_through(door, peer, &mut request);
+    let page = if path_is_ours { page(door, &request) } else { None };
+    page.map_or_else(|| why.answer(), last)
+}
+
+/// A page for those who look after the broker, who do not always know its name.
+fn page(door: &Door, request: &Request<Incoming>) -> Option<Answer> {
+    Some(match (request.uri().path(), request.method()) {
+        ("/health", &Method::GET | &Method::HEAD) => health(door),
+        ("/ready", &Method::GET | &Method::HEAD) => ready(door),
+        ("/health" | "/ready", _) => wrong_method("GET, HEAD"),
+        _ => return None,
+    })
+}
+
 async fn answer(
     door: &Arc<Door>,
     peer: &Peer,
@@ -111,6 +140,10 @@ async fn answer(
     mut request: Request<Incoming>,
 ) -> Answer {
     let asked = request.uri().path().to_owned();
+    if door.settings.proxies.trusts(peer) {
+        // Each of its requests may be another's, who has done nothing before it.
+        attendance.stay().begin_anew(now());
+    }
     let (peer, path_is_ours) = see_through(door, peer, &mut request);
     let (peer, settings) = (&peer, &door.settings);
     let path = request.uri().path();
@@ -144,27 +177,27 @@ async fn answer(
             socket = Socket { tokens: door.tokens_beside(sockjs.token), wrap: sockjs_socket, ..socket };
         }
         if !attendance.become_stranger(door, peer) {
-            return last(later("too many wait to be let in\n"));
+            return door.refuse(peer, Unwelcome::Strangers).answer();
         }
         return upgrade(door, peer, attendance, request, &socket);
     }
     if !attendance.become_stranger(door, peer) {
-        return last(later("too many wait to be let in\n"));
+        return door.refuse(peer, Unwelcome::Strangers).answer();
     }
     if !path_is_ours {
         return text(StatusCode::NOT_FOUND, "nothing is here\n");
     }
-    match (request.method(), path) {
-        // Whoever looks after the broker does not always know its name.
-        (&Method::GET | &Method::HEAD, "/health") => return health(door),
-        (&Method::GET | &Method::HEAD, "/ready") => return ready(door),
-        _ => {}
+    if let Some(page) = page(door, &request) {
+        return page;
     }
     if let Some(refusal) = refuse_host(door, peer, &request) {
         return refusal;
     }
     match (request.method(), path) {
-        (&Method::GET, "/metrics") if peer.is_loopback() => text(StatusCode::OK, metrics::render()),
+        (&Method::GET | &Method::HEAD, "/metrics") if peer.is_loopback() => {
+            text(StatusCode::OK, metrics::render())
+        }
+        (_, "/metrics") if peer.is_loopback() => wrong_method("GET, HEAD"),
         (method, path) if !is_websockets(door, &request) => match &settings.http.files {
             Some(files) if matches!(*method, Method::GET | Method::HEAD) => {
                 attendance.stay().ask(stay::Asked::File);
@@ -199,6 +232,12 @@ fn see_through(door: &Door, peer: &Peer, request: &mut Request<Incoming>) -> (Pe
     if let Some(host) = host {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
+        request.headers_mut().insert(HOST, host);
+    } else if let Some(authority) = request.uri().authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        && request.headers().get_all(HOST).iter().count() <= 1
+    {
+        // A request for a whole address means that, whatever it says of its host (RFC 9112, 3.2.2).
         request.headers_mut().insert(HOST, host);
     }
     let prefix = &*door.settings.http.prefix;
@@ -294,8 +333,8 @@ fn upgrade<B>(
             return text(StatusCode::BAD_REQUEST, format!("{malformed}\n"));
         }
     };
-    if let Some(refusal) = door.refuse_new(peer) {
-        return refusal;
+    if let Err(why) = door.judge_new(peer) {
+        return why.answer();
     }
     let Accept { subprotocol, compression, is_plain_agent, response: answer } = accept;
     let chosen = subprotocol.map(|index| socket.tokens[index]).or(socket.default);
@@ -314,7 +353,7 @@ fn upgrade<B>(
             // Of an application's own server.
             Err(upgraded) => Opened::new(Bytes::new(), Stream::Foreign(Box::new(TokioIo::new(upgraded)))),
         };
-        let mut transport = WebSocket::new(door.settings.websocket, compression.as_ref());
+        let mut transport = WebSocket::new(door.settings.websocket.clone(), compression.as_ref());
         if let Some(agreement) = &compression {
             let bytes_min = door.settings.compression.bytes_min;
             transport = transport.with_compressor(Compressor::new(agreement, bytes_min, permit));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use socket2::{Domain, Protocol as SocketProtocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::core::access::Peer;
@@ -25,6 +25,7 @@ use crate::front::proxy_protocol;
 use crate::front::rawsocket::{self, Refused};
 use crate::front::tls::{self, Tls};
 use crate::front::transport::Transport;
+use crate::front::unwelcome::Unwelcome;
 use crate::front::wire::{Foreign, Opened, Stream};
 use crate::metrics;
 
@@ -34,7 +35,8 @@ const FIRST_BYTES_MAX: usize = 64;
 /// Pending connections that the kernel keeps.
 pub(super) const BACKLOG: i32 = 4096;
 
-/// So many connections beyond the maximum are kept until they can be told, if what they speak has a word for it.
+/// So many connections beyond the maximum are kept until they were told, or had one answer of HTTP: who asks whether the
+/// broker is well is to hear that also when it is full.
 const TOLD_MAX: usize = 64;
 
 /// What the kernel takes of output beyond what the peer has room for. What is queued here and not there can
@@ -85,10 +87,11 @@ impl Door {
     /// Takes in a stream that is there already, as if it had been accepted. False when no more are taken. Must be called in
     /// a tokio runtime.
     pub fn take_in(self: &Arc<Door>, stream: Box<dyn Foreign>, peer: Peer) -> bool {
-        let is_full = self.tasks.len() >= self.settings.connections_max;
-        if is_full || self.shutdown.is_cancelled() || self.refuses().is_some() {
-            metrics::CONNECTIONS_REFUSED.add(1);
-            tracing::info!(%peer, is_full, "a stream of the application is not taken in");
+        if self.tasks.len() >= self.settings.connections_max {
+            self.refuse(&peer, Unwelcome::Full);
+            return false;
+        }
+        if self.shutdown.is_cancelled() || self.judge_new(&peer).is_err() {
             return false;
         }
         let door = self.clone();
@@ -116,8 +119,9 @@ impl Door {
         listener: &TcpListener,
         only_proxies: bool,
     ) -> Option<(Stream, Peer, Permit)> {
-        let place = self.gate.place().await;
+        self.gate.has_place().await;
         let (stream, address) = accepted(listener.accept().await).await?;
+        let place = self.gate.place().await;
         if only_proxies && !self.settings.proxies.trusts(&Peer::Socket(address)) {
             metrics::CONNECTIONS_REFUSED.add(1);
             tracing::warn!(peer = %address, "only listed proxies may connect where the PROXY protocol is spoken");
@@ -134,8 +138,7 @@ impl Door {
     pub(super) fn admit(self: &Arc<Door>, place: Place, peer: &Peer) -> Option<Permit> {
         metrics::CONNECTIONS_ACCEPTED.add(1);
         if self.tasks.len() >= self.settings.connections_max.saturating_add(TOLD_MAX) {
-            metrics::CONNECTIONS_REFUSED.add(1);
-            tracing::warn!(%peer, max = self.settings.connections_max, "too many connections");
+            self.refuse(peer, Unwelcome::Full);
             return None;
         }
         let permit = match self.settings.proxies.trusts(peer) {
@@ -143,8 +146,7 @@ impl Door {
             false => self.gate.enter(place, peer),
         };
         if permit.is_none() {
-            metrics::CONNECTIONS_REFUSED.add(1);
-            tracing::warn!(%peer, "too many connections from this address wait to be let in");
+            self.refuse(peer, Unwelcome::Strangers);
         }
         permit
     }
@@ -165,13 +167,15 @@ impl Door {
             Ok(Err(error)) => return tracing::info!(peer = %proxy, %error, "no header of the PROXY protocol"),
             Err(_) => return tracing::info!(peer = %proxy, "no header of the PROXY protocol in time"),
         };
+        let is_known = address.is_some();
         let Some(address) = address.or(proxy.address()) else { return };
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        let proxied = Proxied { address, proxy: proxy.to_string(), secure: None, is_private: false };
+        let proxied =
+            Proxied { address, is_known, proxy: proxy.to_string(), secure: None, is_private: false };
         let peer = Peer::Proxied(Arc::new(proxied));
         if !self.gate.account(&mut permit, &peer) {
-            metrics::CONNECTIONS_REFUSED.add(1);
-            return tracing::warn!(%peer, "too many connections from this address wait to be let in");
+            self.refuse(&peer, Unwelcome::Strangers);
+            return;
         }
         self.greet(Stream::Tcp(stream), peer, permit, secured).await;
     }
@@ -203,26 +207,38 @@ impl Door {
         let wire = Opened::new(first, stream);
         // This one counts itself.
         let is_full = self.tasks.len() > self.settings.connections_max;
-        if is_full {
-            metrics::CONNECTIONS_REFUSED.add(1);
-            tracing::warn!(%peer, max = self.settings.connections_max, "too many connections");
-        }
-        // HTTP has answers for that, and pages for those who look after the broker.
-        let refuses = self.refuses().filter(|_| !matches!(spoken, Spoken::Http));
-        if let Some(reason) = refuses {
-            metrics::CONNECTIONS_REFUSED.add(1);
-            tracing::info!(%peer, reason = reason.line().trim_end(), "nobody new is let in");
-        }
-        let is_full = is_full || refuses.is_some();
-        match spoken {
-            Spoken::RawSocket if is_full => {
-                self.greet_rawsocket(wire, peer, permit, opened, Some(Refused::Connections)).await;
+        let welcome = match spoken {
+            Spoken::Tls => return tracing::info!(%peer, "tried TLS, which is not spoken on this port"),
+            _ if is_full => Err(self.refuse(&peer, Unwelcome::Full)),
+            // That has answers of its own for all else, and pages for those who look after the broker.
+            Spoken::Http => Ok(()),
+            Spoken::RawSocket | Spoken::Stream(_) => self.judge_new(&peer),
+        };
+        match (spoken, welcome) {
+            (Spoken::Http, welcome) => http::serve(self, wire, peer, permit, opened, welcome).await,
+            (Spoken::RawSocket, welcome) => {
+                let refusal = welcome.err().map(|_| Refused::Connections);
+                self.greet_rawsocket(wire, peer, permit, opened, refusal).await;
             }
-            Spoken::Http | Spoken::Stream(_) | Spoken::Tls if is_full => {}
-            Spoken::Http => http::serve(self, wire, peer, permit, opened).await,
-            Spoken::RawSocket => self.greet_rawsocket(wire, peer, permit, opened, None).await,
-            Spoken::Stream(token) => self.open(token, Transport::Stream, wire, peer, Some(permit), opened),
-            Spoken::Tls => tracing::info!(%peer, "tried TLS, which is not spoken on this port"),
+            (Spoken::Stream(token), Ok(())) => {
+                self.open(token, Transport::Stream, wire, peer, Some(permit), opened);
+            }
+            (Spoken::Stream(token), Err(why)) => self.send_away(wire, token, &peer, why).await,
+            (Spoken::Tls, _) => {}
+        }
+    }
+
+    /// Tells somebody why they are not taken in, and reads on for a moment, so that they get to see it.
+    async fn send_away(&self, mut wire: Opened, token: &'static str, peer: &Peer, why: Unwelcome) {
+        let words = self.last_words(token, peer, why);
+        let tell = async {
+            wire.write_all(&words).await?;
+            wire.shutdown().await?;
+            tokio::io::copy(&mut wire, &mut tokio::io::sink()).await
+        };
+        let told = tokio::time::timeout(self.settings.pump.linger_time_max, tell).await;
+        if let Ok(Err(error)) = told {
+            tracing::debug!(%peer, %error, "left before it was told");
         }
     }
 

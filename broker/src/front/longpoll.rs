@@ -43,6 +43,7 @@ use crate::front::longpoll::lane::{Lane, LaneWire, Received, Sent};
 use crate::front::longpoll::lanes::Listed;
 use crate::front::stay::Stay;
 use crate::front::transport::Transport;
+use crate::front::unwelcome::Unwelcome;
 use crate::metrics;
 
 pub mod asked;
@@ -126,7 +127,7 @@ pub async fn answer(
     match &lane {
         Some(lane) if lane.is_established() => attendance.attend(lane),
         _ if attendance.become_stranger(door, peer) => {}
-        _ => return last(later("too many wait to be let in\n")),
+        _ => return door.refuse(peer, Unwelcome::Strangers).answer(),
     }
     let cors = match Cors::judge(&door.settings.origins, &parts.headers, &parts.uri) {
         Ok(cors) => cors,
@@ -181,20 +182,13 @@ async fn open(
         tracing::info!(%peer, reason, "no long-poll transport opened");
         answer
     };
-    if let Some(answer) = door.refuse_new(peer) {
-        return answer;
-    }
-    if door.shutdown.is_cancelled() {
-        return later("shutting down\n");
+    if let Err(why) = door.judge_new(peer) {
+        return why.answer();
     }
     let body = match read(body, OPEN_BYTES_MAX, door.settings.pump.establish_time_max).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
-    // The body may have taken its time.
-    if let Some(answer) = door.refuse_new(peer) {
-        return answer;
-    }
     let Ok(Opening { protocols }) = serde_json::from_slice(&body) else {
         let sentence = "the body must be JSON like {\"protocols\": [\"…\"]}\n";
         return refused(text(StatusCode::BAD_REQUEST, sentence), "malformed");
@@ -204,22 +198,20 @@ async fn open(
         let sentence = format!("none of these protocols is spoken here, but {}\n", door.tokens.join(", "));
         return refused(text(StatusCode::BAD_REQUEST, sentence), "no protocol in common");
     };
-    if door.tasks.len() >= door.settings.connections_max {
-        metrics::CONNECTIONS_REFUSED.add(1);
-        return refused(later("too many connections\n"), "too many connections");
-    }
-    let Some(permit) = door.gate.try_enter(peer) else {
-        metrics::CONNECTIONS_REFUSED.add(1);
-        return refused(later("too many wait to be let in\n"), "too many wait to be let in");
+    // Only now: the body may have taken its time.
+    let permit = match door.admit_new(peer) {
+        Ok(permit) => permit,
+        Err(why) => return why.answer(),
     };
     let Some((listed, wire)) = door.lanes.open() else {
         return refused(later("no transport is to be had\n"), "the entropy repeats itself");
     };
     let transport = Transport::LongPoll(wire.transport());
     let visitor = Visitor { peer: peer.unbound(), presented };
-    let Some(connection) = door.connect(token, transport, wire, visitor, Some(permit), now()) else {
-        // The token is one of the door's: it was the last place of the address, and another had it.
-        return later("too many connections from this address\n");
+    let connection = match door.connect(token, transport, wire, visitor, Some(permit), now()) {
+        Ok(connection) => connection,
+        // It was the last place of the address, and another had it.
+        Err(why) => return why.answer(),
     };
     tracing::debug!(%peer, transport = ?listed.id, "long-poll transport opened");
     let answer = opened(token, &listed.id.secret());
@@ -344,11 +336,11 @@ fn content_type(kind: Kind, message: &[u8]) -> &'static str {
 }
 
 async fn send(door: &Door, lane: &Arc<Lane>, body: Incoming) -> Answer {
-    let limits = door.settings.websocket;
+    let limits = &door.settings.websocket;
     let time_max = door.settings.pump.message_time_max;
     let busy = || last(later("the session takes no messages at the moment\n"));
     let Some(_turn) = lane.turn_to_send(time_max).await else { return busy() };
-    let limits = if lane.is_established() { limits.established } else { limits.stranger };
+    let limits = if lane.is_established() { &limits.established } else { &limits.stranger };
     let message = match read(body, limits.message_bytes_max, time_max).await {
         Ok(message) => message,
         Err(answer) => return answer,

@@ -30,5 +30,6 @@ pub mod stay;
 pub mod tls;
 pub mod transport;
 pub mod unix;
+pub mod unwelcome;
 pub mod websocket;
 pub mod wire;

@@ -82,8 +82,13 @@ impl Proxies {
         Ok(proxies)
     }
 
-    /// Whether somebody is one of them.
+    /// Whether somebody is one of them. For whom a proxy speaks without saying so may be anybody.
     pub fn trusts(&self, peer: &Peer) -> bool {
+        if let Peer::Proxied(proxied) = peer
+            && !proxied.is_known
+        {
+            return false;
+        }
         match peer.address() {
             Some(address) => self.trusts_address(address.ip()),
             None => self.unix && matches!(peer, Peer::Unix(_)),
@@ -161,10 +166,11 @@ impl Proxies {
 
 /// Somebody behind this peer.
 fn behind(proxy: &Peer, address: Option<SocketAddr>, is_private: bool) -> Peer {
+    let is_known = address.is_some();
     let own = proxy.address().unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
     let address = address.unwrap_or(own);
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    Peer::Proxied(Arc::new(Proxied { address, proxy: proxy.to_string(), secure: None, is_private }))
+    Peer::Proxied(Arc::new(Proxied { address, is_known, proxy: proxy.to_string(), secure: None, is_private }))
 }
 
 /// The elements of a list that may lie on several lines, the last one first. What is not ASCII ends it.
@@ -282,6 +288,24 @@ mod tests {
         assert!(told.peer.is_private());
         let plain = [("x-forwarded-for", "192.0.2.1"), ("x-forwarded-proto", "https, http")];
         assert!(!asker(Forwarding::XForwarded, "10.0.0.1:1", &plain).1);
+    }
+
+    /// The PROXY protocol's `UNKNOWN`, `LOCAL` and families without addresses.
+    #[test]
+    fn for_whom_a_listed_proxy_speaks_without_saying_so_is_not_believed() {
+        let lines = headers(&[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-host", "a.example")]);
+        let told = |is_known| {
+            let (address, proxy) = ("10.0.0.1:1".parse().unwrap(), String::new());
+            let behind = Proxied { address, is_known, proxy, secure: None, is_private: false };
+            proxies(Forwarding::XForwarded).asker(&Peer::Proxied(Arc::new(behind)), &lines)
+        };
+        assert_eq!(told(false).peer.address(), Some("10.0.0.1:1".parse().unwrap()));
+        assert_eq!(told(false).host, None);
+        assert_eq!(
+            told(true).peer.address(),
+            Some("192.0.2.1:0".parse().unwrap()),
+            "one proxy behind another"
+        );
     }
 
     #[test]

@@ -6,15 +6,17 @@ use std::sync::atomic::{AtomicU8, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Unready {
-    /// The broker is going to end.
+    /// The broker ends: nobody new is let in.
     Draining = 1,
     /// Its store failed.
     Store = 2,
     /// Too much memory is in use.
     Memory = 4,
+    /// The broker is going to end, and takes whoever still comes: those who send clients elsewhere are told first.
+    Leaving = 8,
 }
 
-const ALL: [Unready; 3] = [Unready::Draining, Unready::Store, Unready::Memory];
+const ALL: [Unready; 4] = [Unready::Draining, Unready::Leaving, Unready::Store, Unready::Memory];
 
 /// All reasons that there are at the moment; mostly none.
 #[derive(Debug, Default)]
@@ -44,7 +46,7 @@ impl Unready {
     /// In a line, as a page has it.
     pub fn line(self) -> &'static str {
         match self {
-            Unready::Draining => "shutting down\n",
+            Unready::Draining | Unready::Leaving => "shutting down\n",
             Unready::Store => "the store failed\n",
             Unready::Memory => "too much memory is in use\n",
         }

@@ -40,6 +40,7 @@ use crate::front::sockjs::frames::{Malformed, TAKEN, close};
 use crate::front::sockjs::receiver::{Manner, Receiver, Said, Stream};
 use crate::front::sockjs::sessions::{Found, Listed, Opener};
 use crate::front::transport::Transport;
+use crate::front::unwelcome::Unwelcome;
 use crate::metrics;
 
 pub mod asked;
@@ -73,7 +74,7 @@ pub async fn answer(
     match &lane {
         Some(lane) if lane.is_established() => attendance.attend(lane),
         _ if attendance.become_stranger(door, peer) => {}
-        _ => return last(later("too many wait to be let in\n")),
+        _ => return door.refuse(peer, Unwelcome::Strangers).answer(),
     }
     let (name, verb) = match asked {
         Asked::Of(name, verb) => (name, verb),
@@ -241,9 +242,6 @@ async fn receive(
         |receive, greets| Receiver::new(receive, settings.heart_beat_interval, attendance.clone(), greets);
     match door.sockjs.get_or_open(name, opener) {
         Found::New(listed, wire, receive) => {
-            if let Some(refusal) = door.refuse_new(peer) {
-                return refusal;
-            }
             let presented = match authorization::presented(headers) {
                 Ok(presented) => presented,
                 Err(malformed) => {
@@ -255,7 +253,7 @@ async fn receive(
             let visitor = Visitor { peer: peer.unbound(), presented };
             match open(door, settings, visitor, listed, wire) {
                 Ok(()) => deliver(settings, verb, receiver(receive, true)).await,
-                Err(why) => last(later(why)),
+                Err(why) => why.answer(),
             }
         }
         Found::Known(lane) => match lane.claim() {
@@ -277,24 +275,11 @@ fn open(
     visitor: Visitor,
     listed: Listed,
     wire: LaneWire,
-) -> Result<(), &'static str> {
+) -> Result<(), Unwelcome> {
     let peer = visitor.peer.clone();
-    let refused = |why: &'static str| {
-        metrics::CONNECTIONS_REFUSED.add(1);
-        tracing::info!(%peer, reason = why.trim_end(), "no SockJS session opened");
-        Err(why)
-    };
-    if door.shutdown.is_cancelled() {
-        return refused("shutting down\n");
-    }
-    if door.tasks.len() >= door.settings.connections_max {
-        return refused("too many connections\n");
-    }
-    let Some(permit) = door.gate.try_enter(&peer) else { return refused("too many wait to be let in\n") };
+    let permit = door.admit_new(&peer)?;
     let transport = Transport::LongPoll(wire.text_transport());
-    let Some(connection) = door.connect(settings.token, transport, wire, visitor, None, now()) else {
-        return refused("no language is spoken here\n");
-    };
+    let connection = door.connect(settings.token, transport, wire, visitor, None, now())?;
     tracing::debug!(%peer, "SockJS session opened");
     let run = run(door.clone(), Box::new(connection), listed, permit, settings.disconnect_delay, peer);
     door.tasks.spawn(run);
@@ -373,12 +358,12 @@ async fn send(door: &Door, lane: Option<&Arc<Lane>>, body: Incoming) -> Answer {
         sleep(MISS_TIME).await;
         return text(StatusCode::NOT_FOUND, "there is no such session, or it has ended\n");
     };
-    let limits = door.settings.websocket;
+    let limits = &door.settings.websocket;
     let time_max = door.settings.pump.message_time_max;
     let busy = || last(later("the session takes no messages at the moment\n"));
     let Some(_turn) = lane.turn_to_send(time_max).await else { return busy() };
     let (limits, times) =
-        if lane.is_established() { (limits.established, SEND_MESSAGES_MAX) } else { (limits.stranger, 1) };
+        if lane.is_established() { (&limits.established, SEND_MESSAGES_MAX) } else { (&limits.stranger, 1) };
     let bytes_max = limits.message_bytes_max;
     let sent = match read(body, bytes_max.saturating_mul(times), time_max).await {
         Ok(sent) => sent,

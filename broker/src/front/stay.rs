@@ -40,6 +40,12 @@ impl Stay {
         self.0.lock().since.get_or_insert(now);
     }
 
+    /// What was asked before was somebody else's: a stranger's time begins anew.
+    pub fn begin_anew(&self, now: Instant) {
+        let mut state = self.0.lock();
+        state.since = state.since.map(|_| now);
+    }
+
     /// It is somebody's who was let in.
     pub fn end(&self) {
         self.0.lock().since = None;
@@ -106,6 +112,25 @@ mod tests {
             () = stay.is_over(TIME) => assert!(now() - begin >= TIME && now() - begin < TIME * 2),
             () = asking => {}
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_proxy_each_request_has_the_time_of_a_stranger() {
+        let (stay, begin) = (Stay::new(now()), now());
+        let asking = async {
+            for _ in 0..30 {
+                stay.begin_anew(now());
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = stay.is_over(TIME) => assert_eq!((now() - begin).as_secs(), 29 + 10),
+            () = asking => {}
+        }
+        stay.end();
+        stay.begin_anew(now());
+        assert_eq!(stay.since(), None, "who was let in is no stranger by that");
     }
 
     #[tokio::test(start_paused = true)]

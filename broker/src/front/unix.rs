@@ -127,8 +127,9 @@ impl Door {
         listener: &UnixListener,
         path: &Arc<str>,
     ) -> Option<(UnixStream, Peer, Permit)> {
-        let place = self.gate.place().await;
+        self.gate.has_place().await;
         let (stream, _) = accepted(listener.accept().await).await?;
+        let place = self.gate.place().await;
         let peer = match stream.peer_cred() {
             Ok(credentials) => Peer::Unix(Arc::new(UnixPeer {
                 path: path.clone(),

@@ -1,5 +1,7 @@
 //! Messages as WebSocket frames (RFC 6455), the server's side.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use tandem_protocols::websocket::extensions::Agreement;
@@ -12,12 +14,12 @@ use crate::front::compression::Compressor;
 use crate::front::framing::{Arrival, Piece, put_bytes};
 
 /// What may be received, and how long messages are sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct WebSocketLimits {
     /// From a peer that was let in.
-    pub established: Limits,
+    pub established: Arc<Limits>,
     /// From a stranger.
-    pub stranger: Limits,
+    pub stranger: Arc<Limits>,
     /// Longer messages are sent in fragments of so many bytes, so that pings and closes pass between them.
     pub fragment_bytes: u32,
 }
@@ -26,10 +28,10 @@ pub struct WebSocketLimits {
 #[derive(Debug)]
 pub struct WebSocket {
     decoder: Decoder,
-    /// If compression was agreed on.
-    compressor: Option<Compressor>,
+    /// If compression was agreed on. Boxed, as it mostly was not.
+    compressor: Option<Box<Compressor>>,
     /// What it may send once it is let in.
-    established: Option<Box<Limits>>,
+    established: Option<Arc<Limits>>,
     /// The code that the peer closed with, or that its breach is answered with.
     close_code: Option<u16>,
     /// Fragments are this long.
@@ -42,7 +44,7 @@ impl WebSocket {
         WebSocket {
             decoder: Decoder::new(Role::Server, limits.stranger, agreement),
             compressor: None,
-            established: Some(Box::new(limits.established)),
+            established: Some(limits.established),
             close_code: None,
             fragment_bytes: limits.fragment_bytes,
         }
@@ -50,7 +52,7 @@ impl WebSocket {
 
     /// The same, compressing what it sends with this, which goes by the same agreement.
     pub fn with_compressor(self, compressor: Compressor) -> WebSocket {
-        WebSocket { compressor: Some(compressor), ..self }
+        WebSocket { compressor: Some(Box::new(compressor)), ..self }
     }
 
     /// The same for a peer that cannot put fragments together.
@@ -61,7 +63,7 @@ impl WebSocket {
     /// Takes the next thing off what was read.
     pub fn next(&mut self, data: &mut &mut [u8], established: bool) -> Result<Option<Arrival>, Close> {
         if established && let Some(limits) = self.established.take() {
-            self.decoder.set_limits(*limits);
+            self.decoder.set_limits(limits);
         }
         match self.decoder.next(data) {
             Ok(event) => Ok(event.map(|event| self.arrival(event))),

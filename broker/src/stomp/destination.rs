@@ -22,6 +22,8 @@
 //!
 //! Names are percent-encoded: a `/` in one is `%2F`, and a component that is `*` itself is `%2A`.
 
+use std::borrow::Cow;
+
 use tandem_protocols::stomp::error::Reason;
 
 use crate::core::access::{HOUSE_PREFIX, REPLY_PREFIX};
@@ -116,7 +118,7 @@ pub(super) fn source(text: &str) -> Result<Source, Fault> {
             Exchange::Literal(key) => Pattern::exact(name(text, &decode(text, &key)?)?),
         })),
         "temp-queue" => temp(text, rest).map(|()| Source::Temp),
-        "dsub" => Ok(Source::Durable(decode(text, rest)?)),
+        "dsub" => Ok(Source::Durable(decode(text, rest)?.into_owned())),
         "procedure" => Ok(Source::Procedure(pattern(text, rest)?)),
         "reply-queue" => Err(invalid(text, "cannot be subscribed to")),
         "call" | "invocation" | "session" => Err(invalid(text, "can only be sent to")),
@@ -205,7 +207,8 @@ fn queue(text: &str, rest: &str) -> Result<Name, Fault> {
 
 /// The name of one thing: without holes and tail.
 fn concrete(text: &str, rest: &str) -> Result<Name, Fault> {
-    if rest.split('.').any(|component| matches!(component, "*" | "#" | ">")) {
+    let may_be_a_pattern = rest.bytes().any(|octet| matches!(octet, b'*' | b'#' | b'>'));
+    if may_be_a_pattern && rest.split('.').any(|component| matches!(component, "*" | "#" | ">")) {
         return Err(invalid(text, "is a pattern, which nothing can be sent to"));
     }
     name(text, &decode(text, rest)?)
@@ -228,7 +231,7 @@ fn pattern(text: &str, rest: &str) -> Result<Pattern, Fault> {
         "*" => Ok(None),
         _ => decode(text, component).map(Some),
     });
-    let decoded: Vec<Option<String>> = decoded.collect::<Result<_, Fault>>()?;
+    let decoded: Vec<Option<Cow<'_, str>>> = decoded.collect::<Result<_, Fault>>()?;
     Pattern::components(decoded.iter().map(Option::as_deref), tail).map_err(|why| bad_name(text, why))
 }
 
@@ -236,7 +239,10 @@ fn name(text: &str, name: &str) -> Result<Name, Fault> {
     Name::parse(name).map_err(|why| bad_name(text, why))
 }
 
-fn decode(text: &str, encoded: &str) -> Result<String, Fault> {
+fn decode<'a>(text: &str, encoded: &'a str) -> Result<Cow<'a, str>, Fault> {
+    if !encoded.as_bytes().contains(&b'%') {
+        return Ok(Cow::Borrowed(encoded));
+    }
     let mut octets = Vec::with_capacity(encoded.len());
     let mut rest = encoded.bytes();
     while let Some(octet) = rest.next() {
@@ -250,7 +256,7 @@ fn decode(text: &str, encoded: &str) -> Result<String, Fault> {
         };
         octets.push((high * 16 + low) as u8);
     }
-    String::from_utf8(octets).map_err(|_| invalid(text, "is not UTF-8 once it is decoded"))
+    String::from_utf8(octets).map(Cow::Owned).map_err(|_| invalid(text, "is not UTF-8 once it is decoded"))
 }
 
 fn bad_name(text: &str, why: InvalidName) -> Fault {

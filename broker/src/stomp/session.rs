@@ -57,8 +57,8 @@ struct Held {
 }
 
 const _: () = assert!(
-    size_of::<StompSession>() + size_of::<Dialogue>() <= 448,
-    "this is what an idle session costs, beside its subscriptions"
+    size_of::<StompSession>() <= 128 && size_of::<Dialogue>() <= 128,
+    "every idle session has both, beside its subscriptions: allocations of exactly that size"
 );
 
 /// Where a session is in its life.
@@ -117,7 +117,7 @@ impl StompSession {
     /// A session with a peer that has said nothing yet.
     pub(super) fn new(settings: Arc<Settings>, peer: Peer, mailbox: Mailbox) -> StompSession {
         StompSession {
-            decoder: Decoder::new(Side::Server, settings.stranger),
+            decoder: Decoder::new(Side::Server, settings.stranger.clone()),
             settings,
             voice: Voice::new(),
             stage: Stage::Stranger(Box::new(Stranger { peer, mailbox, presented: None, application: None })),
@@ -329,7 +329,7 @@ impl StompSession {
             Err(refusal) => return self.give_up(refusal.into(), None),
         };
         self.decoder.set_version(version);
-        self.decoder.set_limits(self.settings.established);
+        self.decoder.set_limits(self.settings.established.clone());
         self.voice.version = version;
         let mut connected = Frame::new(Command::Connected)
             .with("version", version.as_str())

@@ -22,9 +22,9 @@ pub struct Settings {
     /// Slows down those who guess.
     pub throttle: Arc<Throttle>,
     /// What is read of a peer that was not let in yet.
-    pub stranger: Limits,
+    pub stranger: Arc<Limits>,
     /// What is read of one that was.
-    pub established: Limits,
+    pub established: Arc<Limits>,
     /// What the server can do and what it wants, in milliseconds.
     pub heart_beat: HeartBeat,
     /// How long a frame may take to arrive whole.
@@ -52,8 +52,8 @@ impl Settings {
             realms,
             authenticator,
             throttle: Arc::default(),
-            stranger: Limits { body_bytes_max: 0, ..Limits::default() },
-            established: Limits::default(),
+            stranger: Arc::new(Limits { body_bytes_max: 0, ..Limits::default() }),
+            established: Arc::default(),
             heart_beat: HeartBeat { sends_ms: 500, wants_ms: 500 },
             frame_time_max: Duration::from_secs(30),
             server: concat!("tandem/", env!("CARGO_PKG_VERSION")).into(),

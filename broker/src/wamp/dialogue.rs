@@ -28,7 +28,6 @@ use crate::core::parcel::Parcel;
 use crate::core::realm::Member;
 use crate::wamp::dialogue::open_calls::OpenCalls;
 use crate::wamp::dialogue::publishing::Publishing;
-use crate::wamp::dialogue::pubsub::Subscriptions;
 use crate::wamp::dialogue::queue::QueueCalls;
 use crate::wamp::fault::Fault;
 use crate::wamp::patterns::pattern;
@@ -39,7 +38,6 @@ use crate::wamp::voice::Voice;
 #[derive(Debug)]
 pub(super) struct Dialogue {
     pub(super) member: Member,
-    pub(super) subscriptions: Subscriptions,
     /// Calls of `tandem.queue.*` that wait, and what they brought until it is settled.
     pub(super) queue_calls: Option<Box<QueueCalls>>,
     /// Publications that wait for the store.
@@ -93,7 +91,6 @@ impl Dialogue {
     pub(super) fn new(member: Member, roles: Roles, strictness: Strictness) -> Dialogue {
         Dialogue {
             member,
-            subscriptions: Subscriptions::default(),
             queue_calls: None,
             publishing: None,
             calls: None,

@@ -65,8 +65,8 @@ struct Held {
 }
 
 const _: () = assert!(
-    size_of::<WampSession>() <= 160 && size_of::<WampSession>() + size_of::<Dialogue>() <= 400,
-    "this is what an idle session costs, beside its subscriptions and registrations"
+    size_of::<WampSession>() <= 48 && size_of::<Dialogue>() <= 128,
+    "every idle session has both, beside its subscriptions and registrations: allocations of exactly that size"
 );
 
 /// Where a session is in its life.

@@ -166,7 +166,7 @@ impl Builder {
         let plan = Plan { dial, hello: self.hello, backoff: self.backoff, timeout: self.timeout };
         let link = plan.connect().await?;
         let outbox = Outbox::new(self.outbox_bytes);
-        let session = Session::new(plan, outbox.clone());
+        let session = Session::new(plan, outbox.clone(), &link);
         // It ends with the last handle.
         tokio::spawn(session.run(link));
         Ok(Client::new(Arc::new(Alive(outbox))))

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use tandem_protocols::stomp::frame::{Headers, Version};
 
@@ -12,9 +14,11 @@ use crate::buffer::Receiver;
 use crate::error::Error;
 use crate::event::ClientEvent;
 use crate::stomp::call::Call;
+use crate::stomp::delivery::Delivery;
 use crate::stomp::outbox::{Alive, Request};
 use crate::stomp::receipt::Receipt;
 use crate::stomp::send::Sending;
+use crate::stomp::serve::{Failure, Serve};
 use crate::stomp::subscribe::Subscribe;
 use crate::stomp::transaction::Transaction;
 
@@ -43,6 +47,21 @@ impl Client {
     /// with RabbitMQ.
     pub fn call(&self, destination: &str) -> Call {
         Call::new(self.alive.clone(), destination)
+    }
+
+    /// Serves a procedure of Tandem at `/procedure/<procedure>`: `handler` gets the argument, by the `content-type` of the
+    /// call, and the call itself. What it gives is the answer, as JSON. A handler that panics is an error for its
+    /// caller, and nothing else.
+    ///
+    /// A call without exactly one positional argument comes as `{"args":[…],"kwargs":{…}}`, see `docs/mapping.md`.
+    pub fn serve<F, A, R, Fut>(&self, destination: &str, handler: F) -> Serve<F, A>
+    where
+        F: Fn(A, Delivery) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<R, Failure>> + Send + 'static,
+        A: DeserializeOwned + Send + 'static,
+        R: Serialize + Send + 'static,
+    {
+        Serve::new(self.alive.clone(), self.subscribe(destination), handler)
     }
 
     /// Begins a transaction.

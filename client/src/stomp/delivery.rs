@@ -12,7 +12,8 @@ use crate::error::Error;
 use crate::stomp::body;
 use crate::stomp::outbox::{Alive, Request};
 use crate::stomp::receipt::Receipt;
-use crate::stomp::settlement::Settlement;
+use crate::stomp::send::Sending;
+use crate::stomp::settlement::{Arrived, Giveback, Settlement};
 
 /// A message of a subscription.
 ///
@@ -26,18 +27,15 @@ pub struct Delivery<T = Bytes> {
     /// Something is missing before this.
     pub gap: Option<Gap>,
     frame: Frame,
+    epoch: u64,
     settlement: Option<Arc<Settlement>>,
     alive: Arc<Alive>,
 }
 
 impl<T> Delivery<T> {
-    pub(super) fn new(
-        (payload, gap): (T, Option<Gap>),
-        frame: Frame,
-        settlement: Option<Arc<Settlement>>,
-        alive: Arc<Alive>,
-    ) -> Self {
-        Delivery { payload, gap, frame, settlement, alive }
+    pub(super) fn new((payload, gap): (T, Option<Gap>), arrived: Arrived, alive: Arc<Alive>) -> Self {
+        let Arrived { frame, epoch, settlement } = arrived;
+        Delivery { payload, gap, frame, epoch, settlement, alive }
     }
 
     /// All headers.
@@ -83,6 +81,32 @@ impl<T> Delivery<T> {
     /// [`Error::Decode`] where it is none, or no `V`.
     pub fn decode<V: DeserializeOwned>(&self) -> Result<V, Error> {
         body::read(self.headers(), self.body())
+    }
+
+    /// An answer: to where the message says, with its `correlation-id`. It is only sent on the connection on which the
+    /// message came, as others do not know of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where nobody waits for an answer.
+    pub fn reply(&self) -> Result<Sending, Error> {
+        let nobody = Error::Unsupported("the message has no reply-to");
+        let sending =
+            Sending::new(self.alive.clone(), self.header("reply-to").ok_or(nobody)?, Some(self.epoch));
+        Ok(match self.header("correlation-id") {
+            Some(number) => sending.header("correlation-id", number),
+            None => sending,
+        })
+    }
+
+    /// The connection on which it came.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether that is gone.
+    pub(super) fn is_stale(&self) -> bool {
+        self.epoch != self.alive.0.epoch()
     }
 
     /// Acknowledges it, and in [`Mode::Client`](crate::stomp::Mode::Client) all before it. Ready when the client has

@@ -247,9 +247,13 @@ impl Outbox {
         }
     }
 
-    /// A connection is there.
-    pub(super) fn begin(&self, greeting: Greeting) -> u64 {
+    /// What a server says of itself.
+    pub(super) fn greet(&self, greeting: Greeting) {
         *lock(&self.greeting) = Some(greeting);
+    }
+
+    /// A connection is there.
+    pub(super) fn begin(&self) -> u64 {
         self.epoch.fetch_add(1, Ordering::AcqRel) + 1
     }
 

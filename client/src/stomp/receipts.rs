@@ -27,6 +27,8 @@ pub(super) enum Owed {
 #[derive(Debug, Default)]
 pub(super) struct Receipts {
     owed: BTreeMap<u64, Owed>,
+    /// How many of them are of SUBSCRIBEs.
+    subscribes: usize,
     last: u64,
 }
 
@@ -39,28 +41,36 @@ impl Receipts {
     /// The frame, with a receipt asked for.
     pub(super) fn ask(&mut self, frame: Frame, owed: Owed) -> Frame {
         self.last += 1;
+        self.subscribes += usize::from(matches!(owed, Owed::Subscribe(_)));
         self.owed.insert(self.last, owed);
         frame.with("receipt", &self.last.to_string())
     }
 
     /// What was asked for under this name.
     pub(super) fn take(&mut self, receipt_id: &str) -> Option<Owed> {
-        self.owed.remove(&receipt_id.parse().ok()?)
+        self.remove(receipt_id.parse().ok()?)
     }
 
     /// Whether a SUBSCRIBE is without an answer.
     pub(super) fn has_subscribes(&self) -> bool {
-        self.owed.values().any(|owed| matches!(owed, Owed::Subscribe(_)))
+        self.subscribes > 0
     }
 
     /// The first SUBSCRIBE that is without an answer.
     pub(super) fn take_subscribe(&mut self) -> Option<Owed> {
         let (&number, _) = self.owed.iter().find(|(_, owed)| matches!(owed, Owed::Subscribe(_)))?;
-        self.owed.remove(&number)
+        self.remove(number)
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Owed> {
+        let owed = self.owed.remove(&number)?;
+        self.subscribes -= usize::from(matches!(owed, Owed::Subscribe(_)));
+        Some(owed)
     }
 
     /// None of them is going to come.
     pub(super) fn lose(&mut self) {
+        self.subscribes = 0;
         for owed in std::mem::take(&mut self.owed).into_values() {
             match owed {
                 Owed::Reply(reply) => drop(reply.send(Err(Error::ConnectionLost))),

@@ -19,10 +19,19 @@ use crate::stomp::dial::Dial;
 use crate::stomp::link::{Hello, Link};
 use crate::stomp::outbox::{End, Greeting, Outbox, REPLY_TO, Reply, Request};
 use crate::stomp::receipts::{Owed, Receipts};
-use crate::stomp::subscriptions::{Stuck, Subscriptions};
+use crate::stomp::settlement::Returns;
+use crate::stomp::subscriptions::{Connection, Stuck, Subscriptions};
 
 /// How long the end in good order may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many calls may be unanswered.
+const CALLS_MAX: usize = 4096;
+
+/// What an ERROR in answer to CONNECT says that has nothing to do with the login: Tandem's words, and ActiveMQ's for
+/// a `client-id` whose lost connection it has not noticed yet.
+const PASSING: [&str; 4] =
+    ["broker is shutting down", "Limit reached", "Connection failed", "already connected"];
 
 /// A connection that lived shorter than this counts as an attempt that failed.
 const SETTLED: Duration = Duration::from_secs(5);
@@ -47,7 +56,10 @@ impl Plan {
 /// Whether trying again would be no better: the login was refused.
 pub(super) fn is_final(error: &Error) -> bool {
     match error {
-        Error::StompError(_) => true,
+        Error::StompError(frame) => {
+            let said = frame.headers.get("message").unwrap_or_default();
+            !PASSING.iter().any(|passing| said.contains(passing))
+        }
         Error::Refused { status, .. } => matches!(status, 401 | 403),
         _ => false,
     }
@@ -83,7 +95,9 @@ enum Parting {
 }
 
 impl Session {
-    pub(super) fn new(plan: Plan, outbox: Arc<Outbox>) -> Session {
+    /// With the first connection.
+    pub(super) fn new(plan: Plan, outbox: Arc<Outbox>, link: &Link) -> Session {
+        outbox.greet(greeting(link));
         Session {
             plan,
             outbox,
@@ -135,12 +149,12 @@ impl Session {
 
     /// A connection is there: what was subscribed to before is subscribed to again.
     fn resume(&mut self, link: &mut Link, is_first: bool) -> Result<(), Error> {
-        let greeting = Greeting { version: link.version(), headers: link.connected().clone() };
-        self.epoch = self.outbox.begin(greeting);
+        self.outbox.greet(greeting(link));
+        self.epoch = self.outbox.begin();
         if !is_first {
             self.outbox.tell(&ClientEvent::Connected);
         }
-        for (id, frame) in self.subscriptions.renew(link.version(), self.epoch) {
+        for (id, frame) in self.subscriptions.renew(&self.connection(link)) {
             link.feed(&self.receipts.ask(frame, Owed::Subscribe(id)))?;
         }
         if !is_first && !self.receipts.has_subscribes() {
@@ -221,12 +235,16 @@ impl Session {
             }
             Request::Subscribe { terms, sender, reply } => {
                 let (id, frame) = (terms.id.clone(), terms.frame.clone());
-                if !self.subscriptions.add(terms, sender, reply, (link.version(), self.epoch)) {
+                if !self.subscriptions.add(terms, sender, reply, &self.connection(link)) {
                     return Ok(());
                 }
                 link.feed(&self.receipts.ask(frame, Owed::Subscribe(id)))
             }
             Request::Unsubscribe { id, headers, reply } => self.unsubscribe(id, &headers, reply, link),
+            Request::Call { reply, .. } if self.calls.len() >= CALLS_MAX => {
+                let _ = reply.send(Err(Error::Unsupported("more unanswered calls than a session may have")));
+                Ok(())
+            }
             Request::Call { frame, number, reply } => {
                 self.calls.insert(number, reply);
                 link.feed(&frame)
@@ -240,6 +258,11 @@ impl Session {
                 Ok(())
             }
         }
+    }
+
+    fn connection(&self, link: &Link) -> Connection {
+        let returns = Returns::to(link.connected().get("server"));
+        Connection { version: link.version(), returns, epoch: self.epoch }
     }
 
     fn unsubscribe(
@@ -260,6 +283,10 @@ impl Session {
             link.feed(&nack)?;
         }
         let mut frame = Frame::new(Command::Unsubscribe).with("id", &id);
+        if !headers.is_empty() && Returns::to(link.connected().get("server")) == Returns::Final {
+            // ActiveMQ ends no durable subscription that somebody uses.
+            link.feed(&frame)?;
+        }
         for (name, value) in headers.iter() {
             frame.headers.push(name, value);
         }
@@ -341,6 +368,7 @@ impl Session {
         self.outbox.lose();
         self.stuck = None;
         self.receipts.lose();
+        self.subscriptions.lose();
         for (_, reply) in self.calls.drain() {
             let _ = reply.send(Err(Error::ConnectionLost));
         }
@@ -408,10 +436,9 @@ impl Session {
         self.lose();
         let mut replies = std::mem::take(&mut self.leaving.replies);
         for request in self.outbox.end(end.clone()) {
-            match request {
-                Request::Disconnect { reply } => replies.push(reply),
-                // Whoever waits for it is told by its being dropped.
-                _ => {}
+            // Whoever waits for anything else is told by its being dropped.
+            if let Request::Disconnect { reply } = request {
+                replies.push(reply);
             }
         }
         for reply in replies {
@@ -423,6 +450,10 @@ impl Session {
             let _ = reply.send(Err(why));
         }
     }
+}
+
+fn greeting(link: &Link) -> Greeting {
+    Greeting { version: link.version(), headers: link.connected().clone() }
 }
 
 enum Moved {

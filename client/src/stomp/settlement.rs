@@ -21,8 +21,33 @@ pub(super) trait Giveback: Send + Sync {
 #[derive(Debug)]
 pub(super) struct Arrived {
     pub frame: Frame,
+    /// The connection on which it came.
+    pub epoch: u64,
     /// None where nothing is to be acknowledged.
     pub settlement: Option<Arc<Settlement>>,
+}
+
+/// What a server makes of a NACK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Returns {
+    /// The message is delivered again.
+    Taken,
+    /// The same, but only while the subscription is there: RabbitMQ answers any other with ERROR.
+    WhileSubscribed,
+    /// The message is put aside (ActiveMQ) or even dropped (Artemis): what was not acknowledged is delivered again
+    /// when the subscription has ended, and until then nothing is said of it.
+    Final,
+}
+
+impl Returns {
+    /// By the `server` header of CONNECTED.
+    pub(super) fn to(server: Option<&str>) -> Returns {
+        match server.unwrap_or_default() {
+            server if server.starts_with("RabbitMQ") => Returns::WhileSubscribed,
+            server if server.starts_with("ActiveMQ") => Returns::Final,
+            _ => Returns::Taken,
+        }
+    }
 }
 
 /// What the deliveries of one subscription on one connection have in common.
@@ -31,13 +56,21 @@ pub(super) struct Course {
     pub mode: AckMode,
     pub version: Version,
     pub epoch: u64,
+    returns: Returns,
+    has_ended: AtomicBool,
     /// Acknowledged by the mode that acknowledges all before as well.
     through: AtomicU64,
 }
 
 impl Course {
-    pub(super) fn new(mode: AckMode, version: Version, epoch: u64) -> Arc<Course> {
-        Arc::new(Course { mode, version, epoch, through: AtomicU64::new(0) })
+    pub(super) fn new(mode: AckMode, version: Version, returns: Returns, epoch: u64) -> Arc<Course> {
+        let (has_ended, through) = (AtomicBool::new(false), AtomicU64::new(0));
+        Arc::new(Course { mode, version, epoch, returns, has_ended, through })
+    }
+
+    /// UNSUBSCRIBE is sent.
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
     }
 }
 
@@ -84,6 +117,11 @@ impl Settlement {
         self.course.epoch != self.outbox.epoch()
     }
 
+    /// Whether it is given back when the subscription ends.
+    pub(super) fn is_returned(&self) -> bool {
+        self.course.returns != Returns::Final && matches!(self.settle(Command::Nack), Ok(true))
+    }
+
     /// Whether a frame for it may be sent: if so it counts as settled from here on.
     ///
     /// `Ok(false)` where an acknowledgement of a later one did it already.
@@ -93,6 +131,9 @@ impl Settlement {
         }
         if command == Command::Nack && self.course.version == Version::V10 {
             return Err(Error::Unsupported("there is no NACK in STOMP 1.0"));
+        }
+        if self.course.returns == Returns::WhileSubscribed && self.course.has_ended.load(Ordering::Acquire) {
+            return Err(Error::Unsupported("RabbitMQ settles nothing of a subscription that has ended"));
         }
         if self.is_settled.swap(true, Ordering::AcqRel) {
             return Err(Error::Settled);
@@ -127,7 +168,9 @@ impl Settlement {
 impl Drop for Settlement {
     fn drop(&mut self) {
         // In the other mode a later acknowledgement is meant for this one as well.
-        if self.course.mode == AckMode::ClientIndividual && matches!(self.settle(Command::Nack), Ok(true)) {
+        let is_alone = self.course.mode == AckMode::ClientIndividual;
+        if is_alone && self.course.returns != Returns::Final && matches!(self.settle(Command::Nack), Ok(true))
+        {
             self.outbox.give_back(self.frame(Command::Nack), self.course.epoch);
         }
     }

@@ -88,6 +88,8 @@ impl<T> Subscription<T> {
 
     async fn end(mut self, headers: Headers) -> Result<(), Error> {
         self.is_over = true;
+        // What was not read is given back before: not every broker takes it after.
+        self.receiver.close();
         let (reply, receipt) = Receipt::new(self.alive.0.clone());
         // It takes no room: there is one for each subscription.
         self.alive.0.undo(Request::Unsubscribe { id: self.id.clone(), headers, reply: Some(reply) });
@@ -110,20 +112,20 @@ impl<T> Stream for Subscription<T> {
         loop {
             let Some((gap, item)) = ready!(self.receiver.poll_take(cx)) else { return Poll::Ready(None) };
             self.note(gap);
-            let Arrived { frame, settlement } = match item {
+            let arrived = match item {
                 Ok(arrived) => arrived,
                 Err(error) => return Poll::Ready(Some(Err(error))),
             };
             // Nobody could acknowledge it, and where the broker keeps it, it comes again.
-            if settlement.as_ref().is_some_and(|settlement| settlement.is_stale()) {
+            if arrived.settlement.as_ref().is_some_and(|settlement| settlement.is_stale()) {
                 continue;
             }
-            let payload = match (self.read)(&frame) {
+            let payload = match (self.read)(&arrived.frame) {
                 Ok(payload) => payload,
                 Err(error) => return Poll::Ready(Some(Err(error))),
             };
             let gap = self.gap.take();
-            let delivery = Delivery::new((payload, gap), frame, settlement, self.alive.clone());
+            let delivery = Delivery::new((payload, gap), arrived, self.alive.clone());
             return Poll::Ready(Some(Ok(delivery)));
         }
     }
@@ -132,6 +134,7 @@ impl<T> Stream for Subscription<T> {
 impl<T> Drop for Subscription<T> {
     fn drop(&mut self) {
         if !self.is_over {
+            self.receiver.close();
             let (id, headers) = (std::mem::take(&mut self.id), Headers::new());
             self.alive.0.undo(Request::Unsubscribe { id, headers, reply: None });
         }

@@ -10,10 +10,14 @@ use tandem_protocols::stomp::state::AckMode;
 use crate::buffer::{Gap, Pushed, Sender};
 use crate::error::Error;
 use crate::stomp::outbox::{Outbox, Reply, Terms};
-use crate::stomp::settlement::{Arrived, Course, Settlement};
+use crate::stomp::settlement::{Arrived, Course, Returns, Settlement};
 
 /// How many a session may have.
 pub(super) const SUBSCRIPTIONS_MAX: usize = 16 * 1024;
+
+/// So many connections may be lost before the first receipt of a SUBSCRIBE: then it may be the reason. RabbitMQ closes
+/// some WebSockets without a word.
+const LOST_MAX: u32 = 3;
 
 #[derive(Debug)]
 struct Entry {
@@ -21,6 +25,8 @@ struct Entry {
     sender: Sender<Result<Arrived, Error>>,
     /// Until the first receipt came.
     reply: Option<Reply>,
+    /// How many connections were lost before that.
+    lost: u32,
     course: Arc<Course>,
     /// How many came on this connection.
     count: u64,
@@ -28,6 +34,20 @@ struct Entry {
     last: Option<Arc<Settlement>>,
     /// UNSUBSCRIBE was sent; what comes before its receipt is given back.
     is_leaving: bool,
+}
+
+/// What a subscription has to know of the connection that it is on.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub version: Version,
+    pub returns: Returns,
+    pub epoch: u64,
+}
+
+impl Connection {
+    fn course(&self, mode: AckMode) -> Arc<Course> {
+        Course::new(mode, self.version, self.returns, self.epoch)
+    }
 }
 
 /// All subscriptions, by id.
@@ -50,7 +70,7 @@ impl Subscriptions {
         terms: Box<Terms>,
         sender: Sender<Result<Arrived, Error>>,
         reply: Reply,
-        (version, epoch): (Version, u64),
+        connection: &Connection,
     ) -> bool {
         let refusal = if self.entries.len() >= SUBSCRIPTIONS_MAX {
             Some(Error::Unsupported("more subscriptions than a session may have"))
@@ -63,19 +83,19 @@ impl Subscriptions {
             let _ = reply.send(Err(refusal));
             return false;
         }
-        let course = Course::new(terms.mode, version, epoch);
+        let course = connection.course(terms.mode);
         let id = terms.id.clone();
         let reply = Some(reply);
-        let entry = Entry { terms, sender, reply, course, count: 0, last: None, is_leaving: false };
+        let entry = Entry { terms, sender, reply, lost: 0, course, count: 0, last: None, is_leaving: false };
         self.entries.insert(id, entry);
         true
     }
 
     /// The connection was lost, and this one is there: what is to be sent, for each by its id.
-    pub(super) fn renew(&mut self, version: Version, epoch: u64) -> Vec<(String, Frame)> {
+    pub(super) fn renew(&mut self, connection: &Connection) -> Vec<(String, Frame)> {
         self.entries.retain(|_, entry| !entry.is_leaving);
         let renewed = self.entries.iter_mut().map(|(id, entry)| {
-            entry.course = Course::new(entry.terms.mode, version, epoch);
+            entry.course = connection.course(entry.terms.mode);
             entry.count = 0;
             entry.last = None;
             // Before there was a receipt nothing was promised.
@@ -85,6 +105,20 @@ impl Subscriptions {
             (id.clone(), entry.terms.frame.clone())
         });
         renewed.collect()
+    }
+
+    /// The connection was lost: what was never promised is given up after a few of these.
+    pub(super) fn lose(&mut self) {
+        self.entries.retain(|_, entry| {
+            let Some(reply) = entry.reply.take() else { return true };
+            entry.lost += 1;
+            if entry.lost < LOST_MAX {
+                entry.reply = Some(reply);
+                return true;
+            }
+            let _ = reply.send(Err(Error::ConnectionLost));
+            false
+        });
     }
 
     /// The server has subscribed us.
@@ -114,7 +148,8 @@ impl Subscriptions {
         let entry = self.entries.get_mut(id).filter(|entry| !entry.is_leaving)?;
         entry.is_leaving = true;
         let last = entry.last.take();
-        let is_owed = last.filter(|last| matches!(last.settle(Command::Nack), Ok(true)));
+        let is_owed = last.filter(|last| last.is_returned());
+        entry.course.end();
         Some(is_owed.map(|last| last.frame(Command::Nack)))
     }
 
@@ -143,7 +178,8 @@ impl Subscriptions {
         if entry.terms.mode == AckMode::Client {
             entry.last.clone_from(&settlement);
         }
-        self.push(Stuck { id, arrived: Arrived { frame, settlement } })
+        let epoch = entry.course.epoch;
+        self.push(Stuck { id, arrived: Arrived { frame, epoch, settlement } })
     }
 
     /// Tries once more.

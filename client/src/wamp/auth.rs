@@ -4,7 +4,7 @@ use std::convert::identity;
 
 use tandem_protocols::wamp::auth::cryptosign::{self, CryptosignClient, PrivateKey, PublicKey};
 use tandem_protocols::wamp::auth::scram::{Dialect, ScramClient, ScramExpectation};
-use tandem_protocols::wamp::auth::{AuthError, cra, ticket};
+use tandem_protocols::wamp::auth::{AuthError, BindingKind, ChannelBinding, cra, ticket};
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::error::Violation;
 use tandem_protocols::wamp::message::{Authenticate, Challenge};
@@ -49,12 +49,30 @@ impl Wampcra {
 pub struct Scram {
     authid: String,
     password: String,
+    dialect: Option<Dialect>,
+    is_bound: bool,
 }
 
 impl Scram {
     /// Of this user.
     pub fn new(authid: impl Into<String>, password: impl Into<String>) -> Self {
-        Self { authid: authid.into(), password: password.into() }
+        Self { authid: authid.into(), password: password.into(), dialect: None, is_bound: false }
+    }
+
+    /// Only one of the two is offered: Crossbar refuses whoever offers a method that it does not know, as it does not
+    /// know that of the specification.
+    #[must_use]
+    pub fn only(mut self, dialect: Dialect) -> Self {
+        self.dialect = Some(dialect);
+        self
+    }
+
+    /// The proof is good for this TLS connection only (`tls-exporter`). Not by default: routers that do not know of it
+    /// refuse it, and only that of the specification can do it.
+    #[must_use]
+    pub fn bound(mut self) -> Self {
+        self.is_bound = true;
+        self
     }
 }
 
@@ -72,18 +90,27 @@ pub struct Cryptosign {
     key: PrivateKey,
     authid: Option<String>,
     router: Option<PublicKey>,
+    is_bound: bool,
 }
 
 impl Cryptosign {
     /// The key alone says who the client is, unless the router wants [more](Self::authid).
     pub fn from_key(key: PrivateKey) -> Self {
-        Self { key, authid: None, router: None }
+        Self { key, authid: None, router: None, is_bound: false }
     }
 
     /// Of this user.
     #[must_use]
     pub fn authid(mut self, authid: impl Into<String>) -> Self {
         self.authid = Some(authid.into());
+        self
+    }
+
+    /// The proof is good for this TLS connection only (`tls-exporter`). Not by default: routers that do not know of it
+    /// refuse it.
+    #[must_use]
+    pub fn bound(mut self) -> Self {
+        self.is_bound = true;
         self
     }
 
@@ -163,7 +190,9 @@ impl Auth {
             Self::Anonymous => &["anonymous"],
             Self::Ticket(_) => &[ticket::METHOD],
             Self::Wampcra(_) => &[cra::METHOD],
-            Self::Scram(_) => &["wamp-scram", "scram"],
+            Self::Scram(Scram { dialect: None, .. }) => &["wamp-scram", "scram"],
+            Self::Scram(Scram { dialect: Some(Dialect::WampScram), .. }) => &["wamp-scram"],
+            Self::Scram(Scram { dialect: Some(Dialect::Scram), .. }) => &["scram"],
             Self::Cryptosign(_) => &[cryptosign::METHOD],
         }
     }
@@ -172,14 +201,18 @@ impl Auth {
 /// One login over one connection.
 pub(super) struct Login<'a> {
     ways: &'a [Auth],
+    /// What binds a proof to the connection.
+    channel: Option<(BindingKind, Vec<u8>)>,
     scram_nonce: [u8; 16],
     router_challenge: [u8; 32],
     expectation: Option<ScramExpectation>,
 }
 
 impl<'a> Login<'a> {
-    pub(super) fn new(ways: &'a [Auth]) -> Self {
-        Self { ways, scram_nonce: rand::random(), router_challenge: rand::random(), expectation: None }
+    pub(super) fn new(ways: &'a [Auth], channel: Option<ChannelBinding<'_>>) -> Self {
+        let channel = channel.map(|binding| (binding.kind, binding.data.to_vec()));
+        let (scram_nonce, router_challenge) = (rand::random(), rand::random());
+        Self { ways, channel, scram_nonce, router_challenge, expectation: None }
     }
 
     /// What HELLO says of it. There is one `authid` for all ways: that of the first that has one.
@@ -196,11 +229,11 @@ impl<'a> Login<'a> {
             let more = match way {
                 Auth::Anonymous | Auth::Ticket(_) | Auth::Wampcra(_) => continue,
                 Auth::Scram(way) => {
-                    let client = ScramClient::new(&way.authid, &self.scram_nonce)?;
+                    let client = scram(way, &self.scram_nonce, self.binding(way.is_bound)?)?;
                     details.insert("authid", client.authid());
                     client.authextra()
                 }
-                Auth::Cryptosign(way) => self.cryptosign(way).authextra(),
+                Auth::Cryptosign(way) => self.cryptosign(way)?.authextra(),
             };
             for (key, value) in more.iter() {
                 authextra.insert(key, value.clone());
@@ -212,11 +245,23 @@ impl<'a> Login<'a> {
         Ok(details)
     }
 
-    fn cryptosign(&self, way: &'a Cryptosign) -> CryptosignClient<'a> {
-        let client = CryptosignClient::new(&way.key);
-        match way.router {
+    fn cryptosign(&self, way: &'a Cryptosign) -> Result<CryptosignClient<'_>, AuthError> {
+        let mut client = CryptosignClient::new(&way.key);
+        if let Some(binding) = self.binding(way.is_bound)? {
+            client = client.with_binding(binding);
+        }
+        Ok(match way.router {
             Some(router) => client.expecting_router(router, self.router_challenge),
             None => client,
+        })
+    }
+
+    /// What a proof is bound by that is to be bound.
+    fn binding(&self, is_wanted: bool) -> Result<Option<ChannelBinding<'_>>, AuthError> {
+        match &self.channel {
+            _ if !is_wanted => Ok(None),
+            Some((kind, data)) => Ok(Some(ChannelBinding { kind: *kind, data })),
+            None => Err(AuthError::Failed("this connection has nothing to bind a proof by")),
         }
     }
 
@@ -233,14 +278,17 @@ impl<'a> Login<'a> {
                 Ok(slowly(move || cra::respond(&challenge, &secret)).await?)
             }
             Some(Auth::Scram(way)) => {
-                let (way, nonce) = (way.clone(), self.scram_nonce);
-                let respond =
-                    move || ScramClient::new(&way.authid, &nonce)?.respond(&challenge, &way.password);
+                let (way, nonce, channel) = (way.clone(), self.scram_nonce, self.channel.clone());
+                let respond = move || {
+                    let channel = channel.as_ref().filter(|_| way.is_bound);
+                    let binding = channel.map(|(kind, data)| ChannelBinding { kind: *kind, data });
+                    scram(&way, &nonce, binding)?.respond(&challenge, &way.password)
+                };
                 let (authenticate, expectation) = slowly(respond).await?;
                 self.expectation = Some(expectation);
                 Ok(authenticate)
             }
-            Some(Auth::Cryptosign(way)) => Ok(self.cryptosign(way).respond(&challenge)?),
+            Some(Auth::Cryptosign(way)) => Ok(self.cryptosign(way)?.respond(&challenge)?),
         }
     }
 
@@ -255,6 +303,18 @@ impl<'a> Login<'a> {
         let is_unproven = Dialect::from_method(method).is_some();
         if is_unproven { Err(AuthError::RouterDenied.into()) } else { Ok(()) }
     }
+}
+
+fn scram<'a>(
+    way: &Scram,
+    nonce: &[u8; 16],
+    binding: Option<ChannelBinding<'a>>,
+) -> Result<ScramClient<'a>, AuthError> {
+    let client = ScramClient::new(&way.authid, nonce)?;
+    Ok(match binding {
+        Some(binding) => client.with_binding(binding),
+        None => client,
+    })
 }
 
 /// Deriving keys takes long, by design.

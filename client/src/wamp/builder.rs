@@ -51,8 +51,24 @@ where
     address.try_into().map_err(|error| Error::Address(error.to_string()))
 }
 
+impl Client {
+    /// A client of the router at this address.
+    pub fn builder<A>(address: A) -> Builder
+    where
+        A: TryInto<Address>,
+        A::Error: std::fmt::Display,
+    {
+        Builder::new(address)
+    }
+
+    /// A client that connects so.
+    pub fn builder_on(connector: Connector) -> Builder {
+        Builder::on(connector)
+    }
+}
+
 impl Builder {
-    pub(super) fn new<A>(address: A) -> Self
+    fn new<A>(address: A) -> Self
     where
         A: TryInto<Address>,
         A::Error: std::fmt::Display,
@@ -60,7 +76,7 @@ impl Builder {
         Self::with(address_of(address).map(Connector::new))
     }
 
-    pub(super) fn on(connector: Connector) -> Self {
+    fn on(connector: Connector) -> Self {
         Self::with(Ok(connector))
     }
 
@@ -187,7 +203,7 @@ impl Builder {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let (status, watched) = watch::channel(Status::Connected(Arc::new(info)));
         let (watchers, forsaken) = (Arc::new(Watchers::default()), Arc::new(ForsakenList::default()));
-        let desk = Desk::new(commands.downgrade());
+        let desk = Desk::new();
         let task = Task {
             plan: Arc::new(plan),
             inbox,

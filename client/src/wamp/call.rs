@@ -7,21 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 
-use tandem_protocols::payload::Content;
 use tandem_protocols::wamp::dict::{Dict, Value};
-use tandem_protocols::wamp::error::TIMEOUT;
 
 use crate::buffer::{self, Overflow};
 use crate::wamp::error::Error;
-use crate::wamp::handle::{BUFFERED, CallCommand, Command, Forsaken, Handle, Token};
+use crate::wamp::handle::{BUFFERED, Handle};
 use crate::wamp::progress::{CallSink, Progressive};
+use crate::wamp::running::{Answer, Pieces, Running, bounded, timed_out};
 use crate::wamp::value::{Draft, FromPayload, Raw, ToPayload};
-
-/// What is waited for where a result is.
-pub(super) const RESULT: &str = "RESULT";
 
 /// A call that is not made yet: await it, or go on with [`progressive`](Self::progressive) or [`sink`](Self::sink).
 ///
@@ -179,57 +173,10 @@ impl<R> Call<R> {
         Ok(CallSink::new(Pieces { handle, procedure, options }, timeout))
     }
 
-    async fn begin(
-        self,
-        partials: Option<buffer::Sender<Raw>>,
-    ) -> Result<(Running, oneshot::Receiver<Result<Raw, Error>>), Error> {
+    async fn begin(self, partials: Option<buffer::Sender<Raw>>) -> Result<(Running, Answer), Error> {
         let payload = self.draft.finish()?;
         let pieces = Pieces { handle: self.handle, procedure: self.procedure, options: self.options };
         pieces.begin(payload, partials, self.is_idempotent).await
-    }
-}
-
-/// What is the same for all pieces of a call.
-#[derive(Debug)]
-pub(super) struct Pieces {
-    pub(super) handle: Arc<Handle>,
-    pub(super) procedure: String,
-    pub(super) options: Dict,
-}
-
-impl Pieces {
-    pub(super) async fn begin(
-        self,
-        payload: Content,
-        partials: Option<buffer::Sender<Raw>>,
-        is_idempotent: bool,
-    ) -> Result<(Running, oneshot::Receiver<Result<Raw, Error>>), Error> {
-        let Self { handle, procedure, options } = self;
-        let permit = handle.permit().await?;
-        let token = handle.token();
-        let (reply, answer) = oneshot::channel();
-        // Made before it is sent: from then on, whoever lets go of it cancels the call.
-        let running = Running { handle, token, has_ended: false };
-        let command =
-            CallCommand { token, procedure, options, payload, reply, partials, is_idempotent, permit };
-        running.handle.send(Command::Call(Box::new(command))).await?;
-        Ok((running, answer))
-    }
-}
-
-/// A call that was made; dropped before it has ended, it is cancelled.
-#[derive(Debug)]
-pub(super) struct Running {
-    pub(super) handle: Arc<Handle>,
-    pub(super) token: Token,
-    pub(super) has_ended: bool,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if !self.has_ended {
-            self.handle.forsake(Forsaken::Call(self.token));
-        }
     }
 }
 
@@ -247,26 +194,8 @@ impl<R: FromPayload + Send + 'static> IntoFuture for Call<R> {
                 answer.unwrap_or_else(|_| Err(running.handle.ended()))
             });
             let Raw { details, payload } = result.await.map_err(|error| timed_out(error, limit))?;
-            R::from_payload(payload, details)
+            Ok(R::from_payload(payload, details)?)
         })
-    }
-}
-
-pub(super) async fn bounded<T>(
-    limit: Option<Duration>,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    match limit {
-        Some(limit) => timeout(limit, work).await.unwrap_or(Err(Error::Timeout(RESULT))),
-        None => work.await,
-    }
-}
-
-/// Whoever sets a time gets the same error, be it the client or the router that looked at the clock first.
-pub(super) fn timed_out(error: Error, limit: Option<Duration>) -> Error {
-    match error {
-        Error::Application(error) if limit.is_some() && error.uri() == TIMEOUT => Error::Timeout(RESULT),
-        error => error,
     }
 }
 

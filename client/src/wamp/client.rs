@@ -4,9 +4,6 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::address::Address;
-use crate::connector::Connector;
-use crate::wamp::builder::Builder;
 use crate::wamp::call::Call;
 use crate::wamp::handle::{Command, Handle};
 use crate::wamp::publication::Publication;
@@ -43,20 +40,6 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the router at this address.
-    pub fn builder<A>(address: A) -> Builder
-    where
-        A: TryInto<Address>,
-        A::Error: std::fmt::Display,
-    {
-        Builder::new(address)
-    }
-
-    /// A client that connects so.
-    pub fn builder_on(connector: Connector) -> Builder {
-        Builder::on(connector)
-    }
-
     pub(super) fn of(handle: Handle) -> Self {
         Self { handle: Arc::new(handle) }
     }

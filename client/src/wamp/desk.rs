@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Context, Poll};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::id::Id;
@@ -15,6 +15,7 @@ use crate::buffer::Pushed;
 use crate::wamp::error::{Error, is_final};
 use crate::wamp::event::RawEvent;
 use crate::wamp::handle::{CallCommand, Command, Forsaken, Reply, Token};
+use crate::wamp::invocation::{InvocationKey, Said};
 use crate::wamp::registrations::{Answer, Registrations};
 use crate::wamp::session::{Pending, Session};
 use crate::wamp::status::ClientEvent;
@@ -84,10 +85,10 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(commands: mpsc::WeakSender<Command>) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             subscriptions: Subscriptions::default(),
-            registrations: Registrations::new(commands),
+            registrations: Registrations::new(),
             stuck: VecDeque::new(),
             resend: Vec::new(),
             restoring: None,
@@ -102,20 +103,17 @@ impl Desk {
 
     /// What the router or a handler does next. Writes meanwhile; may be cancelled.
     pub(super) async fn next(&mut self, session: &mut Session) -> Result<Next, Ended> {
+        let has_room = session.has_room();
         let Self { subscriptions, registrations, stuck, .. } = self;
-        let has_tasks = registrations.has_tasks();
         tokio::select! {
             heard = hear(session, stuck, subscriptions) => Ok(heard?.map_or(Next::Nothing, Next::Message)),
-            failed = registrations.joined(), if has_tasks => Ok(failed.map_or(Next::Nothing, Next::Failed)),
+            said = registrations.next(has_room) => Ok(said.map_or(Next::Nothing, Next::Said)),
         }
     }
 
-    /// Waits for handlers that come to their end while there is no session; for ever, where there are none.
+    /// Waits for what handlers say while there is no session: nobody hears it.
     pub(super) async fn idle(&mut self) {
-        if !self.registrations.has_tasks() {
-            std::future::pending::<()>().await;
-        }
-        if let Some((key, _)) = self.registrations.joined().await {
+        if let Some((key, Said::Answer(_))) = self.registrations.next(true).await {
             self.registrations.answered(key);
         }
     }
@@ -123,7 +121,7 @@ impl Desk {
     pub(super) async fn proceed(&mut self, session: &mut Session, next: Next) -> Result<(), Ended> {
         match next {
             Next::Nothing => Ok(()),
-            Next::Failed(answer) => self.answer(session, Some(answer)),
+            Next::Said((key, said)) => self.say(session, key, said),
             Next::Message(message) => self.receive(session, message).await,
         }
     }
@@ -188,7 +186,7 @@ impl Desk {
                 return Err(Ended::by(goodbye.reason, &goodbye.details));
             }
             Message::Abort(abort) => return Err(Ended::by(abort.reason, &abort.details)),
-            other => return Err(session.misplaced(&other).await.into()),
+            other => return Err(session.misplaced(&other).into()),
         }
         Ok(())
     }
@@ -258,16 +256,6 @@ impl Desk {
                 session.register(token, &procedure, options, Some(permit))?;
             }
             Command::Unregister(token, reply) => self.unregister(session, token, Some(reply))?,
-            Command::Progress(key, part) => {
-                if key.epoch == session.epoch && self.registrations.is_open(key) {
-                    session.progress(key.request, part)?;
-                }
-            }
-            Command::Answer(key, answer) => {
-                if self.registrations.answered(key) && key.epoch == session.epoch {
-                    session.answer(key.request, answer)?;
-                }
-            }
             Command::Close(reply) => return Err(Ended::Closed(Some(reply))),
         }
         Ok(())
@@ -337,8 +325,7 @@ impl Desk {
                 self.registrations.forget_wish(token);
                 let _ = reply.send(Ok(()));
             }
-            Command::Answer(key, _) => drop(self.registrations.answered(key)),
-            Command::Chunk { .. } | Command::Progress(..) => {}
+            Command::Chunk { .. } => {}
             Command::Close(reply) => return Err(Ended::Closed(Some(reply))),
         }
         Ok(())
@@ -415,11 +402,19 @@ impl Desk {
         self.news.push(ClientEvent::Resubscribed { subscriptions, registrations, refused });
     }
 
-    /// Answers an invocation whose handler was run.
-    fn answer(&mut self, session: &mut Session, answer: Option<Answer>) -> Result<(), Ended> {
-        let Some((key, error)) = answer else { return Ok(()) };
-        if self.registrations.answered(key) && key.epoch == session.epoch {
-            session.answer(key.request, Err(error))?;
+    /// Passes on what a handler says, if it is of this session and not answered.
+    fn say(&mut self, session: &mut Session, key: InvocationKey, said: Said) -> Result<(), Ended> {
+        let is_of_this = key.epoch == session.epoch;
+        match said {
+            Said::Part(part) if is_of_this && self.registrations.is_open(key) => {
+                session.progress(key.request, part)?;
+            }
+            Said::Part(_) => {}
+            Said::Answer(answer) => {
+                if self.registrations.answered(key) && is_of_this {
+                    session.answer(key.request, answer)?;
+                }
+            }
         }
         Ok(())
     }
@@ -456,8 +451,7 @@ impl Desk {
 pub(super) enum Next {
     Nothing,
     Message(Message),
-    /// A handler's future did not come to its end.
-    Failed(Answer),
+    Said((InvocationKey, Said)),
 }
 
 /// The next message, or nothing while something is stuck.
@@ -467,13 +461,17 @@ async fn hear(
     subscriptions: &Subscriptions,
 ) -> Result<Option<Message>, Error> {
     if stuck.is_empty() {
-        return session.next().await.map(Some);
+        return session.next_or_room().await;
     }
+    let had_room = session.has_room();
     poll_fn(|cx| {
         if session.has_output()
             && let Poll::Ready(Err(error)) = pin!(session.flush()).poll(cx)
         {
             return Poll::Ready(Err(error));
+        }
+        if !had_room && session.has_room() {
+            return Poll::Ready(Ok(()));
         }
         poll_stuck(session, stuck, subscriptions, cx).map(Ok)
     })

@@ -44,7 +44,7 @@ pub enum Error {
     Address(String),
     /// No connection could be made, or what came over it broke the rules.
     #[error(transparent)]
-    Connection(#[from] crate::Error),
+    Connection(crate::Error),
     /// No answer came in time.
     #[error("no {0} in time")]
     Timeout(&'static str),
@@ -120,6 +120,16 @@ impl Error {
     pub(super) fn refused(reason: String, details: &Dict) -> Self {
         let message = details.str("message").ok().flatten().unwrap_or_default().to_owned();
         Self::Refused { uri: reason, message }
+    }
+}
+
+impl From<crate::Error> for Error {
+    fn from(error: crate::Error) -> Self {
+        match error {
+            crate::Error::Encode(why) => Self::Encode(why),
+            crate::Error::Decode(why) => Self::Decode(why),
+            error => Self::Connection(error),
+        }
     }
 }
 
@@ -233,7 +243,7 @@ impl ApplicationError {
     ///
     /// [`Error::Decode`] where they are no `T`.
     pub fn decode_args<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        self.inner.raw.args()
+        Ok(self.inner.raw.args()?)
     }
 
     /// The keyword arguments.
@@ -242,7 +252,7 @@ impl ApplicationError {
     ///
     /// [`Error::Decode`] where they are no `T`.
     pub fn decode_kwargs<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        self.inner.raw.kwargs()
+        Ok(self.inner.raw.kwargs()?)
     }
 
     /// What it carries, as it came.
@@ -289,6 +299,13 @@ impl From<Error> for ApplicationError {
             Error::Decode(why) => Self::invalid_argument(why),
             error => Self::runtime(error),
         }
+    }
+}
+
+/// Likewise for what a handler reads out of a [`Raw`].
+impl From<crate::Error> for ApplicationError {
+    fn from(error: crate::Error) -> Self {
+        Error::from(error).into()
     }
 }
 

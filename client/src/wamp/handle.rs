@@ -17,7 +17,7 @@ use tandem_protocols::wamp::id::Id;
 use tandem_protocols::wamp::options::MatchPolicy;
 
 use crate::buffer::{self, Overflow};
-use crate::wamp::error::{ApplicationError, Error};
+use crate::wamp::error::Error;
 use crate::wamp::event::RawEvent;
 use crate::wamp::invocation::Handler;
 use crate::wamp::status::{Status, Watchers};
@@ -62,18 +62,7 @@ pub(super) enum Command {
     Unsubscribe(Token, Reply<()>),
     Register(Box<RegisterCommand>),
     Unregister(Token, Reply<()>),
-    /// A part of what an invocation comes to.
-    Progress(InvocationKey, Content),
-    /// What an invocation comes to.
-    Answer(InvocationKey, Result<Content, ApplicationError>),
     Close(oneshot::Sender<()>),
-}
-
-/// An invocation, in the session of which the callee was called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct InvocationKey {
-    pub(super) epoch: u64,
-    pub(super) request: Id,
 }
 
 #[derive(Debug)]

@@ -20,8 +20,21 @@ use tandem_protocols::wamp::id::Id;
 
 use crate::buffer;
 use crate::wamp::error::{ApplicationError, Error};
-use crate::wamp::handle::{Command, InvocationKey};
 use crate::wamp::value::{FromPayload, Raw, ToPayload};
+
+/// An invocation, in the session of which the callee was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct InvocationKey {
+    pub(super) epoch: u64,
+    pub(super) request: Id,
+}
+
+/// What a handler says, of which nothing follows an answer.
+#[derive(Debug)]
+pub(super) enum Said {
+    Part(Content),
+    Answer(Result<Content, ApplicationError>),
+}
 
 /// What a handler's future is made of.
 pub(super) type Handler = Arc<dyn Fn(Invocation) -> Running + Send + Sync>;
@@ -65,7 +78,7 @@ struct Inner {
     key: InvocationKey,
     procedure: Arc<str>,
     details: Dict,
-    commands: mpsc::WeakSender<Command>,
+    said: mpsc::Sender<(InvocationKey, Said)>,
     interrupt: watch::Receiver<Option<Interrupt>>,
     has_asked: AtomicBool,
     grace: Duration,
@@ -76,12 +89,12 @@ impl InvocationCtx {
         key: InvocationKey,
         procedure: Arc<str>,
         details: Dict,
-        commands: mpsc::WeakSender<Command>,
+        said: mpsc::Sender<(InvocationKey, Said)>,
         interrupt: watch::Receiver<Option<Interrupt>>,
         grace: Duration,
     ) -> Self {
         let has_asked = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { key, procedure, details, commands, interrupt, has_asked, grace }) }
+        Self { inner: Arc::new(Inner { key, procedure, details, said, interrupt, has_asked, grace }) }
     }
 
     pub(super) fn key(&self) -> InvocationKey {
@@ -128,7 +141,7 @@ impl InvocationCtx {
             return Ok(());
         }
         let part = part.to_payload()?;
-        self.command(Command::Progress(self.inner.key, part)).await
+        self.say(Said::Part(part)).await
     }
 
     /// Waits until the caller gives up, its time is over, or the connection is lost: for ever, if that never happens.
@@ -152,9 +165,8 @@ impl InvocationCtx {
         }
     }
 
-    async fn command(&self, command: Command) -> Result<(), Error> {
-        let commands = self.inner.commands.upgrade().ok_or(Error::Closed)?;
-        commands.send(command).await.map_err(|_| Error::Closed)
+    async fn say(&self, said: Said) -> Result<(), Error> {
+        self.inner.said.send((self.inner.key, said)).await.map_err(|_| Error::Closed)
     }
 
     /// How long the caller waits, if the router leaves it to the callee to keep the time.
@@ -195,7 +207,7 @@ pub(super) async fn run(handler: Handler, invocation: Invocation) {
         interrupt = stop => Err(interrupt.to_error()),
     };
     // Where nobody is left to hear it, there is nobody who asked.
-    let _ = ctx.command(Command::Answer(ctx.inner.key, answer)).await;
+    let _ = ctx.say(Said::Answer(answer)).await;
 }
 
 impl Interrupt {
@@ -234,6 +246,6 @@ impl<C: FromPayload> Stream for Chunks<C> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let taken = ready!(self.receiver.poll_take(cx));
-        Poll::Ready(taken.map(|(_, Raw { details, payload })| C::from_payload(payload, details)))
+        Poll::Ready(taken.map(|(_, Raw { details, payload })| Ok(C::from_payload(payload, details)?)))
     }
 }

@@ -8,19 +8,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
-use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use tandem_protocols::payload::{Arguments, Content, Format};
 
 use crate::buffer;
-use crate::wamp::call::{Pieces, RESULT, Running, bounded, timed_out};
 use crate::wamp::error::Error;
-use crate::wamp::handle::Command;
+use crate::wamp::handle::{Command, Forsaken};
+use crate::wamp::running::{Answer, Pieces, RESULT, Running, bounded, timed_out};
 use crate::wamp::value::{FromPayload, Raw, ToPayload};
-
-type Answer = oneshot::Receiver<Result<Raw, Error>>;
 
 /// A part of what a call comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +77,7 @@ impl<P: FromPayload, F: FromPayload> Progressive<P, F> {
     }
 
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Progress<P, F>, Error>>> {
-        let partial = |Raw { details, payload }| P::from_payload(payload, details).map(Progress::Partial);
+        let partial = |Raw { details, payload }| Ok(Progress::Partial(P::from_payload(payload, details)?));
         if let Some(raw) = self.ahead.pop_front() {
             return Poll::Ready(Some(partial(raw)));
         }
@@ -97,7 +94,7 @@ impl<P: FromPayload, F: FromPayload> Progressive<P, F> {
                 let answer = answer.unwrap_or_else(|_| Err(self.running.handle.ended()));
                 let result = answer
                     .map_err(|error| timed_out(error, self.timeout))
-                    .and_then(|Raw { details, payload }| F::from_payload(payload, details));
+                    .and_then(|Raw { details, payload }| Ok(F::from_payload(payload, details)?));
                 return Poll::Ready(Some(result.map(Progress::Final)));
             }
             Poll::Pending => {}
@@ -122,7 +119,7 @@ impl<P: FromPayload, F: FromPayload> Stream for Progressive<P, F> {
             // Ended here, but not for the router.
             self.running.has_ended = true;
             let token = self.running.token;
-            self.running.handle.forsake(crate::wamp::handle::Forsaken::Call(token));
+            self.running.handle.forsake(Forsaken::Call(token));
         }
         Poll::Ready(part)
     }
@@ -225,6 +222,6 @@ impl<C: ToPayload, R: FromPayload> CallSink<C, R> {
                 raw.await.map_err(|error| timed_out(error, self.timeout))?
             }
         };
-        R::from_payload(payload, details)
+        Ok(R::from_payload(payload, details)?)
     }
 }

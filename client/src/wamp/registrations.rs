@@ -15,8 +15,10 @@ use tandem_protocols::wamp::message;
 
 use crate::buffer::{self, Overflow, Pushed};
 use crate::wamp::error::{ApplicationError, Error};
-use crate::wamp::handle::{Command, InvocationKey, Permit, RegisterCommand, Reply, Token};
-use crate::wamp::invocation::{self, Arguments, Handler, Interrupt, Invocation, InvocationCtx};
+use crate::wamp::handle::{Permit, RegisterCommand, Reply, Token};
+use crate::wamp::invocation::{
+    self, Arguments, Handler, Interrupt, Invocation, InvocationCtx, InvocationKey, Said,
+};
 use crate::wamp::value::Raw;
 
 /// How many pieces of one invocation's arguments may wait for its handler. A caller that sends more has its call
@@ -25,6 +27,9 @@ const PIECES_MAX: usize = 1024;
 
 /// How many invocations in pieces, which were answered before the last piece came, are remembered.
 const ANSWERED_MAX: usize = 64;
+
+/// How much of what handlers say may wait for the session; whoever has more to say waits.
+const SAID_MAX: usize = 256;
 
 /// All of them.
 pub(super) struct Registrations {
@@ -38,7 +43,9 @@ pub(super) struct Registrations {
     by_task: HashMap<task::Id, InvocationKey>,
     /// Answered, and more pieces are on their way.
     answered: VecDeque<InvocationKey>,
-    commands: mpsc::WeakSender<Command>,
+    /// What handlers say, in the order in which they say it.
+    said: mpsc::Sender<(InvocationKey, Said)>,
+    hears: mpsc::Receiver<(InvocationKey, Said)>,
 }
 
 /// One, as somebody here made it.
@@ -74,7 +81,8 @@ struct Open {
 pub(super) type Answer = (InvocationKey, ApplicationError);
 
 impl Registrations {
-    pub(super) fn new(commands: mpsc::WeakSender<Command>) -> Self {
+    pub(super) fn new() -> Self {
+        let (said, hears) = mpsc::channel(SAID_MAX);
         Self {
             locals: BTreeMap::new(),
             by_id: HashMap::new(),
@@ -82,7 +90,8 @@ impl Registrations {
             tasks: JoinSet::new(),
             by_task: HashMap::new(),
             answered: VecDeque::new(),
-            commands,
+            said,
+            hears,
         }
     }
 
@@ -202,14 +211,8 @@ impl Registrations {
         let (interrupt, interrupted) = watch::channel(None);
         let procedure = details.str("procedure").ok().flatten().map(Into::into);
         let procedure = procedure.unwrap_or_else(|| local.procedure.clone());
-        let ctx = InvocationCtx::new(
-            key,
-            procedure,
-            details.clone(),
-            self.commands.clone(),
-            interrupted,
-            local.grace,
-        );
+        let ctx =
+            InvocationCtx::new(key, procedure, details.clone(), self.said.clone(), interrupted, local.grace);
         let (arguments, pieces) = if local.takes_pieces {
             let (sender, receiver) = buffer::buffer(PIECES_MAX, Overflow::Wait);
             sender.push(Raw { details, payload });
@@ -297,24 +300,25 @@ impl Registrations {
         self.open.contains_key(&key)
     }
 
-    pub(super) fn has_tasks(&self) -> bool {
-        !self.tasks.is_empty()
-    }
-
-    /// Waits for a handler's future to end. Gives the answer of one that did not end by itself.
-    pub(super) async fn joined(&mut self) -> Option<Answer> {
-        let joined = self.tasks.join_next_with_id().await?;
+    /// What handlers say, if there is room for it, or that a handler's future did not come to its end; `None` where one
+    /// did. May be cancelled.
+    pub(super) async fn next(&mut self, has_room: bool) -> Option<(InvocationKey, Said)> {
+        let Self { tasks, hears, .. } = self;
+        let has_tasks = !tasks.is_empty();
+        let joined = tokio::select! {
+            said = hears.recv(), if has_room => return said,
+            Some(joined) = tasks.join_next_with_id(), if has_tasks => joined,
+            // While there is neither, there is nothing to wait for.
+            else => std::future::pending().await,
+        };
         let id = joined.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
         let key = self.by_task.remove(&id)?;
         let failed = joined.err()?;
-        if !self.open.contains_key(&key) {
-            return None;
-        }
         if failed.is_panic() {
             tracing::error!(request = key.request.get(), "a handler panicked");
-            return Some((key, ApplicationError::runtime("the handler panicked")));
+            return Some((key, Said::Answer(Err(ApplicationError::runtime("the handler panicked")))));
         }
-        Some((key, ApplicationError::new(CANCELED)))
+        Some((key, Said::Answer(Err(ApplicationError::new(CANCELED)))))
     }
 
     /// The session is gone. What runs is told so; its answers have nowhere to go. Those that were never made are not

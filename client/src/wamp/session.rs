@@ -1,6 +1,9 @@
 //! One session: a wire on which the router has let the client in, and the requests that it has not answered.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -8,11 +11,11 @@ use tokio::time::timeout;
 use tandem_protocols::payload::{Content, Format};
 use tandem_protocols::wamp::codec::{decode, encode, is_text};
 use tandem_protocols::wamp::dict::Dict;
-use tandem_protocols::wamp::error::{CLOSE_NORMAL, GOODBYE_AND_OUT, PROTOCOL_VIOLATION, Violation};
+use tandem_protocols::wamp::error::{CLOSE_NORMAL, GOODBYE_AND_OUT, Violation};
 use tandem_protocols::wamp::id::Id;
 use tandem_protocols::wamp::message::{
     Abort, Call, Cancel, Error as ErrorMessage, Goodbye, Hello, Message, MessageType, Publish, Register,
-    Subscribe, Unregister, Unsubscribe, Yield, nothing,
+    Subscribe, Unregister, Unsubscribe, Welcome, Yield, nothing,
 };
 use tandem_protocols::wamp::options::{Feature, Role, Roles};
 
@@ -55,6 +58,8 @@ pub(super) struct Session {
     next_request: Id,
     pending: HashMap<Id, Pending>,
     calls: HashMap<Token, Id>,
+    /// What the router did, until it is told.
+    violation: Option<&'static str>,
 }
 
 /// All that this client can do; every feature is announced.
@@ -117,32 +122,43 @@ impl Session {
         agent: &str,
     ) -> Result<(Self, SessionInfo), Error> {
         let (pending, calls) = (HashMap::new(), HashMap::new());
-        let mut session = Self { wire, format, epoch, next_request: Id::FIRST, pending, calls };
-        let mut login = Login::new(ways);
-        let details = Dict::new().with("agent", agent).with("roles", roles().to_dict());
-        session.feed(Hello { realm: realm.to_owned(), details: login.hello(details)? })?;
-        loop {
-            match session.next().await? {
-                Message::Welcome(welcome) => {
-                    if let Err(error) = login.welcomed(&welcome.details) {
-                        session.abort(error.uri().unwrap_or(PROTOCOL_VIOLATION)).await;
-                        return Err(error);
-                    }
-                    let named = welcome.details.str("realm").ok().flatten();
-                    let realm = named.unwrap_or(realm).to_owned();
-                    let info = SessionInfo { id: welcome.session, realm, format, details: welcome.details };
-                    return Ok((session, info));
-                }
-                Message::Challenge(challenge) => match login.respond(challenge).await {
-                    Ok(authenticate) => session.feed(authenticate)?,
-                    Err(error) => {
-                        session.abort(error.uri().unwrap_or(PROTOCOL_VIOLATION)).await;
-                        return Err(error);
-                    }
-                },
-                Message::Abort(abort) => return Err(Error::refused(abort.reason, &abort.details)),
-                other => return Err(session.violated(misplaced(&other)).await.into()),
+        let mut session =
+            Self { wire, format, epoch, next_request: Id::FIRST, pending, calls, violation: None };
+        match session.log_in(realm, ways, agent).await {
+            Ok(info) => Ok((session, info)),
+            Err(error) => {
+                session.complain().await;
+                Err(error)
             }
+        }
+    }
+
+    async fn log_in(&mut self, realm: &str, ways: &[Auth], agent: &str) -> Result<SessionInfo, Error> {
+        let mut login = Login::new(ways, self.wire.channel_binding());
+        let details = Dict::new().with("agent", agent).with("roles", roles().to_dict());
+        self.feed(Hello { realm: realm.to_owned(), details: login.hello(details)? })?;
+        loop {
+            match self.next().await? {
+                Message::Welcome(Welcome { session: id, details }) => {
+                    login.welcomed(&details).inspect_err(|error| self.distrust(error))?;
+                    let realm = details.str("realm").ok().flatten().unwrap_or(realm).to_owned();
+                    return Ok(SessionInfo { id, realm, format: self.format, details });
+                }
+                Message::Challenge(challenge) => {
+                    let answer = login.respond(challenge).await;
+                    let answer = answer.inspect_err(|error| self.distrust(error))?;
+                    self.feed(answer)?;
+                }
+                Message::Abort(abort) => return Err(Error::refused(abort.reason, &abort.details)),
+                other => return Err(self.misplaced(&other)),
+            }
+        }
+    }
+
+    /// The router is not to be trusted, or wants what the client does not do.
+    fn distrust(&mut self, error: &Error) {
+        if let Error::Authentication(error) = error {
+            self.violation = Some(error.uri());
         }
     }
 
@@ -164,10 +180,21 @@ impl Session {
         if self.wire.has_kinds() && message.kind != self.kind() {
             return Err(crate::Error::WrongKind(message.kind).into());
         }
-        match decode(self.format, &message.bytes) {
-            Ok(message) => Ok(message),
-            Err(violation) => Err(self.violated(violation).await.into()),
-        }
+        Ok(decode(self.format, &message.bytes).map_err(|violation| self.violated(violation))?)
+    }
+
+    /// The next message, or nothing where there was no room for more output, and now is. May be cancelled.
+    pub(super) async fn next_or_room(&mut self) -> Result<Option<Message>, Error> {
+        let had_room = self.has_room();
+        poll_fn(|cx| {
+            let next = pin!(self.next()).poll(cx);
+            match next {
+                Poll::Ready(next) => Poll::Ready(next.map(Some)),
+                Poll::Pending if !had_room && self.has_room() => Poll::Ready(Ok(None)),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
     }
 
     pub(super) async fn flush(&mut self) -> Result<(), Error> {
@@ -198,7 +225,7 @@ impl Session {
         let payload = match in_format(command.payload.clone(), self.format) {
             Ok(payload) => payload,
             Err(error) => {
-                let _ = command.reply.send(Err(error));
+                let _ = command.reply.send(Err(error.into()));
                 return Ok(());
             }
         };
@@ -222,7 +249,7 @@ impl Session {
             Err(error) => {
                 self.cancel(call)?;
                 if let Some(Pending::Call(command)) = self.pending.remove(&request) {
-                    let _ = command.reply.send(Err(error));
+                    let _ = command.reply.send(Err(error.into()));
                 }
                 return Ok(());
             }
@@ -252,7 +279,7 @@ impl Session {
             Ok(payload) => payload,
             Err(error) => {
                 match reply {
-                    Some((reply, _)) => drop(reply.send(Err(error))),
+                    Some((reply, _)) => drop(reply.send(Err(error.into()))),
                     None => tracing::warn!(%error, topic, "publication dropped"),
                 }
                 return Ok(());
@@ -361,10 +388,23 @@ impl Session {
         unanswered.into_iter().map(|(_, pending)| pending).collect()
     }
 
-    /// Tells the router that it broke the language.
-    async fn violated(&mut self, violation: Violation) -> crate::Error {
-        self.abort(violation.uri).await;
+    /// The router broke the language, and is to be told so.
+    fn violated(&mut self, violation: Violation) -> crate::Error {
+        self.violation = Some(violation.uri);
         violation.into()
+    }
+
+    /// Tells the router that a message had no place.
+    pub(super) fn misplaced(&mut self, message: &Message) -> Error {
+        let violation = Violation::new(format!("{} has no place here", message.name()));
+        self.violated(violation).into()
+    }
+
+    /// Tells the router what it did, if it broke the language.
+    pub(super) async fn complain(&mut self) {
+        if let Some(uri) = self.violation.take() {
+            self.abort(uri).await;
+        }
     }
 
     async fn abort(&mut self, reason: &str) {
@@ -372,11 +412,6 @@ impl Session {
         if self.feed(abort).is_ok() {
             let _ = timeout(LAST_WORD_TIMEOUT, self.flush()).await;
         }
-    }
-
-    /// Tells the router that a message had no place.
-    pub(super) async fn misplaced(&mut self, message: &Message) -> Error {
-        self.violated(misplaced(message)).await.into()
     }
 
     /// Answers the router's GOODBYE.
@@ -401,8 +436,4 @@ impl Session {
             Err(_) => tracing::debug!("no goodbye in time"),
         }
     }
-}
-
-fn misplaced(message: &Message) -> Violation {
-    Violation::new(format!("{} has no place here", message.name()))
 }

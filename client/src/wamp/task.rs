@@ -68,6 +68,7 @@ impl Task {
             let ended = self.serve(&mut session).await;
             let ended = match ended {
                 Ended::Lost(reason) => {
+                    session.complain().await;
                     self.lost(&mut session, reason);
                     self.failed = if began.elapsed() < LASTING { self.failed.saturating_add(1) } else { 1 };
                     let epoch = session.epoch + 1;
@@ -111,7 +112,11 @@ impl Task {
         tokio::select! {
             next = self.desk.next(session) => self.desk.proceed(session, next?).await,
             command = self.inbox.recv(), if has_room => match command {
-                Some(command) => self.desk.obey(session, command),
+                Some(command) => {
+                    // What was dropped before it was asked is over before it is done.
+                    self.desk.settle(session, self.forsaken.take())?;
+                    self.desk.obey(session, command)
+                }
                 None => Err(Ended::Closed(None)),
             },
             () = self.forsaken.grown() => self.desk.settle(session, self.forsaken.take()),
@@ -169,7 +174,10 @@ impl Task {
             tokio::select! {
                 done = &mut work => return Ok(done),
                 command = self.inbox.recv() => match command {
-                    Some(command) => self.desk.decline(command)?,
+                    Some(command) => {
+                        self.desk.settle_alone(self.forsaken.take());
+                        self.desk.decline(command)?;
+                    }
                     None => return Err(Ended::Closed(None)),
                 },
                 () = self.forsaken.grown() => self.desk.settle_alone(self.forsaken.take()),

@@ -24,7 +24,7 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
 use tandem_protocols::payload::{Arguments, Content, Format, Limits, transcode};
 use tandem_protocols::wamp::dict::Dict;
 
-use crate::wamp::error::Error;
+use crate::error::Error;
 
 /// A value may be as large as a message; only its depth is bounded.
 const LIMITS: Limits = Limits {
@@ -44,7 +44,7 @@ pub trait FromPayload: Sized {
     ///
     /// # Errors
     ///
-    /// [`Error::Decode`] where it is no such value.
+    /// [`Error::Decode`](crate::Error::Decode) where it is no such value.
     fn from_payload(payload: Content, details: Dict) -> Result<Self, Error>;
 }
 
@@ -54,7 +54,7 @@ pub trait ToPayload {
     ///
     /// # Errors
     ///
-    /// [`Error::Encode`] where the value has no form on the wire.
+    /// [`Error::Encode`](crate::Error::Encode) where the value has no form on the wire.
     fn to_payload(&self) -> Result<Content, Error>;
 }
 
@@ -119,7 +119,7 @@ impl Raw {
     ///
     /// # Errors
     ///
-    /// [`Error::Encode`] where the one is no list, or the other no dictionary.
+    /// [`Error::Encode`](crate::Error::Encode) where the one is no list, or the other no dictionary.
     pub fn new<A: Serialize, K: Serialize>(args: &A, kwargs: &K) -> Result<Self, Error> {
         let payload =
             Arguments { format: Format::MsgPack, args: positional(args)?, kwargs: keyword(kwargs)? };
@@ -130,7 +130,7 @@ impl Raw {
     ///
     /// # Errors
     ///
-    /// [`Error::Decode`] where they are no `T`.
+    /// [`Error::Decode`](crate::Error::Decode) where they are no `T`.
     pub fn args<T: DeserializeOwned>(&self) -> Result<T, Error> {
         decode_args(&self.payload)
     }
@@ -139,7 +139,7 @@ impl Raw {
     ///
     /// # Errors
     ///
-    /// [`Error::Decode`] where they are no `T`.
+    /// [`Error::Decode`](crate::Error::Decode) where they are no `T`.
     pub fn kwargs<T: DeserializeOwned>(&self) -> Result<T, Error> {
         decode_kwargs(&self.payload)
     }
@@ -148,7 +148,7 @@ impl Raw {
     ///
     /// # Errors
     ///
-    /// [`Error::Decode`] where it is no `T`.
+    /// [`Error::Decode`](crate::Error::Decode) where it is no `T`.
     pub fn value<T: FromPayload>(&self) -> Result<T, Error> {
         T::from_payload(self.payload.clone(), self.details.clone())
     }

@@ -30,6 +30,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::mem;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use memchr::{memchr, memchr2};
@@ -165,12 +166,12 @@ pub enum Item {
 #[derive(Debug)]
 pub struct Decoder {
     stage: Stage,
-    limits: Limits,
+    limits: Arc<Limits>,
     grammar: Grammar,
     side: Side,
 }
 
-const _: () = assert!(size_of::<Decoder>() <= 64, "every idle connection has one");
+const _: () = assert!(size_of::<Decoder>() <= 32, "every idle connection has one");
 
 /// How far the reader is. What a frame needs is on the heap, and only while the frame is incomplete.
 #[derive(Debug)]
@@ -178,7 +179,7 @@ enum Stage {
     /// Between frames, perhaps in the middle of a CR LF.
     Between { cr: bool },
     /// In the first line.
-    Command(Line),
+    Command(Box<Line>),
     /// In the headers, up to the empty line.
     Head(Box<Head>),
     /// After the empty line, up to the NUL.
@@ -188,9 +189,9 @@ enum Stage {
 }
 
 impl Decoder {
-    /// A reader of what is sent to `side`, before a version is agreed on.
-    pub const fn new(side: Side, limits: Limits) -> Self {
-        Self { stage: Stage::Between { cr: false }, limits, grammar: Grammar::Opening, side }
+    /// A reader of what is sent to `side`, before a version is agreed on. Many may share their limits.
+    pub fn new(side: Side, limits: impl Into<Arc<Limits>>) -> Self {
+        Self { stage: Stage::Between { cr: false }, limits: limits.into(), grammar: Grammar::Opening, side }
     }
 
     /// Sets the version of all that follows the opening frame.
@@ -199,8 +200,8 @@ impl Decoder {
     }
 
     /// Sets the limits for what is read from now on.
-    pub const fn set_limits(&mut self, limits: Limits) {
-        self.limits = limits;
+    pub fn set_limits(&mut self, limits: impl Into<Arc<Limits>>) {
+        self.limits = limits.into();
     }
 
     /// Octets of heap that an incomplete frame takes, not counting fixed sizes.
@@ -223,7 +224,7 @@ impl Decoder {
     pub fn decode(&mut self, input: &mut Bytes) -> Result<Option<Item>, Violation> {
         match mem::replace(&mut self.stage, Stage::Failed) {
             Stage::Between { cr } => self.between(cr, input),
-            Stage::Command(line) => self.command(line, input),
+            Stage::Command(line) => self.command(*line, input),
             Stage::Head(head) => self.head(*head, input),
             Stage::Body(body) => self.body(*body, input),
             Stage::Failed => Err(Violation::new(Reason::BadFrame, "nothing can be read after an error")),
@@ -255,7 +256,7 @@ impl Decoder {
 
     fn command(&mut self, mut line: Line, input: &mut Bytes) -> Result<Option<Item>, Violation> {
         let Some(name) = line.feed(input)? else {
-            self.stage = Stage::Command(line);
+            self.stage = Stage::Command(Box::new(line));
             return Ok(None);
         };
         let name = match name.strip_suffix(b"\r") {

@@ -121,14 +121,16 @@ const EARLY_PERCENT: u64 = 70;
 pub struct HeartBeats {
     intervals: Intervals,
     sent: Instant,
-    received: Instant,
-    is_reading: bool,
+    /// None while we do not listen.
+    received: Option<Instant>,
 }
+
+const _: () = assert!(size_of::<HeartBeats>() <= 40, "every idle session has some");
 
 impl HeartBeats {
     /// Both ends are alive `now`.
     pub const fn new(intervals: Intervals, now: Instant) -> Self {
-        Self { intervals, sent: now, received: now, is_reading: true }
+        Self { intervals, sent: now, received: Some(now) }
     }
 
     /// When to send an end of line, if nothing else is sent before.
@@ -140,7 +142,7 @@ impl HeartBeats {
     /// When the peer is dead, if nothing comes from it before. Never while we do not listen.
     pub fn dead_at(&self) -> Option<Instant> {
         let silence = Duration::from_millis(self.intervals.receive_ms.into()) * TOLERANCE + SLACK;
-        (self.intervals.receive_ms > 0 && self.is_reading).then(|| self.received + silence)
+        self.received.filter(|_| self.intervals.receive_ms > 0).map(|received| received + silence)
     }
 
     /// The earlier of the two: when to look again.
@@ -155,18 +157,17 @@ impl HeartBeats {
 
     /// Something was received.
     pub fn received(&mut self, now: Instant) {
-        self.received = self.received.max(now);
+        self.received = self.received.map(|received| received.max(now));
     }
 
     /// Our own back-pressure keeps us from listening; the peer's silence is not its fault.
     pub const fn pause_reading(&mut self) {
-        self.is_reading = false;
+        self.received = None;
     }
 
     /// We listen again, and the peer has all its time from `now`.
     pub fn resume_reading(&mut self, now: Instant) {
-        self.is_reading = true;
-        self.received(now);
+        self.received = self.received.max(Some(now));
     }
 
     /// Whether it is time to send an end of line.

@@ -175,7 +175,12 @@ impl Dict {
 
     /// The value of `key`; `None` where it is absent or null.
     #[must_use]
+    #[inline]
     pub fn get(&self, key: &str) -> Option<&Value> {
+        // Mostly there is nothing, and a view asks for all that it knows.
+        if self.entries.is_empty() {
+            return None;
+        }
         let found = self.entries.iter().find(|(name, _)| name == key);
         found.map(|(_, value)| value).filter(|value| **value != Value::Null)
     }
@@ -207,6 +212,7 @@ impl Dict {
     /// # Errors
     ///
     /// As for all of these getters: a [`Violation`] that names `key`, where its value has another type.
+    #[inline]
     pub fn bool(&self, key: &str) -> Result<Option<bool>, Violation> {
         self.read(key, "true or false", |value| match value {
             Value::Bool(value) => Some(*value),
@@ -219,6 +225,7 @@ impl Dict {
     /// # Errors
     ///
     /// See [`bool`](Self::bool).
+    #[inline]
     pub fn id(&self, key: &str) -> Result<Option<Id>, Violation> {
         self.read(key, "an ID", Value::as_id)
     }
@@ -228,6 +235,7 @@ impl Dict {
     /// # Errors
     ///
     /// See [`bool`](Self::bool).
+    #[inline]
     pub fn uint(&self, key: &str) -> Result<Option<u64>, Violation> {
         self.read(key, "an integer that is not negative", |value| {
             value.as_int().and_then(|value| u64::try_from(value).ok())
@@ -239,6 +247,7 @@ impl Dict {
     /// # Errors
     ///
     /// See [`bool`](Self::bool).
+    #[inline]
     pub fn str(&self, key: &str) -> Result<Option<&str>, Violation> {
         self.read(key, "a string", Value::as_str)
     }
@@ -248,6 +257,7 @@ impl Dict {
     /// # Errors
     ///
     /// See [`bool`](Self::bool).
+    #[inline]
     pub fn dict(&self, key: &str) -> Result<Option<&Dict>, Violation> {
         self.read(key, "a dictionary", Value::as_dict)
     }
@@ -257,6 +267,7 @@ impl Dict {
     /// # Errors
     ///
     /// See [`bool`](Self::bool).
+    #[inline]
     pub fn list(&self, key: &str) -> Result<Option<&[Value]>, Violation> {
         self.read(key, "a list", Value::as_list)
     }
@@ -266,6 +277,7 @@ impl Dict {
     /// # Errors
     ///
     /// See [`bool`](Self::bool).
+    #[inline]
     pub fn ids(&self, key: &str) -> Result<Option<Vec<Id>>, Violation> {
         self.read(key, "a list of IDs", |value| value.as_list()?.iter().map(Value::as_id).collect())
     }
@@ -275,11 +287,13 @@ impl Dict {
     /// # Errors
     ///
     /// See [`bool`](Self::bool).
+    #[inline]
     pub fn strs(&self, key: &str) -> Result<Option<Vec<&str>>, Violation> {
         self.read(key, "a list of strings", |value| value.as_list()?.iter().map(Value::as_str).collect())
     }
 
     /// What `convert` makes of the value of `key`, which is `expected`.
+    #[inline]
     pub(crate) fn read<'a, T>(
         &'a self,
         key: &str,

@@ -273,7 +273,7 @@ fn check_length(frame_type: FrameType, length: usize, limit: Limit) -> Result<()
 pub struct Decoder {
     limit: Limit,
     head: [u8; HEAD_BYTES],
-    head_bytes: usize,
+    head_bytes: u8,
     body: BytesMut,
 }
 
@@ -296,9 +296,9 @@ impl Decoder {
     ///
     /// [`FrameError`] as soon as a head shows it. The decoder is of no use after that.
     pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, FrameError> {
-        while self.head_bytes < HEAD_BYTES {
+        while usize::from(self.head_bytes) < HEAD_BYTES {
             let Some((byte, rest)) = input.split_first() else { return Ok(None) };
-            self.head[self.head_bytes] = *byte;
+            self.head[usize::from(self.head_bytes)] = *byte;
             self.head_bytes += 1;
             *input = rest;
         }

@@ -102,6 +102,9 @@ pub enum Rejection {
     /// An ordinary request, or an upgrade to something else.
     #[error("this is a WebSocket endpoint")]
     NotAnUpgrade,
+    /// It asks otherwise than by GET.
+    #[error("the method must be GET")]
+    Method,
     /// `Sec-WebSocket-Version` is not 13.
     #[error("WebSocket version 13 is spoken here")]
     Version,
@@ -140,6 +143,7 @@ impl Rejection {
             Self::NotAnUpgrade => {
                 (426, vec![(UPGRADE, "websocket".to_owned()), (CONNECTION, "Upgrade".to_owned())])
             }
+            Self::Method => (405, vec![("Allow", "GET".to_owned())]),
             Self::Version => (426, vec![(VERSION, "13".to_owned())]),
             Self::Origin(_) => (403, Vec::new()),
             Self::Malformed(_)
@@ -218,7 +222,7 @@ pub fn check(request: &Request<'_>, rules: &Rules<'_>) -> Result<Accept, Rejecti
 /// What makes a request an opening handshake (section 4.2.1); gives its key.
 fn opening<'a>(request: &Request<'_>, headers: &Headers<'a>) -> Result<&'a str, Rejection> {
     if request.method != "GET" {
-        return Err(Rejection::Malformed("the method must be GET"));
+        return Err(Rejection::Method);
     }
     if request.version != (1, 1) {
         return Err(Rejection::Malformed("the version of HTTP must be 1.1"));
@@ -569,9 +573,12 @@ mod tests {
     #[test]
     fn only_get_over_http_1_1_opens() {
         let origins = OriginPolicy::default();
-        for (method, version) in [("POST", (1, 1)), ("get", (1, 1)), ("GET", (1, 0)), ("GET", (2, 0))] {
-            let refused = ask(method, version, &with("", &[]), &rules(&origins)).unwrap_err();
-            assert_eq!(refused.response().status, 400, "{method} {version:?}");
+        for (method, version, status) in
+            [("POST", (1, 1), 405), ("get", (1, 1), 405), ("GET", (1, 0), 400), ("GET", (2, 0), 400)]
+        {
+            let refused = ask(method, version, &with("", &[]), &rules(&origins)).unwrap_err().response();
+            assert_eq!(refused.status, status, "{method} {version:?}");
+            assert_eq!(header(&refused, "Allow"), (status == 405).then_some("GET"));
         }
     }
 

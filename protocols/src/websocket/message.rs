@@ -9,6 +9,8 @@
 //! last octet is there, then inflated within its limits: what waits is never larger than what was sent. Where
 //! frames are compressed by themselves, that holds for each frame.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::websocket::deflate::{self, InflateLimits, Inflater};
@@ -99,7 +101,7 @@ pub enum Event {
 /// ```
 #[derive(Debug)]
 pub struct Decoder {
-    limits: Limits,
+    limits: Arc<Limits>,
     partial: Option<Box<Partial>>,
     /// Only with context takeover, and only from the first compressed message on.
     inflater: Option<Box<Inflater>>,
@@ -159,10 +161,11 @@ struct Message {
 }
 
 impl Decoder {
-    /// A decoder for the end with this role. `agreement` is what the handshake came to.
-    pub fn new(role: Role, limits: Limits, agreement: Option<&Agreement>) -> Self {
+    /// A decoder for the end with this role. `agreement` is what the handshake came to. Many may share their limits.
+    pub fn new(role: Role, limits: impl Into<Arc<Limits>>, agreement: Option<&Agreement>) -> Self {
         let incoming = agreement.map(|agreement| agreement.incoming(role));
         let unit = agreement.map_or(Unit::Message, |agreement| agreement.unit);
+        let limits = limits.into();
         Self { limits, partial: None, inflater: None, incoming, unit, role, closed: false }
     }
 
@@ -177,8 +180,8 @@ impl Decoder {
     }
 
     /// Changes what the peer may send from the next frame on.
-    pub fn set_limits(&mut self, limits: Limits) {
-        self.limits = limits;
+    pub fn set_limits(&mut self, limits: impl Into<Arc<Limits>>) {
+        self.limits = limits.into();
     }
 
     /// Takes octets from the front of `data` up to the end of an event, unmasking them in place.
@@ -279,7 +282,7 @@ impl Decoder {
         if header.opcode.is_control() {
             return Ok(());
         }
-        let (limits, unit) = (self.limits, self.unit);
+        let (limits, unit) = (*self.limits, self.unit);
         let begun = self.partial.as_mut().and_then(|partial| partial.message.as_mut());
         let (compressed, received) = match (header.opcode, begun) {
             (Opcode::Continuation, None) => return Err(Violation::protocol("continuation of nothing")),
@@ -328,7 +331,7 @@ impl Decoder {
         if piece.octets.is_empty() && !piece.whole {
             return Ok(None);
         }
-        let (limits, unit) = (self.limits, self.unit);
+        let (limits, unit) = (*self.limits, self.unit);
         let begin = || Message::new(kind(header.opcode).unwrap_or(Kind::Binary), header.compressed);
         let message = self.partial().message.get_or_insert_with(begin);
         message.append(piece, limits)?;

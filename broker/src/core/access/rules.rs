@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 
 use crate::core::access::authorizer::Question;
 use crate::core::access::{ADMIN_ROLE, Action, GUARDED_PROCEDURES, Principal, SessionId};
@@ -323,15 +324,17 @@ pub struct SharedRules(Arc<Current>);
 
 #[derive(Debug, Default)]
 struct Current {
-    rules: RwLock<Arc<Rules>>,
+    /// Read for each message of each session: nothing is counted that sessions of several threads would fight over.
+    rules: ArcSwap<Rules>,
     /// Whether they ask: it is wanted for each message of each session, and mostly no.
     asks: AtomicBool,
+    storing: Mutex<()>,
 }
 
 impl SharedRules {
     /// Those of now.
-    pub fn load(&self) -> Arc<Rules> {
-        self.0.rules.read().clone()
+    pub fn load(&self) -> Guard<Arc<Rules>> {
+        self.0.rules.load()
     }
 
     /// Whether those of now say whom to ask.
@@ -342,12 +345,12 @@ impl SharedRules {
     /// Others from now on. What was subscribed to and registered under those before is judged again whenever it
     /// matters.
     pub fn store(&self, mut rules: Rules) {
-        let mut known = self.0.rules.write();
-        rules.generation = known.generation + 1;
+        let _one_at_a_time = self.0.storing.lock();
+        rules.generation = self.0.rules.load().generation + 1;
         rules.judges_deliveries = !rules.is_open();
         rules.judges_registrations = !rules.is_open();
         self.0.asks.store(rules.asks, Ordering::Release);
-        *known = Arc::new(rules);
+        self.0.rules.store(Arc::new(rules));
     }
 }
 

@@ -63,13 +63,11 @@ impl SockJsSocket {
         if !self.fitness.judge(message) {
             return Piece::Copied;
         }
-        let mut messages = Messages::with_capacity(message.len());
-        messages.begin();
-        messages.put(&message.head);
-        messages.put(&message.body);
-        messages.end();
-        let message = Message::new(Kind::Text, messages.finish().into());
-        let piece = self.websocket.frame(&Frame::Own(message), buffer);
+        let framed = match frame {
+            Frame::Own(message) => Frame::Own(framed(message)),
+            Frame::Shared(shared) => Frame::Shared(shared.wrapped(framed)),
+        };
+        let piece = self.websocket.frame(&framed, buffer);
         self.is_within = matches!(piece, Piece::Fragmented { .. });
         piece
     }
@@ -106,4 +104,14 @@ impl SockJsSocket {
         // It is short, and so is in the buffer.
         self.websocket.frame(&Frame::Own(message), buffer);
     }
+}
+
+/// A message in SockJS's frame, alone.
+fn framed(message: &Message) -> Message {
+    let mut messages = Messages::with_capacity(message.len());
+    messages.begin();
+    messages.put(&message.head);
+    messages.put(&message.body);
+    messages.end();
+    Message::new(Kind::Text, messages.finish().into())
 }

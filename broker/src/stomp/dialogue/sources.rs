@@ -159,7 +159,7 @@ fn consume_terms(request: &mut Request<'_>) -> Result<ConsumeTerms, Fault> {
     let consumer = terms::consume_terms(headers, selector::filter(headers)?)?;
     request.extras.include_sequence = headers::include_sequence(headers)?;
     if let Some(Browse::Waiting { ends: true } | Browse::Kept { ends: true, .. }) = consumer.browse {
-        request.extras.destination = Some(request.destination.into());
+        request.extras.browsed = Some(request.destination.into());
     }
     Ok(consumer)
 }

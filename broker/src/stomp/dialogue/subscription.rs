@@ -15,18 +15,14 @@ use crate::stomp::dialogue::consumer::Consumer;
 pub(in crate::stomp) struct Subscription {
     /// The peer's name for it, which is in its messages.
     pub(in crate::stomp) id: Option<Box<str>>,
-    /// Kept in 1.0 only, where it can end the subscription.
-    pub(in crate::stomp) destination: Option<Box<str>>,
     /// Without what the session itself published.
     pub(in crate::stomp) no_local: bool,
-    /// Under which tag it wanted what its topics had kept; 0 if it did not.
-    pub(in crate::stomp) replay: u64,
     pub(in crate::stomp) feed: Feed,
     /// What few subscriptions have.
     pub(in crate::stomp) extras: Option<Box<Extras>>,
 }
 
-const _: () = assert!(size_of::<Subscription>() <= 72, "most idle sessions have one");
+const _: () = assert!(size_of::<Subscription>() <= 48, "most idle sessions have one");
 
 /// What few subscriptions have.
 #[derive(Debug, Default)]
@@ -38,15 +34,19 @@ pub(in crate::stomp) struct Extras {
     /// The header that tells the place of a message in its queue.
     pub(in crate::stomp) include_sequence: Option<Box<str>>,
     /// Where it looks, if it wants to know when it has seen everything.
+    pub(in crate::stomp) browsed: Option<Box<str>>,
+    /// Kept in 1.0 only, where it can end the subscription.
     pub(in crate::stomp) destination: Option<Box<str>>,
+    /// Under which tag it wanted what its topics had kept; 0 if it did not.
+    pub(in crate::stomp) replay: u64,
 }
 
 impl Extras {
     /// Nothing if there is nothing in it.
     pub(in crate::stomp) fn boxed(self) -> Option<Box<Extras>> {
-        let Extras { durable, filter, include_sequence, destination } = &self;
-        let any =
-            durable.is_some() || filter.is_some() || include_sequence.is_some() || destination.is_some();
+        let Extras { durable, filter, include_sequence, browsed, destination, replay } = &self;
+        let names = [durable, include_sequence, browsed, destination];
+        let any = names.iter().any(|name| name.is_some()) || filter.is_some() || *replay > 0;
         any.then(|| Box::new(self))
     }
 }
@@ -73,6 +73,16 @@ impl Subscription {
     pub(in crate::stomp) fn wants(&self, publication: &Publication) -> bool {
         let filter = self.extras.as_ref().and_then(|extras| extras.filter.as_ref());
         filter.is_none_or(|filter| filter.admits(publication))
+    }
+
+    /// What it was to, if that can end it.
+    pub(in crate::stomp) fn destination(&self) -> Option<&str> {
+        self.extras.as_ref()?.destination.as_deref()
+    }
+
+    /// Whether it wanted what its topics had kept under this tag, which is not 0.
+    pub(in crate::stomp) fn is_replayed_as(&self, tag: u64) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.replay == tag)
     }
 
     /// Whether it gets no acknowledgements.

@@ -60,13 +60,15 @@ impl Dialogue {
         let (ticket, progress, extras) = (self.ticket(frame), Progress::Done, Extras::default());
         let mut request = Request { headers, destination, mode, tag, extras, ticket, progress };
         let feed = self.feed(source, &mut request, settings)?;
-        let (extras, progress) = (request.extras.boxed(), request.progress);
-        let destination = (version == Version::V10).then(|| destination.into());
+        let (mut extras, progress) = (request.extras, request.progress);
+        extras.destination = (version == Version::V10).then(|| destination.into());
+        extras.replay = replay;
+        let extras = extras.boxed();
         if self.subscriptions.len() < 4 {
-            // Most sessions have one or two, and room for four is 350 bytes.
+            // Most sessions have one or two, and room for four is 190 bytes.
             self.subscriptions.reserve_exact(1);
         }
-        self.subscriptions.push(Subscription { id, destination, no_local, replay, feed, extras });
+        self.subscriptions.push(Subscription { id, no_local, feed, extras });
         self.receipt_after(progress, ticket, frame, Vec::new())
     }
 
@@ -103,7 +105,7 @@ impl Dialogue {
     fn nameless(&self, destination: &str) -> Option<usize> {
         self.subscriptions
             .iter()
-            .position(|known| known.id.is_none() && known.destination.as_deref() == Some(destination))
+            .position(|known| known.id.is_none() && known.destination() == Some(destination))
     }
 
     /// UNSUBSCRIBE. What it holds unsettled may still be acknowledged.
@@ -120,7 +122,7 @@ impl Dialogue {
             // One without a name first; a name need not be said if the destination tells enough.
             (None, Some(destination)) if version == Version::V10 => {
                 self.nameless(destination).or_else(|| {
-                    let is = |known: &Subscription| known.destination.as_deref() == Some(destination);
+                    let is = |known: &Subscription| known.destination() == Some(destination);
                     self.subscriptions.iter().position(is)
                 })
             }
@@ -218,7 +220,9 @@ impl Dialogue {
 
     /// What a topic had kept, for the one subscription that wanted it.
     pub(in crate::stomp) fn tell_retained(&self, publication: &Publication, tag: u64, voice: &mut Voice) {
-        let Some(subscription) = self.subscriptions.iter().find(|known| known.replay == tag) else { return };
+        let Some(subscription) = self.subscriptions.iter().find(|known| known.is_replayed_as(tag)) else {
+            return;
+        };
         if !subscription.wants(publication) {
             return;
         }
@@ -271,7 +275,7 @@ impl Dialogue {
     pub(in crate::stomp) fn tell_end(&self, consumer: ConsumerId, voice: &mut Voice) {
         let is = |known: &&Subscription| matches!(&known.feed, Feed::Queue(own) if own.id == consumer);
         let Some(subscription) = self.subscriptions.iter().find(is) else { return };
-        let destination = subscription.extras.as_ref().and_then(|extras| extras.destination.as_deref());
+        let destination = subscription.extras.as_ref().and_then(|extras| extras.browsed.as_deref());
         let mut end = Frame::new(Command::Message);
         if let Some(id) = &subscription.id {
             end = end.with("subscription", id);

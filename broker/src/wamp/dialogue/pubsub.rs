@@ -42,38 +42,6 @@ use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
 use crate::wamp::voice::{Voice, id, note_too_long, note_unconvertible};
 
-/// The subscriptions of a session, in order of their numbers, and which of them are to patterns: their
-/// events must say their topic.
-#[derive(Debug, Default)]
-pub(in crate::wamp) struct Subscriptions(Vec<(SubscriptionId, bool)>);
-
-impl Subscriptions {
-    fn find(&self, id: SubscriptionId) -> Result<usize, usize> {
-        self.0.binary_search_by_key(&id, |(known, _)| *known)
-    }
-
-    /// Whether a subscription is to a pattern; `None` if it is not held.
-    fn is_pattern(&self, id: SubscriptionId) -> Option<bool> {
-        self.find(id).ok().map(|place| self.0[place].1)
-    }
-
-    fn insert(&mut self, id: SubscriptionId, is_pattern: bool) {
-        if let Err(place) = self.find(id) {
-            if self.0.len() < 4 {
-                // Most sessions have one or two.
-                self.0.reserve_exact(1);
-            }
-            self.0.insert(place, (id, is_pattern));
-        }
-    }
-
-    fn remove(&mut self, id: SubscriptionId) {
-        if let Ok(place) = self.find(id) {
-            self.0.remove(place);
-        }
-    }
-}
-
 /// Why a subscription ended that its holder did not end.
 const REVOKED: &str = "wamp.subscription.revoked";
 
@@ -126,7 +94,6 @@ impl Dialogue {
         let tag = options.get_retained.then_some(0);
         let node = options.nkey.map(|key| ShardKey::of(key.as_bytes()));
         let subscription = self.member.subscribe_as(&pattern, tag, node)?;
-        self.subscriptions.insert(subscription, pattern.name().is_none());
         voice.say(Subscribed { request: subscribe.request, subscription: id(subscription.0) });
         Ok(())
     }
@@ -139,7 +106,6 @@ impl Dialogue {
         unsubscribe.options.as_ref().map(WithdrawOptions::parse).transpose()?;
         let subscription = SubscriptionId(unsubscribe.subscription.get());
         self.member.unsubscribe(subscription)?;
-        self.subscriptions.remove(subscription);
         voice.say(Unsubscribed { request: Some(unsubscribe.request), details: None });
         Ok(())
     }
@@ -155,7 +121,6 @@ impl Dialogue {
         if self.member.unsubscribe(subscription).is_err() {
             return;
         }
-        self.subscriptions.remove(subscription);
         let details =
             Dict::new().with("subscription", subscription.0).with("reason", reason.unwrap_or(REVOKED));
         voice.say(Unsubscribed { request: None, details: Some(details) });
@@ -169,7 +134,7 @@ impl Dialogue {
         voice: &mut Voice,
     ) {
         // Clients close the session at an event of a subscription that they ended.
-        let Some(is_pattern) = self.subscriptions.is_pattern(subscription) else { return };
+        let Some(is_pattern) = self.member.is_to_pattern(subscription) else { return };
         let mut details = Dict::new();
         if is_pattern {
             details.insert("topic", publication.name.as_str());
@@ -192,7 +157,7 @@ impl Dialogue {
         subscription: SubscriptionId,
         voice: &mut Voice,
     ) {
-        let Some(is_pattern) = self.subscriptions.is_pattern(subscription) else { return };
+        let Some(is_pattern) = self.member.is_to_pattern(subscription) else { return };
         let mut details = Dict::new().with("retained", true);
         if is_pattern {
             details.insert("topic", publication.name.as_str());
@@ -287,6 +252,11 @@ fn eligibility(options: &PublishOptions<'_>) -> Option<Arc<Eligibility>> {
     let texts = |list: &Vec<&str>| list.iter().map(|text| Box::from(*text)).collect::<Vec<_>>();
     let PublishOptions { exclude, exclude_authid, exclude_authrole, .. } = options;
     let PublishOptions { eligible, eligible_authid, eligible_authrole, .. } = options;
+    let excludes = exclude.is_some() || exclude_authid.is_some() || exclude_authrole.is_some();
+    let chooses = eligible.is_some() || eligible_authid.is_some() || eligible_authrole.is_some();
+    if !excludes && !chooses && options.rkey.is_none() {
+        return None;
+    }
     let eligibility = Eligibility {
         sessions: Lists::new(
             exclude.as_ref().map(sessions).unwrap_or_default(),
