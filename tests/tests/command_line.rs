@@ -560,25 +560,23 @@ async fn contexts_say_where_and_who_below_the_environment_and_flags() {
 
 #[tokio::test]
 async fn the_login_of_a_context_is_shown_to_its_broker_alone() {
-    let daemon = Daemon::start(&[]);
+    let hash = Shell::at("").feed(&["hash-password"], b"wonderland\n").await.well().out;
+    let config = format!("[[users]]\nname = \"alice\"\npassword = \"{}\"\n", hash.trim());
+    let daemon = Daemon::start_with(&config);
     let shell = Shell::of(&daemon);
-    let secret = shell.file("secret", "wonderland\n");
-    let add = [
-        "context",
-        "add",
-        "shop",
-        "--url",
-        "ws://127.0.0.1:1/",
-        "--user",
-        "alice",
-        "--password-file",
-        &secret,
-    ];
-    shell.run(&add).await.well();
+    let secret = shell.file("secret", "looking-glass\n");
+    let add = |url: &str| {
+        ["context", "add", "shop", "--url", url, "--user", "alice", "--password-file", &secret]
+            .map(str::to_owned)
+    };
+    let run = async |words: &[String]| shell.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    run(&add("ws://127.0.0.1:1/")).await.well();
     shell.run(&["ping", "--count", "1"]).await.well();
-    // This broker knows no users: whoever says a password is refused.
-    let words = ["ping", "--count", "1", "--user", "alice", "--password-file", &secret];
-    shell.run(&words).await.with(4);
+    // Of this broker it is, and wrong.
+    run(&add(&shell.url)).await.well();
+    shell.run(&["ping", "--count", "1"]).await.with(4);
+    // And somebody else's is not ours.
+    shell.run(&["ping", "--count", "1", "--user", "bob"]).await.with(2);
 }
 
 #[tokio::test]
