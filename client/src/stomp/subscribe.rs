@@ -85,7 +85,7 @@ impl<T> Subscribe<T> {
         self
     }
 
-    /// So many are delivered ahead of their acknowledgement; [`PREFETCH_MESSAGES`] where messages are acknowledged.
+    /// So many are delivered ahead of their acknowledgement; 32 where messages are acknowledged.
     pub fn prefetch(mut self, messages: usize) -> Self {
         self.prefetch = Some(messages.max(1));
         self
