@@ -244,7 +244,9 @@ impl Desk {
             Command::Subscribe(command) if command.reply.is_closed() => {}
             Command::Subscribe(command) => {
                 let (token, topic, options, permit) = self.subscriptions.add(*command);
-                session.subscribe(token, &topic, options, Some(permit))?;
+                if let Some(error) = session.subscribe(token, &topic, options, Some(permit))? {
+                    self.subscriptions.refused(token, error);
+                }
             }
             Command::Unsubscribe(token, reply) => match self.subscriptions.remove(token) {
                 Some(subscription) => session.unsubscribe(subscription, Some(reply))?,
@@ -253,7 +255,9 @@ impl Desk {
             Command::Register(command) if command.reply.is_closed() => {}
             Command::Register(command) => {
                 let (token, procedure, options, permit) = self.registrations.add(*command);
-                session.register(token, &procedure, options, Some(permit))?;
+                if let Some(error) = session.register(token, &procedure, options, Some(permit))? {
+                    self.registrations.refused(token, error);
+                }
             }
             Command::Unregister(token, reply) => self.unregister(session, token, Some(reply))?,
             Command::Close(reply) => return Err(Ended::Closed(Some(reply))),
@@ -365,12 +369,22 @@ impl Desk {
     pub(super) fn restore(&mut self, session: &mut Session) -> Result<(), Ended> {
         let mut restoring = Restoring::default();
         for (token, topic, options) in self.subscriptions.wishes() {
-            session.subscribe(token, &topic, options, None)?;
-            restoring.left.insert(token);
+            match session.subscribe(token, &topic, options, None)? {
+                None => drop(restoring.left.insert(token)),
+                Some(error) => {
+                    self.subscriptions.refused(token, error);
+                    restoring.refused += 1;
+                }
+            }
         }
         for (token, procedure, options) in self.registrations.wishes() {
-            session.register(token, &procedure, options, None)?;
-            restoring.left.insert(token);
+            match session.register(token, &procedure, options, None)? {
+                None => drop(restoring.left.insert(token)),
+                Some(error) => {
+                    self.registrations.refused(token, error);
+                    restoring.refused += 1;
+                }
+            }
         }
         self.restoring = Some(restoring);
         self.tell_restored();
