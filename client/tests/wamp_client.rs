@@ -482,3 +482,35 @@ async fn a_piece_that_is_longer_than_the_router_takes_breaks_its_call_off() {
     let error = sink.finish().await.unwrap_err();
     assert!(error.to_string().contains("4096 are allowed"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn pieces_that_were_too_many_do_not_look_whole() {
+    let (_router, client, mut peer) = joined().await;
+    let begin = std::sync::Arc::new(tokio::sync::Notify::new());
+    let begun = begin.clone();
+    let upload = client.register("p").handler_stream(move |mut pieces: Chunks<u32>, ctx| {
+        let begin = begin.clone();
+        async move {
+            assert!(!ctx.is_cancelled());
+            begin.notified().await;
+            let mut sum = 0;
+            while let Some(piece) = pieces.next().await {
+                sum += piece?;
+            }
+            Ok(sum)
+        }
+    });
+    let (registration, ()) = tokio::join!(upload, async {
+        peer.expect(r#"[64,1,{},"p"]"#).await;
+        peer.say("[65,1,3]").await;
+    });
+    let _registration = registration.unwrap();
+    for _ in 0..1030 {
+        peer.say(r#"[68,1,3,{"progress":true},[1]]"#).await;
+    }
+    peer.say("[68,1,3,{},[1]]").await;
+    passed(&client, &mut peer).await;
+    begun.notify_one();
+    let answer = peer.hear().await;
+    assert_eq!((&answer[0], &answer[4]), (&json!(8), &json!("wamp.error.unavailable")));
+}
