@@ -78,7 +78,7 @@ pub(super) struct Desk {
     /// While there is any, nothing more is read.
     stuck: VecDeque<Stuck>,
     /// Calls that are to be made again.
-    resend: Vec<CallCommand>,
+    resend: VecDeque<CallCommand>,
     restoring: Option<Restoring>,
     /// For the watchers.
     news: Vec<ClientEvent>,
@@ -90,7 +90,7 @@ impl Desk {
             subscriptions: Subscriptions::default(),
             registrations: Registrations::new(),
             stuck: VecDeque::new(),
-            resend: Vec::new(),
+            resend: VecDeque::new(),
             restoring: None,
             news: Vec::new(),
         }
@@ -337,7 +337,7 @@ impl Desk {
 
     fn keep_or_fail(&mut self, command: CallCommand) {
         if command.is_idempotent && command.partials.is_none() {
-            self.resend.push(command);
+            self.resend.push_back(command);
         } else {
             let _ = command.reply.send(Err(Error::ConnectionLost));
         }
@@ -347,6 +347,8 @@ impl Desk {
     pub(super) fn lost(&mut self, session: &mut Session) {
         self.stuck.clear();
         self.restoring = None;
+        // Those that had not had their turn yet come after those that had.
+        let waiting = std::mem::take(&mut self.resend);
         for pending in session.unanswered() {
             match pending {
                 Pending::Call(command) => self.keep_or_fail(*command),
@@ -361,8 +363,18 @@ impl Desk {
                 | Pending::Unregister(None) => {}
             }
         }
+        self.resend.extend(waiting);
         self.subscriptions.lost();
         self.registrations.lost();
+    }
+
+    /// Makes calls again, as far as there is room.
+    pub(super) fn resend(&mut self, session: &mut Session) -> Result<(), Ended> {
+        while session.has_room() {
+            let Some(command) = self.resend.pop_front() else { break };
+            session.call(Box::new(command))?;
+        }
+        Ok(())
     }
 
     /// Makes everything again in a new session.
@@ -388,10 +400,7 @@ impl Desk {
         }
         self.restoring = Some(restoring);
         self.tell_restored();
-        for command in std::mem::take(&mut self.resend) {
-            session.call(Box::new(command))?;
-        }
-        Ok(())
+        self.resend(session)
     }
 
     fn restored(&mut self, token: Token, restored: Restored) {
