@@ -17,6 +17,10 @@ pub enum Overflow {
     DropNewest,
     /// The session reads no more until there is room: nothing is lost, and everything else of the session waits as
     /// well, until the broker's limits for slow consumers end it.
+    ///
+    /// Everything else are the answers, too: whoever reads such a stream must not wait for one (a call, an acknowledged
+    /// publication, a receipt) before it reads on, as that would come behind what there is no room for. It is to be waited
+    /// for in another task, or with a time limit.
     Wait,
 }
 

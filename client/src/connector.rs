@@ -144,6 +144,14 @@ impl Connector {
         self
     }
 
+    /// No attempt takes longer than this, and how long all of them may take then: one address that does not answer must
+    /// leave time for the others.
+    pub(crate) fn each_within(mut self, time_max: Duration) -> (Connector, Duration) {
+        self.opening_time_max = self.opening_time_max.min(time_max);
+        let ways = u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
+        (self, time_max.saturating_mul(ways))
+    }
+
     /// Connects for WAMP in one of `formats`, best first, and says which it is.
     ///
     /// # Errors

@@ -1,10 +1,11 @@
-//! What becomes of a client's connection, for whoever wants to show or log it.
+//! What becomes of a STOMP client's connection, for whoever wants to show or log it. WAMP clients have more to tell:
+//! [`wamp::ClientEvent`](crate::wamp::ClientEvent).
 
 use std::sync::Arc;
 
 use crate::error::Error;
 
-/// Something happened to the connection.
+/// Something happened to the connection of a STOMP client.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ClientEvent {

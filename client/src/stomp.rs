@@ -59,5 +59,6 @@ pub use subscribe::Subscribe;
 pub use subscription::Subscription;
 pub use transaction::Transaction;
 
+pub use crate::event::ClientEvent;
 pub use tandem_protocols::stomp::frame::{Headers, Version};
 pub use tandem_protocols::stomp::state::AckMode as Mode;

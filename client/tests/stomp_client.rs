@@ -471,3 +471,21 @@ async fn no_more_than_so_many_subscriptions_are_made() {
     assert!(matches!(one_more, Err(Error::Unsupported(_))), "{one_more:?}");
     drop(answering.await.unwrap());
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_that_nobody_waits_for_leaves_nothing_settled() {
+    let mut listener = Listener::new();
+    let (client, mut server) = listener.client().await;
+    let (mut jobs, id) = worker(&client, &mut server).await;
+    server
+        .send(&format!("MESSAGE\nsubscription:{id}\nmessage-id:1\nack:a1\ndestination:/queue/q\n\nx\0"))
+        .await;
+    let delivery = jobs.next().await.unwrap().unwrap();
+    let mut transaction = client.begin().await.unwrap();
+    transaction.ack(&delivery).await.unwrap();
+    assert!(transaction.abort().now_or_never().is_none());
+    drop(delivery);
+    for expected in ["BEGIN\n", "ACK\n", "ABORT\n", "NACK\nid:a1\n"] {
+        server.expect(expected).await;
+    }
+}

@@ -367,3 +367,18 @@ async fn events_that_nobody_reads_are_dropped() {
     }
     assert_eq!(count, 64);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_given_up_before_there_was_a_connection_is_not_made() {
+    let mut listener = Listener::new();
+    let (client, server) = client(&mut listener).await;
+    let mut events = client.events();
+    drop(server);
+    assert!(event(&mut events).await.starts_with("lost"));
+    let call = timeout(SECOND / 10, client.call("/call/p").into_future());
+    assert!(call.await.is_err());
+    let mut server = listener.connect("0,0").await;
+    client.send("/queue/q").await.unwrap();
+    let first = server.expect("SEND\n").await;
+    assert_eq!(header(&first, "destination"), Some("/queue/q"));
+}

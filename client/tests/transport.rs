@@ -416,3 +416,19 @@ async fn a_server_that_does_not_shake_hands_is_not_awaited_for_ever() {
     let (near, _far) = duplex(PIPE_BYTES);
     assert!(matches!(open_rawsocket(near, Format::Json, Limit::MAX).await, Err(Error::Timeout(_))));
 }
+
+/// As TLS does, which keeps what its socket does not take.
+#[tokio::test]
+async fn what_waits_in_the_stream_itself_is_flushed_while_the_next_message_is_awaited() {
+    let (near, mut far) = duplex(64);
+    let mut transport = open_tcp(tokio::io::BufWriter::new(near));
+    transport.feed(Kind::Binary, b"ask").unwrap();
+    let server = async {
+        let mut asked = [0; 3];
+        far.read_exact(&mut asked).await.unwrap();
+        far.write_all(&asked).await.unwrap();
+    };
+    let both = async { tokio::join!(transport.next(), server).0 };
+    let answer = timeout(Duration::from_secs(10), both).await;
+    assert_eq!(answer.expect("it is flushed").unwrap().unwrap().bytes, "ask");
+}

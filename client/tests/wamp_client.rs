@@ -243,7 +243,7 @@ async fn a_stream_that_waits_loses_nothing_and_holds_up_the_session() {
 #[tokio::test]
 async fn whoever_publishes_faster_than_the_router_takes_waits() {
     let (_router, client, mut peer) = joined().await;
-    let text = "x".repeat(1000);
+    let text = "x".repeat(5000);
     let publisher = tokio::spawn(async move {
         for number in 0..2000 {
             client.publish("t").args((number, &text)).await.unwrap();
@@ -433,4 +433,84 @@ async fn what_cannot_be_encoded_is_not_sent() {
     }
     client.publish("t").args((1,)).await.unwrap();
     peer.expect(r#"[16,1,{},"t",[1]]"#).await;
+}
+
+#[tokio::test]
+async fn what_is_longer_than_the_router_takes_fails_alone() {
+    let mut router = Router::new();
+    router.set_short();
+    let (client, mut peer) = router.client(router.builder()).await;
+    let long = "x".repeat(5000);
+    let waiting = tokio::spawn(client.call::<u8>("short").into_future());
+    peer.expect(r#"[48,1,{},"short"]"#).await;
+    let too_long = client.call::<u8>("p").args((&long,)).idempotent().await.unwrap_err();
+    assert!(too_long.to_string().contains("4096 are allowed"), "{too_long}");
+    assert!(client.publish("t").args((&long,)).acknowledge().await.is_err());
+    client.publish("t").args((&long,)).await.unwrap();
+    assert!(client.subscribe::<u8>(long.clone()).await.is_err());
+    assert!(client.register(long.clone()).handler(|(): (), _| async { Ok(()) }).await.is_err());
+    // None of which is known to anybody else.
+    peer.say("[50,1,{},[5]]").await;
+    assert_eq!(waiting.await.unwrap().unwrap(), 5);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_longer_than_the_router_takes_is_an_error_to_its_caller() {
+    let mut router = Router::new();
+    router.set_short();
+    let (client, mut peer) = router.client(router.builder()).await;
+    let procedure = client.register("p").handler(|(): (), _| async { Ok("x".repeat(5000)) });
+    let (registration, ()) = tokio::join!(procedure, async {
+        peer.expect(r#"[64,1,{},"p"]"#).await;
+        peer.say("[65,1,3]").await;
+    });
+    let _registration = registration.unwrap();
+    peer.say("[68,1,3,{}]").await;
+    peer.expect(r#"[8,68,1,{},"wamp.error.payload_size_exceeded"]"#).await;
+}
+
+#[tokio::test]
+async fn a_piece_that_is_longer_than_the_router_takes_breaks_its_call_off() {
+    let mut router = Router::new();
+    router.set_short();
+    let (client, mut peer) = router.client(router.builder()).await;
+    let mut sink = client.call("p").sink::<String, u8>().await.unwrap();
+    sink.send(&"a".to_owned()).await.unwrap();
+    peer.expect(r#"[48,1,{"progress":true},"p",["a"]]"#).await;
+    sink.send(&"x".repeat(5000)).await.unwrap();
+    peer.expect(r#"[49,1,{"mode":"killnowait"}]"#).await;
+    let error = sink.finish().await.unwrap_err();
+    assert!(error.to_string().contains("4096 are allowed"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pieces_that_were_too_many_do_not_look_whole() {
+    let (_router, client, mut peer) = joined().await;
+    let begin = std::sync::Arc::new(tokio::sync::Notify::new());
+    let begun = begin.clone();
+    let upload = client.register("p").handler_stream(move |mut pieces: Chunks<u32>, ctx| {
+        let begin = begin.clone();
+        async move {
+            assert!(!ctx.is_cancelled());
+            begin.notified().await;
+            let mut sum = 0;
+            while let Some(piece) = pieces.next().await {
+                sum += piece?;
+            }
+            Ok(sum)
+        }
+    });
+    let (registration, ()) = tokio::join!(upload, async {
+        peer.expect(r#"[64,1,{},"p"]"#).await;
+        peer.say("[65,1,3]").await;
+    });
+    let _registration = registration.unwrap();
+    for _ in 0..1030 {
+        peer.say(r#"[68,1,3,{"progress":true},[1]]"#).await;
+    }
+    peer.say("[68,1,3,{},[1]]").await;
+    passed(&client, &mut peer).await;
+    begun.notify_one();
+    let answer = peer.hear().await;
+    assert_eq!((&answer[0], &answer[4]), (&json!(8), &json!("wamp.error.unavailable")));
 }

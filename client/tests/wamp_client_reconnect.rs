@@ -8,7 +8,7 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use tandem_client::Backoff;
-use tandem_client::wamp::{Builder, ClientEvent, Error};
+use tandem_client::wamp::{Builder, Chunks, ClientEvent, Error};
 
 use router::Router;
 
@@ -263,4 +263,70 @@ async fn a_client_can_be_closed_while_it_has_no_connection() {
     assert!(matches!(events.next().await, Some(ClientEvent::Lost { .. })));
     client.clone().close().await;
     assert!(matches!(client.call::<()>("p").await, Err(Error::Closed)));
+}
+
+/// Says how a handler ended.
+struct End(tokio::sync::mpsc::Sender<&'static str>, &'static str);
+
+impl End {
+    fn whole(&mut self) {
+        self.1 = "whole";
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let _ = self.0.try_send(self.1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_pieces_whose_connection_is_lost_does_not_look_whole() {
+    let mut router = Router::new();
+    let (client, mut peer) = router.client(builder(&router)).await;
+    let (said, mut hears) = tokio::sync::mpsc::channel(8);
+    let upload = client.register("p").handler_stream(move |mut pieces: Chunks<String>, ctx| {
+        let mut end = End(said.clone(), "broken off");
+        async move {
+            assert!(!ctx.is_cancelled());
+            while let Some(piece) = pieces.next().await {
+                let _ = end.0.send("piece").await;
+                piece?;
+            }
+            end.whole();
+            Ok(())
+        }
+    });
+    let (registration, ()) = tokio::join!(upload, async {
+        peer.expect(r#"[64,1,{},"p"]"#).await;
+        peer.say("[65,1,3]").await;
+    });
+    let _registration = registration.unwrap();
+    peer.say(r#"[68,1,3,{"progress":true},["a"]]"#).await;
+    assert_eq!(hears.recv().await, Some("piece"));
+    drop(peer);
+    assert_eq!(hears.recv().await, Some("broken off"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_made_again_wait_for_room() {
+    const CALLS: usize = 20;
+    let mut router = Router::new();
+    let (client, mut peer) = router.client(builder(&router)).await;
+    let long = "x".repeat(1 << 20);
+    let calls: Vec<_> = (0..CALLS)
+        .map(|_| tokio::spawn(client.call::<u8>("p").args((&long,)).idempotent().into_future()))
+        .collect();
+    for _ in 0..CALLS {
+        peer.hear().await;
+    }
+    drop(peer);
+    let mut peer = router.welcome().await;
+    for _ in 0..CALLS {
+        let call = peer.hear().await;
+        peer.say(&format!("[50,{},{{}},[5]]", call[1])).await;
+    }
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap(), 5);
+    }
 }

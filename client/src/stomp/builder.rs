@@ -138,7 +138,8 @@ impl Builder {
         self
     }
 
-    /// How long one attempt to connect may take, with all that is said before the session begins.
+    /// How long one attempt to connect may take, with all that is said before the session begins. Where there are several
+    /// addresses, each may take as long.
     pub fn connect_timeout(mut self, timeout: Duration) -> Builder {
         self.timeout = timeout;
         self
@@ -156,14 +157,17 @@ impl Builder {
     ///
     /// [`Error::StompError`] where the server refuses the login, and what else can go wrong on the way.
     pub async fn connect(self) -> Result<Client, Error> {
-        let dial: Box<dyn Dial> = match self.way {
-            Way::Addresses(connector) => Box::new(connector?),
-            Way::Dial(dial) => dial,
+        let (dial, timeout): (Box<dyn Dial>, Duration) = match self.way {
+            Way::Addresses(connector) => {
+                let (connector, timeout) = connector?.each_within(self.timeout);
+                (Box::new(connector), timeout)
+            }
+            Way::Dial(dial) => (dial, self.timeout),
         };
         if self.hello.versions.is_empty() {
             return Err(Error::Unsupported("no version at all"));
         }
-        let plan = Plan { dial, hello: self.hello, backoff: self.backoff, timeout: self.timeout };
+        let plan = Plan { dial, hello: self.hello, backoff: self.backoff, timeout };
         let link = plan.connect().await?;
         let outbox = Outbox::new(self.outbox_bytes);
         let session = Session::new(plan, outbox.clone(), &link);

@@ -241,6 +241,8 @@ impl Session {
                 link.feed(&self.receipts.ask(frame, Owed::Subscribe(id)))
             }
             Request::Unsubscribe { id, headers, reply } => self.unsubscribe(id, &headers, reply, link),
+            // Given up while it waited to be sent.
+            Request::Call { reply, .. } if reply.is_closed() => Ok(()),
             Request::Call { reply, .. } if self.calls.len() >= CALLS_MAX => {
                 let _ = reply.send(Err(Error::Unsupported("more unanswered calls than a session may have")));
                 Ok(())

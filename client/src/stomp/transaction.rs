@@ -68,7 +68,7 @@ impl Transaction {
     ///
     /// [`Error::StompError`] where the server refuses, and then nothing took effect; [`Error::ConnectionLost`].
     pub async fn commit(mut self) -> Result<(), Error> {
-        self.end(Command::Commit).await?;
+        self.end(Command::Commit).await?.await?;
         for settlement in std::mem::take(&mut self.acknowledged) {
             settlement.conclude();
         }
@@ -81,9 +81,10 @@ impl Transaction {
     ///
     /// See [`commit`](Self::commit).
     pub async fn abort(mut self) -> Result<(), Error> {
-        let aborted = self.end(Command::Abort).await;
+        let receipt = self.end(Command::Abort).await?;
+        // What follows in the line is settled anew, whoever waits for the receipt.
         self.reopen();
-        aborted
+        receipt.await
     }
 
     async fn settle<T>(&mut self, command: Command, delivery: &Delivery<T>) -> Result<(), Error> {
@@ -103,7 +104,7 @@ impl Transaction {
         Ok(())
     }
 
-    async fn end(&mut self, command: Command) -> Result<(), Error> {
+    async fn end(&mut self, command: Command) -> Result<Receipt, Error> {
         let (reply, receipt) = Receipt::new(self.alive.0.clone());
         let request =
             Request::Frame { frame: self.frame(command), epoch: Some(self.epoch), reply: Some(reply) };
@@ -116,7 +117,7 @@ impl Transaction {
                 Ok(true)
             })
             .await?;
-        receipt.await
+        Ok(receipt)
     }
 
     fn frame(&self, command: Command) -> Frame {

@@ -146,7 +146,8 @@ impl Builder {
         self
     }
 
-    /// How long connecting and logging in may take, each time: unless it is said, [`CONNECT_TIMEOUT`].
+    /// How long connecting and logging in may take, each time: unless it is said, [`CONNECT_TIMEOUT`]. Where there are
+    /// several addresses, each may take as long.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -178,14 +179,15 @@ impl Builder {
     /// [`Error::Connection`] of the last address, [`Error::Refused`] where the router does not let the client in,
     /// [`Error::Authentication`] where the proof cannot be made, or that of the router is wrong, [`Error::Timeout`].
     pub async fn connect(self) -> Result<Client, Error> {
+        let (connector, timeout) = self.connector?.each_within(self.connect_timeout);
         let plan = Plan {
-            connector: self.connector?,
+            connector,
             realm: self.realm,
             formats: self.formats,
             ways: self.ways,
             agent: self.agent,
             backoff: self.backoff,
-            timeout: self.connect_timeout,
+            timeout,
         };
         let mut failed = 0;
         let (session, info) = loop {

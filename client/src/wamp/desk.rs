@@ -78,7 +78,7 @@ pub(super) struct Desk {
     /// While there is any, nothing more is read.
     stuck: VecDeque<Stuck>,
     /// Calls that are to be made again.
-    resend: Vec<CallCommand>,
+    resend: VecDeque<CallCommand>,
     restoring: Option<Restoring>,
     /// For the watchers.
     news: Vec<ClientEvent>,
@@ -90,7 +90,7 @@ impl Desk {
             subscriptions: Subscriptions::default(),
             registrations: Registrations::new(),
             stuck: VecDeque::new(),
-            resend: Vec::new(),
+            resend: VecDeque::new(),
             restoring: None,
             news: Vec::new(),
         }
@@ -244,7 +244,9 @@ impl Desk {
             Command::Subscribe(command) if command.reply.is_closed() => {}
             Command::Subscribe(command) => {
                 let (token, topic, options, permit) = self.subscriptions.add(*command);
-                session.subscribe(token, &topic, options, Some(permit))?;
+                if let Some(error) = session.subscribe(token, &topic, options, Some(permit))? {
+                    self.subscriptions.refused(token, error);
+                }
             }
             Command::Unsubscribe(token, reply) => match self.subscriptions.remove(token) {
                 Some(subscription) => session.unsubscribe(subscription, Some(reply))?,
@@ -253,7 +255,9 @@ impl Desk {
             Command::Register(command) if command.reply.is_closed() => {}
             Command::Register(command) => {
                 let (token, procedure, options, permit) = self.registrations.add(*command);
-                session.register(token, &procedure, options, Some(permit))?;
+                if let Some(error) = session.register(token, &procedure, options, Some(permit))? {
+                    self.registrations.refused(token, error);
+                }
             }
             Command::Unregister(token, reply) => self.unregister(session, token, Some(reply))?,
             Command::Close(reply) => return Err(Ended::Closed(Some(reply))),
@@ -333,7 +337,7 @@ impl Desk {
 
     fn keep_or_fail(&mut self, command: CallCommand) {
         if command.is_idempotent && command.partials.is_none() {
-            self.resend.push(command);
+            self.resend.push_back(command);
         } else {
             let _ = command.reply.send(Err(Error::ConnectionLost));
         }
@@ -343,6 +347,8 @@ impl Desk {
     pub(super) fn lost(&mut self, session: &mut Session) {
         self.stuck.clear();
         self.restoring = None;
+        // Those that had not had their turn yet come after those that had.
+        let waiting = std::mem::take(&mut self.resend);
         for pending in session.unanswered() {
             match pending {
                 Pending::Call(command) => self.keep_or_fail(*command),
@@ -357,27 +363,44 @@ impl Desk {
                 | Pending::Unregister(None) => {}
             }
         }
+        self.resend.extend(waiting);
         self.subscriptions.lost();
         self.registrations.lost();
+    }
+
+    /// Makes calls again, as far as there is room.
+    pub(super) fn resend(&mut self, session: &mut Session) -> Result<(), Ended> {
+        while session.has_room() {
+            let Some(command) = self.resend.pop_front() else { break };
+            session.call(Box::new(command))?;
+        }
+        Ok(())
     }
 
     /// Makes everything again in a new session.
     pub(super) fn restore(&mut self, session: &mut Session) -> Result<(), Ended> {
         let mut restoring = Restoring::default();
         for (token, topic, options) in self.subscriptions.wishes() {
-            session.subscribe(token, &topic, options, None)?;
-            restoring.left.insert(token);
+            match session.subscribe(token, &topic, options, None)? {
+                None => drop(restoring.left.insert(token)),
+                Some(error) => {
+                    self.subscriptions.refused(token, error);
+                    restoring.refused += 1;
+                }
+            }
         }
         for (token, procedure, options) in self.registrations.wishes() {
-            session.register(token, &procedure, options, None)?;
-            restoring.left.insert(token);
+            match session.register(token, &procedure, options, None)? {
+                None => drop(restoring.left.insert(token)),
+                Some(error) => {
+                    self.registrations.refused(token, error);
+                    restoring.refused += 1;
+                }
+            }
         }
         self.restoring = Some(restoring);
         self.tell_restored();
-        for command in std::mem::take(&mut self.resend) {
-            session.call(Box::new(command))?;
-        }
-        Ok(())
+        self.resend(session)
     }
 
     fn restored(&mut self, token: Token, restored: Restored) {

@@ -33,9 +33,10 @@ pub enum Progress<P, F> {
 #[derive(Debug)]
 #[must_use = "what is dropped is cancelled"]
 pub struct Progressive<P, F> {
-    running: Running,
     partials: buffer::Receiver<Raw>,
+    /// Dropped before the call is forsaken: one that was not made yet is then known to be unwanted.
     answer: Answer,
+    running: Running,
     deadline: Option<Pin<Box<Sleep>>>,
     timeout: Option<Duration>,
     /// What was read beyond a gap.
@@ -139,7 +140,8 @@ pub struct CallSink<C, R> {
 enum Stage {
     /// Nothing was sent.
     New(Option<Pieces>),
-    Begun(Running, Answer),
+    /// In this order, as in [`Progressive`].
+    Begun(Answer, Running),
     /// The callee did not wait for all of it.
     Answered(Raw),
 }
@@ -190,9 +192,9 @@ impl<C: ToPayload, R: FromPayload> CallSink<C, R> {
                     pieces.options.insert("progress", true);
                 }
                 let (running, answer) = pieces.begin(payload, None, false).await?;
-                self.stage = Stage::Begun(running, answer);
+                self.stage = Stage::Begun(answer, running);
             }
-            Stage::Begun(running, answer) => match answer.try_recv() {
+            Stage::Begun(answer, running) => match answer.try_recv() {
                 Err(TryRecvError::Empty) => {
                     let call = running.token;
                     running.handle.hand_in(Command::Chunk { call, payload, is_last }).await?;
@@ -212,7 +214,7 @@ impl<C: ToPayload, R: FromPayload> CallSink<C, R> {
         let Raw { details, payload } = match self.stage {
             Stage::Answered(raw) => raw,
             Stage::New(_) => return Err(Error::ConnectionLost),
-            Stage::Begun(mut running, answer) => {
+            Stage::Begun(answer, mut running) => {
                 let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
                 let raw = bounded(left, async {
                     let answer = answer.await;

@@ -73,8 +73,11 @@ struct Open {
     local: Token,
     is_running: bool,
     interrupt: watch::Sender<Option<Interrupt>>,
-    /// Where more pieces of its arguments go, until the last has come.
+    /// Where more pieces of its arguments go, until the last has come. Where one never will it stays, so that to the
+    /// handler the pieces do not look whole.
     pieces: Option<buffer::Sender<Raw>>,
+    /// One was dropped: none of those that follow is handed over.
+    is_overrun: bool,
 }
 
 /// What is to be answered at once.
@@ -220,7 +223,7 @@ impl Registrations {
         } else {
             (Arguments::Whole(payload), None)
         };
-        self.open.insert(key, Open { local: token, is_running: false, interrupt, pieces });
+        self.open.insert(key, Open { local: token, is_running: false, interrupt, pieces, is_overrun: false });
         local.waiting.push_back(Invocation { arguments, ctx });
         self.start(token);
         None
@@ -231,10 +234,11 @@ impl Registrations {
         let Some(pieces) = &open.pieces else { return };
         // What ends a call without any arguments is no piece of it.
         let is_mark = !has_more && is_nothing(&piece.payload);
-        if !is_mark && matches!(pieces.push(piece), Pushed::Full(_)) {
+        if !is_mark && !open.is_overrun && matches!(pieces.push(piece), Pushed::Full(_)) {
+            open.is_overrun = true;
             open.interrupt.send_replace(Some(Interrupt::Overrun));
         }
-        if !has_more {
+        if !has_more && !open.is_overrun {
             open.pieces = None;
         }
     }
@@ -338,7 +342,6 @@ impl Registrations {
             }
         });
         self.open.retain(|_, open| {
-            open.pieces = None;
             open.interrupt.send_replace(Some(Interrupt::Canceled));
             open.is_running
         });

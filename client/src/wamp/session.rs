@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tandem_protocols::payload::{Content, Format};
 use tandem_protocols::wamp::codec::{decode, encode, is_text};
 use tandem_protocols::wamp::dict::Dict;
-use tandem_protocols::wamp::error::{CLOSE_NORMAL, GOODBYE_AND_OUT, Violation};
+use tandem_protocols::wamp::error::{CLOSE_NORMAL, GOODBYE_AND_OUT, PAYLOAD_SIZE_EXCEEDED, Violation};
 use tandem_protocols::wamp::id::Id;
 use tandem_protocols::wamp::message::{
     Abort, Call, Cancel, Error as ErrorMessage, Goodbye, Hello, Message, MessageType, Publish, Register,
@@ -171,6 +171,27 @@ impl Session {
         Ok(self.wire.feed(self.kind(), &bytes)?)
     }
 
+    /// Writes what somebody here wants. What is wrong with it alone, that it is longer than the router takes above all,
+    /// is given back, so that nobody else of the session is disturbed.
+    fn offer(&mut self, message: impl Into<Message>) -> Result<Option<Error>, Error> {
+        match self.feed(message) {
+            Ok(()) => Ok(None),
+            Err(error) if is_unwritable(&error) => Ok(Some(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same for a request, which is answered so.
+    fn ask(&mut self, request: Id, message: impl Into<Message>) -> Result<(), Error> {
+        let Some(error) = self.offer(message)? else { return Ok(()) };
+        match self.take(request) {
+            Some(Pending::Call(command)) => drop(command.reply.send(Err(error))),
+            Some(Pending::Publish(reply, _)) => drop(reply.send(Err(error))),
+            _ => tracing::warn!(%error, "dropped"),
+        }
+        Ok(())
+    }
+
     /// The next message. Writes meanwhile; may be cancelled.
     pub(super) async fn next(&mut self) -> Result<Message, Error> {
         let Some(message) = self.wire.next().await? else {
@@ -236,7 +257,7 @@ impl Session {
         let (options, procedure) = (command.options.clone(), command.procedure.clone());
         self.calls.insert(command.token, request);
         self.pending.insert(request, Pending::Call(command));
-        self.feed(Call { request, options, procedure, payload })
+        self.ask(request, Call { request, options, procedure, payload })
     }
 
     /// Sends more arguments of a call that has not ended.
@@ -245,20 +266,25 @@ impl Session {
         let Some(Pending::Call(command)) = self.pending.get(&request) else { return Ok(()) };
         let payload = match in_format(payload, self.format) {
             Ok(payload) => payload,
-            // The arguments are not what the caller meant them to be any more.
-            Err(error) => {
-                self.cancel(call)?;
-                if let Some(Pending::Call(command)) = self.pending.remove(&request) {
-                    let _ = command.reply.send(Err(error.into()));
-                }
-                return Ok(());
-            }
+            Err(error) => return self.break_off(call, error.into()),
         };
         let (mut options, procedure) = (command.options.clone(), command.procedure.clone());
         if is_last {
             options.remove("progress");
         }
-        self.feed(Call { request, options, procedure, payload })
+        match self.offer(Call { request, options, procedure, payload })? {
+            Some(error) => self.break_off(call, error),
+            None => Ok(()),
+        }
+    }
+
+    /// The arguments of a call are not what the caller meant them to be any more.
+    fn break_off(&mut self, call: Token, error: Error) -> Result<(), Error> {
+        let request = self.calls.get(&call).copied();
+        if let Some(Pending::Call(command)) = request.and_then(|request| self.pending.remove(&request)) {
+            let _ = command.reply.send(Err(error));
+        }
+        self.cancel(call)
     }
 
     /// Gives a call up, if it has not ended. What still comes of it is passed over.
@@ -289,19 +315,23 @@ impl Session {
         if let Some((reply, permit)) = reply {
             self.pending.insert(request, Pending::Publish(reply, permit));
         }
-        self.feed(Publish { request, options, topic, payload })
+        self.ask(request, Publish { request, options, topic, payload })
     }
 
+    /// Gives back why it cannot be asked for.
     pub(super) fn subscribe(
         &mut self,
         token: Token,
         topic: &str,
         options: Dict,
         permit: Option<Permit>,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Error>, Error> {
         let request = self.take_request();
-        self.pending.insert(request, Pending::Subscribe(token, permit));
-        self.feed(Subscribe { request, options, topic: topic.to_owned() })
+        let refused = self.offer(Subscribe { request, options, topic: topic.to_owned() })?;
+        if refused.is_none() {
+            self.pending.insert(request, Pending::Subscribe(token, permit));
+        }
+        Ok(refused)
     }
 
     pub(super) fn unsubscribe(&mut self, subscription: Id, reply: Option<Reply<()>>) -> Result<(), Error> {
@@ -310,16 +340,20 @@ impl Session {
         self.feed(Unsubscribe { request, subscription, options: None })
     }
 
+    /// Gives back why it cannot be asked for.
     pub(super) fn register(
         &mut self,
         token: Token,
         procedure: &str,
         options: Dict,
         permit: Option<Permit>,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Error>, Error> {
         let request = self.take_request();
-        self.pending.insert(request, Pending::Register(token, permit));
-        self.feed(Register { request, options, procedure: procedure.to_owned() })
+        let refused = self.offer(Register { request, options, procedure: procedure.to_owned() })?;
+        if refused.is_none() {
+            self.pending.insert(request, Pending::Register(token, permit));
+        }
+        Ok(refused)
     }
 
     pub(super) fn unregister(&mut self, registration: Id, reply: Option<Reply<()>>) -> Result<(), Error> {
@@ -329,16 +363,17 @@ impl Session {
     }
 
     pub(super) fn progress(&mut self, invocation: Id, payload: Content) -> Result<(), Error> {
-        match in_format(payload, self.format) {
+        let dropped = match in_format(payload, self.format) {
             Ok(payload) => {
                 let options = Dict::new().with("progress", true);
-                self.feed(Yield { request: invocation, options, payload })
+                self.offer(Yield { request: invocation, options, payload })?
             }
-            Err(error) => {
-                tracing::warn!(%error, "partial result dropped");
-                Ok(())
-            }
+            Err(error) => Some(error.into()),
+        };
+        if let Some(error) = dropped {
+            tracing::warn!(%error, "partial result dropped");
         }
+        Ok(())
     }
 
     pub(super) fn answer(
@@ -347,20 +382,18 @@ impl Session {
         answer: Result<Content, ApplicationError>,
     ) -> Result<(), Error> {
         let payload = answer.and_then(|payload| Ok(in_format(payload, self.format)?));
-        match payload {
-            Ok(payload) => self.feed(Yield { request: invocation, options: Dict::new(), payload }),
+        let unwritable = match payload {
+            Ok(payload) => self.offer(Yield { request: invocation, options: Dict::new(), payload })?,
             Err(error) => {
                 let (uri, payload) = error.into_parts();
                 let payload = in_format(payload, self.format).unwrap_or_else(|_| nothing());
-                self.feed(ErrorMessage {
-                    request_type: MessageType::Invocation,
-                    request: invocation,
-                    details: Dict::new(),
-                    error: uri,
-                    payload,
-                })
+                self.offer(failure(invocation, uri, payload))?
             }
-        }
+        };
+        let Some(error) = unwritable else { return Ok(()) };
+        // The caller waits for an answer all the same.
+        tracing::warn!(%error, "the answer of a handler cannot be sent");
+        self.feed(failure(invocation, PAYLOAD_SIZE_EXCEEDED.to_owned(), nothing()))
     }
 
     /// Takes what a request has waited for. That of a call with a partial result stays.
@@ -436,4 +469,14 @@ impl Session {
             Err(_) => tracing::debug!("no goodbye in time"),
         }
     }
+}
+
+/// Whether a message cannot be written that would harm no other.
+fn is_unwritable(error: &Error) -> bool {
+    matches!(error, Error::Encode(_) | Error::Connection(crate::Error::RawSocket(_)))
+}
+
+fn failure(invocation: Id, error: String, payload: Content) -> ErrorMessage {
+    let (request_type, details) = (MessageType::Invocation, Dict::new());
+    ErrorMessage { request_type, request: invocation, details, error, payload }
 }

@@ -108,6 +108,7 @@ impl Task {
     }
 
     async fn step(&mut self, session: &mut Session) -> Result<(), Ended> {
+        self.desk.resend(session)?;
         let has_room = session.has_room();
         tokio::select! {
             next = self.desk.next(session) => self.desk.proceed(session, next?).await,

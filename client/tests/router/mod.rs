@@ -45,6 +45,8 @@ impl Doorway for Door {
 pub struct Router {
     door: Arc<Door>,
     accepted: mpsc::Receiver<DuplexStream>,
+    /// How long messages may be: 2^(9+n) bytes.
+    limit: u8,
 }
 
 /// One connection to it.
@@ -56,7 +58,7 @@ impl Router {
     pub fn new() -> Router {
         let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
         let door = Door { accepted: sender, down: AtomicUsize::new(0), opened: std::sync::Mutex::default() };
-        Router { door: Arc::new(door), accepted }
+        Router { door: Arc::new(door), accepted, limit: 15 }
     }
 
     pub fn builder(&self) -> Builder {
@@ -67,6 +69,11 @@ impl Router {
     /// So many more attempts to connect fail.
     pub fn set_down(&self, attempts: usize) {
         self.door.down.store(attempts, Ordering::SeqCst);
+    }
+
+    /// Takes messages of 4096 bytes, and no longer ones.
+    pub fn set_short(&mut self) {
+        self.limit = 3;
     }
 
     /// When there were attempts to connect.
@@ -80,7 +87,7 @@ impl Router {
         let mut peer = Peer { stream };
         let mut asked = [0; 4];
         peer.stream.read_exact(&mut asked).await.unwrap();
-        peer.stream.write_all(&[0x7f, 0xf1, 0, 0]).await.unwrap();
+        peer.stream.write_all(&[0x7f, self.limit << 4 | 1, 0, 0]).await.unwrap();
         let hello = peer.hear().await;
         assert_eq!(hello[0], 1);
         (peer, hello)
