@@ -84,10 +84,10 @@ impl Broker {
 
     /// Ends it in good order, as the daemon does: nobody new is let in, every session is told and what was said is
     /// written, what was to be kept is made safe. Takes as long as `limits.drain_time_s` at most, and for the store what
-    /// that takes. True when nobody was cut off.
+    /// that takes. True when nobody was cut off. Who does not wait for it to the end does not keep it from ending.
     pub async fn shutdown(mut self) -> bool {
         match self.server.take() {
-            Some(server) => server.shutdown().await,
+            Some(server) => self.runtime.spawn(server.shutdown()).await.unwrap_or(false),
             None => true,
         }
     }

@@ -206,31 +206,13 @@ impl Server {
         if let Some(keep) = keep.clone() {
             tasks.spawn(keep.watch(door.readiness.clone(), door.shutdown.clone()));
         }
-        let sockets = unix_sockets(config)?;
-        let listen = |address, secured| {
-            let failed = |error| StartError::Bind { address, error };
-            let listener = bind(address).map_err(failed)?;
-            let bound = listener.local_addr().map_err(failed)?;
-            let proxied = config.proxies.protocol.contains(&address);
-            door.tasks.spawn(door.clone().listen(listener, Uses { secured, proxied }));
-            Ok::<_, StartError>(bound)
-        };
-        let addresses = config.addresses().into_iter().map(|address| listen(address, Secured::No));
-        let addresses = addresses.collect::<Result<_, _>>()?;
-        let secured = || tls.clone().map_or(Secured::No, Secured::By);
-        let tls_addresses = config.listen_tls.iter().map(|&address| listen(address, secured()));
-        let tls_addresses = tls_addresses.collect::<Result<_, _>>()?;
-        let unix = sockets.iter().map(|socket| socket.path().to_owned()).collect();
-        for socket in sockets {
-            door.tasks.spawn(door.clone().listen_unix(socket));
-        }
         let drain = config.drain()?;
-        let server = Server {
-            addresses,
-            tls_addresses,
+        let mut server = Server {
+            addresses: Vec::new(),
+            tls_addresses: Vec::new(),
             tls,
             tokens,
-            unix,
+            unix: Vec::new(),
             realms,
             furniture,
             door,
@@ -240,7 +222,38 @@ impl Server {
             entropy,
             embedding,
         };
+        if let Err(error) = server.listen(config) {
+            // Who starts it may go on without it: what runs already ends, and gives back what it holds.
+            server.door.shutdown.cancel();
+            server.drain.delay = Duration::ZERO;
+            tokio::spawn(server.shutdown());
+            return Err(error);
+        }
         Ok(server)
+    }
+
+    /// Listens wherever the configuration says.
+    fn listen(&mut self, config: &Config) -> Result<(), StartError> {
+        let sockets = unix_sockets(config)?;
+        let listen = |address, secured| {
+            let failed = |error| StartError::Bind { address, error };
+            let listener = bind(address).map_err(failed)?;
+            let bound = listener.local_addr().map_err(failed)?;
+            let proxied = config.proxies.protocol.contains(&address);
+            self.door.tasks.spawn(self.door.clone().listen(listener, Uses { secured, proxied }));
+            Ok::<_, StartError>(bound)
+        };
+        let addresses = config.addresses().into_iter().map(|address| listen(address, Secured::No));
+        let addresses = addresses.collect::<Result<_, _>>()?;
+        let secured = || self.tls.clone().map_or(Secured::No, Secured::By);
+        let tls_addresses = config.listen_tls.iter().map(|&address| listen(address, secured()));
+        let tls_addresses = tls_addresses.collect::<Result<_, _>>()?;
+        let unix = sockets.iter().map(|socket| socket.path().to_owned()).collect();
+        for socket in sockets {
+            self.door.tasks.spawn(self.door.clone().listen_unix(socket));
+        }
+        (self.addresses, self.tls_addresses, self.unix) = (addresses, tls_addresses, unix);
+        Ok(())
     }
 
     /// Where it listens in the clear.

@@ -279,6 +279,35 @@ async fn what_is_no_opening_handshake_is_answered_and_so_is_what_comes_after_the
     assert!(format!("{entrance:?}").contains("is_open: false"));
 }
 
+#[tokio::test]
+async fn behind_a_proxy_the_host_is_what_the_proxy_says_and_of_a_whole_address_what_is_in_it() {
+    let listed = "[proxies]\ntrusted = [\"192.0.2.1\"]\n[http]\nhosts = [\"a.example\"]\n";
+    let broker = Broker::builder().toml(listed).unwrap().anonymous(Anonymous::Everywhere).start().unwrap();
+    let proxy = Remote::from(SocketAddr::from(([192, 0, 2, 1], 5)));
+    let status = |uri: &str, host: &str, origin: &str, forwarded_host: Option<&str>| {
+        let mut request = Request::get(uri)
+            .header("host", host)
+            .header("origin", origin)
+            .header("upgrade", "websocket")
+            .header("connection", "Upgrade")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-protocol", "wamp.2.json")
+            .header("x-forwarded-for", "203.0.113.7");
+        if let Some(host) = forwarded_host {
+            request = request.header("x-forwarded-host", host);
+        }
+        broker.entrance().upgrade(request.body(axum::body::Body::empty()).unwrap(), proxy).status().as_u16()
+    };
+    let (own, evil) = ("http://a.example", "http://evil.example");
+    assert_eq!(status("/ws", "inner.example", own, Some("a.example")), 101);
+    assert_eq!(status("/ws", "inner.example", evil, Some("a.example")), 403);
+    assert_eq!(status("/ws", "a.example", evil, Some("evil.example")), 421);
+    assert_eq!(status("/ws", "a.example", own, None), 101);
+    assert_eq!(status("http://a.example/ws", "evil.example", evil, None), 403);
+    assert_eq!(status("http://a.example/ws", "evil.example", own, None), 101);
+}
+
 // ---- the end -----------------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -304,11 +333,51 @@ async fn a_shutdown_ends_all_sessions_and_a_broker_that_is_dropped_ends_too() {
         let _ = outside.link().send(reply).await;
         drop((inside, outside));
         soon(ending).await.unwrap();
-        let gone = async {
-            while TcpStream::connect(address).await.is_ok() {
-                tokio::task::yield_now().await;
-            }
-        };
-        soon(gone).await;
+        nobody_listens(address).await;
     }
+}
+
+/// Waits until nobody listens there.
+async fn nobody_listens(address: SocketAddr) {
+    let gone = async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(gone).await;
+}
+
+#[tokio::test]
+async fn a_shutdown_that_nobody_waits_for_goes_on() {
+    let here = SocketAddr::from(([127, 0, 0, 1], 0));
+    let builder = Broker::builder().toml("[limits]\ndrain_delay_s = 1\ndrain_time_s = 2\n").unwrap();
+    let broker = builder.listen(here).start().unwrap();
+    let (address, entrance) = (broker.addresses()[0], broker.entrance());
+    let shutdown = broker.shutdown();
+    assert!(tokio::time::timeout(Duration::ZERO, shutdown).await.is_err(), "it has hardly begun");
+    nobody_listens(address).await;
+    assert!(entrance.open().is_err());
+}
+
+#[tokio::test]
+async fn of_a_start_that_fails_nothing_is_left() {
+    let here = SocketAddr::from(([127, 0, 0, 1], 0));
+    let free = TcpListener::bind(here).await.unwrap().local_addr().unwrap();
+    let taken = TcpListener::bind(here).await.unwrap();
+    let directory = std::env::temp_dir().join(format!("tandem-embedding-{}", std::process::id()));
+    let builder = || Broker::builder().listen(free).store_path(&directory);
+    let failed = builder().listen(taken.local_addr().unwrap()).start();
+    assert!(failed.err().unwrap().to_string().contains("cannot listen"));
+    nobody_listens(free).await;
+    let again = async {
+        loop {
+            match builder().start() {
+                Ok(broker) => return broker,
+                // The one before still closes it.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    assert!(soon(soon(again).await.shutdown()).await);
+    std::fs::remove_dir_all(&directory).unwrap();
 }

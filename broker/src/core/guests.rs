@@ -11,6 +11,7 @@ use crate::core::access::{Peer, Principal, Refusal, SessionId};
 use crate::core::mailbox::{Mailbox, Pushed};
 use crate::core::notice::{Guest, Notice, Origin};
 use crate::core::parcel::{Farewell, Parcel};
+use crate::core::table::Table;
 use crate::core::watch::Watch;
 use crate::metrics;
 
@@ -25,7 +26,7 @@ pub struct Guests {
 #[derive(Debug, Default)]
 struct State {
     /// Boxed: the table is up to half empty.
-    guests: HashMap<SessionId, Box<Seat>>,
+    guests: Table<SessionId, Box<Seat>>,
     house: HashMap<SessionId, Mailbox>,
     /// Nobody is let in any more.
     retired: bool,
@@ -139,7 +140,7 @@ impl Guests {
         let (mailbox, principal) = (mailbox.clone(), principal.clone());
         let seat = Box::new(Seat { mailbox, principal, whence: Whence::new(origin.peer, dialect) });
         self.watch.tell(|| Notice::Joined(state.guest(session, &seat)));
-        state.guests.insert(session, seat);
+        state.guests.get_or_insert_with(&session, || (session, seat));
         metrics::SESSIONS.add(1);
         Some(Ok(session))
     }

@@ -18,13 +18,10 @@
 //! that is shorter, which is as deep as a name is long, at the most.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow::{self, Break, Continue};
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-
 use super::name::{Form, Name, Parts, Pattern};
+use super::table::Table;
 
 /// How many different sets of holes (`a..c` and `x..z` have the same one) the patterns of components may use, with
 /// a tail and without one counted apart, before a pattern with a new set is refused. Patterns with at most one hole
@@ -88,7 +85,7 @@ impl<T> Index<T> {
     /// How many patterns there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.exact.len + self.prefixes.len + self.whole.len + self.tailed.len
+        self.exact.len() + self.prefixes.len + self.whole.len + self.tailed.len
     }
 
     /// Whether there is no pattern.
@@ -227,111 +224,6 @@ fn remove_at<N>(slice: &mut Box<[N]>, at: usize) -> N {
     let item = list.remove(at);
     *slice = list.into_boxed_slice();
     item
-}
-
-// ---- a hash table ----
-
-/// A hash table by strings that grows a part at a time: a million entries moved at once are a pause of hundreds of
-/// milliseconds.
-#[derive(Debug)]
-struct Table<K, V> {
-    /// One, or [`SHARDS`] of them if there are many entries; by the middle bits of the hash.
-    shards: Box<[HashTable<(K, V)>]>,
-    keys: RandomState,
-    len: usize,
-}
-
-const SHARDS: usize = 256;
-
-/// From how many entries on a table is in parts.
-const UNSHARDED_MAX: usize = 4096;
-
-impl<K, V> Default for Table<K, V> {
-    fn default() -> Self {
-        Self { shards: Box::new([HashTable::new()]), keys: RandomState::new(), len: 0 }
-    }
-}
-
-impl<K: AsRef<str>, V> Table<K, V> {
-    fn get(&self, key: &str) -> Option<&V> {
-        let hash = self.keys.hash_one(key);
-        let found = self.shards[self.shard(hash)].find(hash, |(known, _)| known.as_ref() == key);
-        found.map(|(_, value)| value)
-    }
-
-    fn get_mut(&mut self, key: &str) -> Option<&mut V> {
-        let hash = self.keys.hash_one(key);
-        let found = self.shards[self.shard(hash)].find_mut(hash, |(known, _)| known.as_ref() == key);
-        found.map(|(_, value)| value)
-    }
-
-    fn get_or_insert_with(&mut self, key: &str, make: impl FnOnce() -> (K, V)) -> &mut V {
-        if self.len >= UNSHARDED_MAX && self.shards.len() == 1 {
-            self.spread(SHARDS);
-        }
-        let hash = self.keys.hash_one(key);
-        let shard = self.shard(hash);
-        let rehash = |(known, _): &(K, V)| self.keys.hash_one(known.as_ref());
-        match self.shards[shard].entry(hash, |(known, _)| known.as_ref() == key, rehash) {
-            Entry::Occupied(entry) => &mut entry.into_mut().1,
-            Entry::Vacant(entry) => {
-                let entry = entry.insert(make());
-                self.len += 1;
-                &mut entry.into_mut().1
-            }
-        }
-    }
-
-    fn remove(&mut self, key: &str) -> Option<V> {
-        let hash = self.keys.hash_one(key);
-        let at = self.shard(hash);
-        let shard = &mut self.shards[at];
-        let ((_, value), _) = shard.find_entry(hash, |(known, _)| known.as_ref() == key).ok()?.remove();
-        self.len -= 1;
-        if shard.capacity() > 16 && shard.len() < shard.capacity() / 4 {
-            shard.shrink_to(shard.len() * 2, |(known, _)| self.keys.hash_one(known.as_ref()));
-        }
-        if self.len < UNSHARDED_MAX / 4 && self.shards.len() > 1 {
-            self.spread(1);
-        }
-        Some(value)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.shards.iter().flatten().map(|(key, value)| (key, value))
-    }
-
-    fn drain(&mut self) -> impl Iterator<Item = (K, V)> {
-        self.len = 0;
-        self.shards.iter_mut().flat_map(HashTable::drain)
-    }
-
-    fn shard(&self, hash: u64) -> usize {
-        // A shard's own table uses the bits at both ends.
-        (hash >> 32) as usize % self.shards.len()
-    }
-
-    /// Moves all entries to as many new shards. There are few entries when this is called.
-    fn spread(&mut self, shards: usize) {
-        let old = std::mem::replace(&mut self.shards, (0..shards).map(|_| HashTable::new()).collect());
-        for (key, value) in old.into_iter().flatten() {
-            let hash = self.keys.hash_one(key.as_ref());
-            let shard = self.shard(hash);
-            let rehash = |(known, _): &(K, V)| self.keys.hash_one(known.as_ref());
-            self.shards[shard].insert_unique(hash, (key, value), rehash);
-        }
-    }
-}
-
-impl<V> FromIterator<(Box<str>, V)> for Table<Box<str>, V> {
-    fn from_iter<I: IntoIterator<Item = (Box<str>, V)>>(entries: I) -> Self {
-        let mut table = Self::default();
-        for (key, value) in entries {
-            let key_again = key.clone();
-            table.get_or_insert_with(&key_again, || (key, value));
-        }
-        table
-    }
 }
 
 // ---- prefixes ----
@@ -749,7 +641,7 @@ impl<T> Literals<T> {
     fn len(&self) -> usize {
         match self {
             Self::Few(children) => children.len(),
-            Self::Many(children) => children.len,
+            Self::Many(children) => children.len(),
         }
     }
 
@@ -800,7 +692,7 @@ impl<T> Literals<T> {
             }
             Self::Many(children) => {
                 children.remove(component);
-                if children.len >= LITERALS_MANY_MIN {
+                if children.len() >= LITERALS_MANY_MIN {
                     return;
                 }
                 let mut few: Box<[_]> = children.drain().collect();
@@ -995,20 +887,6 @@ mod tests {
     }
 
     #[test]
-    fn a_large_table_is_in_parts_that_grow_one_by_one() {
-        let patterns: Vec<_> = (0..100_000).map(|n| exact(&format!("a.{n}"))).collect();
-        let mut index = index_of(&patterns);
-        let most = |index: &Index<usize>| index.exact.shards.iter().map(HashTable::len).max();
-        assert!(most(&index) < Some(2 * patterns.len() / SHARDS), "{:?}", most(&index));
-        assert_eq!(index.exact.iter().count(), patterns.len());
-        for (n, pattern) in patterns.iter().enumerate() {
-            assert_eq!(index.remove(pattern), Some(n));
-            assert_eq!(index.get(&patterns[patterns.len() - 1]).is_some(), n + 1 < patterns.len());
-        }
-        assert_eq!(index.exact.shards.len(), 1);
-    }
-
-    #[test]
     fn the_deepest_trees_need_little_stack() {
         let patterns: Vec<_> = (0..=NAME_BYTES_MAX)
             .map(|length| prefix(&"n".repeat(length)))
@@ -1106,7 +984,7 @@ mod tests {
             index.remove(pattern);
         }
         assert_eq!((index.len(), index.nodes()), (0, empty));
-        assert!(index.exact.shards.iter().map(HashTable::capacity).sum::<usize>() <= UNSHARDED_MAX / 2);
+        assert!(index.exact.room() <= 2048);
     }
 
     /// The index as it would be written in five lines.

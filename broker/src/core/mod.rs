@@ -35,6 +35,7 @@ pub mod shard;
 pub mod shelf;
 pub mod store;
 pub mod subscriptions;
+pub mod table;
 pub mod testament;
 pub mod throttle;
 pub mod topics;

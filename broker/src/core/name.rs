@@ -76,16 +76,8 @@ impl Name {
     /// Says what is wrong with the string.
     pub fn parse(text: &str) -> Result<Self, InvalidName> {
         // Each publication comes by here: what nearly all names are like is seen in one pass.
-        if is_plain(text.as_bytes()) {
-            return Ok(Self(text.into()));
-        }
-        check_extent(text)?;
-        if text.is_empty() {
-            return Err(InvalidName::Empty);
-        }
-        check_characters(text)?;
-        if text.split('.').any(str::is_empty) {
-            return Err(InvalidName::EmptyComponent);
+        if !is_plain(text.as_bytes()) {
+            check_name(text)?;
         }
         Ok(Self(text.into()))
     }
@@ -366,6 +358,19 @@ fn is_plain(text: &[u8]) -> bool {
     last != b'.' && dots < COMPONENTS_MAX && text.len() <= NAME_BYTES_MAX
 }
 
+/// The long way, which says what is wrong.
+fn check_name(text: &str) -> Result<(), InvalidName> {
+    check_extent(text)?;
+    if text.is_empty() {
+        return Err(InvalidName::Empty);
+    }
+    check_characters(text)?;
+    if text.split('.').any(str::is_empty) {
+        return Err(InvalidName::EmptyComponent);
+    }
+    Ok(())
+}
+
 fn check_extent(text: &str) -> Result<(), InvalidName> {
     if text.len() > NAME_BYTES_MAX {
         return Err(InvalidName::TooLong);
@@ -399,6 +404,25 @@ mod tests {
     fn parts(pattern: &Pattern) -> (Vec<Option<&str>>, bool) {
         let (parts, tail) = pattern.parts().expect("a pattern of components");
         (parts.collect(), tail)
+    }
+
+    #[test]
+    fn both_ways_to_look_at_a_name_agree() {
+        use proptest::test_runner::{Config, TestRunner};
+        let text = proptest::string::string_regex(
+            "([a.#*> \\n\\x00\\x7f!~é\u{3000}-]|[ -~]){0,12}|(a\\.){60,68}a?|a{508,516}",
+        );
+        let mut runner =
+            TestRunner::new(Config { cases: 20_000, failure_persistence: None, ..Config::default() });
+        let agree = runner.run(&text.unwrap(), |text| {
+            if is_plain(text.as_bytes()) {
+                proptest::prop_assert_eq!(check_name(&text), Ok(()));
+            }
+            let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+            proptest::prop_assert!(!is_visible || is_plain(text.as_bytes()) == check_name(&text).is_ok());
+            Ok(())
+        });
+        agree.unwrap();
     }
 
     #[test]

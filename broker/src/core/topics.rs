@@ -1,6 +1,5 @@
 //! Topics: who subscribes to what, and getting a publication to all of them.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::sync::Arc;
 
@@ -26,6 +25,7 @@ use crate::core::reserved::{reaches, reserved_prefix};
 use crate::core::retained::{Retained, RetainedLimits};
 use crate::core::shard::ShardKey;
 use crate::core::store::{StoredShelf, kept};
+use crate::core::table::Table;
 use crate::core::watch::Watch;
 use crate::metrics;
 
@@ -86,7 +86,7 @@ pub struct Topics {
 struct State {
     index: Index<SubscriptionId>,
     /// Boxed: the table is up to half empty.
-    subscriptions: HashMap<SubscriptionId, Box<Subscription>>,
+    subscriptions: Table<SubscriptionId, Box<Subscription>>,
     last_id: u64,
     retained: Retained,
 }
@@ -304,7 +304,8 @@ impl Topics {
                 let created = || Notice::SubscriptionCreated(subscriber.session, facts());
                 self.watch.tell_about(&pattern, created);
                 let subscribers = Subscribers::One(subscriber, receiver.clone());
-                subscriptions.insert(id, Box::new(Subscription { pattern, created_ms, subscribers }));
+                let subscription = Box::new(Subscription { pattern, created_ms, subscribers });
+                subscriptions.get_or_insert_with(&id, || (id, subscription));
                 (id, true)
             }
         };

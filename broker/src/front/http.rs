@@ -95,8 +95,8 @@ pub async fn serve(
 }
 
 /// Answers a request that came to another HTTP server, and is to become a WebSocket, whatever its path is there.
-pub fn answer_elsewhere<B>(door: &Arc<Door>, peer: &Peer, request: Request<B>) -> Answer {
-    let Asker { peer, .. } = door.settings.proxies.asker(peer, request.headers());
+pub fn answer_elsewhere<B>(door: &Arc<Door>, peer: &Peer, mut request: Request<B>) -> Answer {
+    let peer = see_who_asks(door, peer, &mut request);
     let permit = match door.admit_new(&peer) {
         Ok(permit) => permit,
         Err(why) => return why.answer(),
@@ -226,8 +226,8 @@ fn health(door: &Door) -> Answer {
     })
 }
 
-/// Makes of a request what it was before proxies and the prefix. Whose it is, and false for a path that is not below.
-fn see_through(door: &Door, peer: &Peer, request: &mut Request<Incoming>) -> (Peer, bool) {
+/// Has a request say which host it is for, as it did before proxies. Whose it is.
+fn see_who_asks<B>(door: &Door, peer: &Peer, request: &mut Request<B>) -> Peer {
     let Asker { peer, host } = door.settings.proxies.asker(peer, request.headers());
     if let Some(host) = host {
         let path = request.uri().path_and_query().cloned();
@@ -240,6 +240,12 @@ fn see_through(door: &Door, peer: &Peer, request: &mut Request<Incoming>) -> (Pe
         // A request for a whole address means that, whatever it says of its host (RFC 9112, 3.2.2).
         request.headers_mut().insert(HOST, host);
     }
+    peer
+}
+
+/// Makes of a request what it was before proxies and the prefix. Whose it is, and false for a path that is not below.
+fn see_through(door: &Door, peer: &Peer, request: &mut Request<Incoming>) -> (Peer, bool) {
+    let peer = see_who_asks(door, peer, request);
     let prefix = &*door.settings.http.prefix;
     if prefix.is_empty() {
         return (peer, true);

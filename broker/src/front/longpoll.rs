@@ -92,6 +92,13 @@ impl Attendance {
         self.1.end();
     }
 
+    /// The same where its peer was let in by the last request.
+    pub fn attend_from_now(&self, served: &Arc<Lane>) {
+        if served.is_established() {
+            self.attend(served);
+        }
+    }
+
     /// How long the connection has been a stranger's.
     pub fn stay(&self) -> &Stay {
         &self.1
@@ -150,7 +157,11 @@ pub async fn answer(
         },
         (Method::POST, Asked::Of(_, verb)) => match lane {
             None => text(StatusCode::NOT_FOUND, "there is no such transport, or it has ended\n"),
-            Some(lane) => serve(door, settings, &lane, verb, body).await,
+            Some(lane) => {
+                let answer = serve(door, settings, &lane, verb, body).await;
+                attendance.attend_from_now(&lane);
+                answer
+            }
         },
         (_, Asked::Open | Asked::Of(..)) => wrong_method(METHODS),
     };

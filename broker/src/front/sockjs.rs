@@ -90,7 +90,11 @@ pub async fn answer(
     };
     let answer = match (&parts.method, verb) {
         (&Method::OPTIONS, _) => Cors::preflight_for(methods(verb), &parts.headers),
-        (&Method::POST, Verb::Send) => send(door, lane.as_ref(), body).await,
+        (&Method::POST, Verb::Send) => {
+            let answer = send(door, lane.as_ref(), body).await;
+            lane.iter().for_each(|lane| attendance.attend_from_now(lane));
+            answer
+        }
         (&Method::POST, Verb::Xhr | Verb::XhrStreaming) | (&Method::GET, Verb::EventSource) => {
             let wanted = Wanted { name: &name, opener, verb, headers: &parts.headers };
             receive(door, settings, wanted, peer, attendance, body).await
