@@ -47,7 +47,7 @@ mod subscription;
 mod subscriptions;
 mod transaction;
 
-pub use builder::Builder;
+pub use builder::{Builder, CONNECT_TIMEOUT, HEART_BEAT, OUTBOX_BYTES};
 pub use call::{Answer, Call};
 pub use client::{Client, Events};
 pub use delivery::Delivery;
@@ -55,7 +55,7 @@ pub use dial::{Dial, Dialling};
 pub use receipt::Receipt;
 pub use send::{Confirmed, Sending, Unconfirmed};
 pub use serve::{Failure, Serve, Serving};
-pub use subscribe::Subscribe;
+pub use subscribe::{BUFFER_MESSAGES, PREFETCH_MESSAGES, Subscribe};
 pub use subscription::Subscription;
 pub use transaction::Transaction;
 

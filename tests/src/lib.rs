@@ -8,5 +8,6 @@ pub mod broker;
 pub mod certificates;
 pub mod daemon;
 pub mod disk;
+pub mod guide;
 pub mod peers;
 pub mod poller;

@@ -135,9 +135,7 @@ fn greet(server: &Server) -> Outcome {
 A first client, in a browser's console or in Node:
   WAMP   new autobahn.Connection({{url: 'ws://{address}/', realm: '{realm}'}})
   STOMP  new StompJs.Client({{brokerURL: 'ws://{address}/'}})
-  bash   printf 'CONNECT\\n\\n\\0SEND\\ndestination:/topic/hello\\n\\nHello\\0' >/dev/tcp/{host}/{port}
-",
-        host = address.ip(),
-        port = address.port()
+  shell  tandem pub hello Hello --url ws://{address}/ --realm {realm}
+"
     ))
 }
