@@ -236,7 +236,7 @@ impl Guests {
     pub fn slowest(&self, bytes_min: usize, count_max: usize) -> Vec<(usize, Guest)> {
         let mut slowest: Vec<(usize, SessionId)> = Vec::with_capacity(count_max + 1);
         let state = self.state.lock();
-        for (session, seat) in &state.guests {
+        for (session, seat) in state.guests.iter() {
             let bytes = seat.mailbox.bytes();
             let place = slowest.partition_point(|(known, _)| *known >= bytes);
             if bytes >= bytes_min && place < count_max {
