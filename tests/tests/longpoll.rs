@@ -250,9 +250,9 @@ async fn it_can_be_elsewhere_or_nowhere() {
     let broker = Broker::start_with("[longpoll]\npath = \"/a/poll\"\n").await;
     let body = b"{\"protocols\": [\"wamp.2.json\"]}";
     assert_eq!(ask(broker.address(), "POST", "/a/poll/open", "", body).await.status, 200);
-    assert_eq!(ask(broker.address(), "POST", "/lp/open", "", body).await.status, 400, "WebSocket's answer");
+    assert_eq!(ask(broker.address(), "POST", "/lp/open", "", body).await.status, 405, "WebSocket's answer");
     let broker = Broker::start_with("[longpoll]\nenabled = false\n").await;
-    assert_eq!(ask(broker.address(), "POST", "/lp/open", "", body).await.status, 400, "WebSocket's answer");
+    assert_eq!(ask(broker.address(), "POST", "/lp/open", "", body).await.status, 405, "WebSocket's answer");
 }
 
 // ---- pages -----------------------------------------------------------------------------------------------
@@ -527,4 +527,18 @@ async fn at_shutdown_everybody_is_told_and_the_broker_ends_in_time() {
     assert_eq!(behind.hear().await[0], 6, "GOODBYE");
     assert!(soon("the end", shutdown).await.unwrap(), "nobody was cut off");
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn the_connection_that_said_hello_is_its_sessions_at_once_and_may_say_goodbye() {
+    let broker = Broker::start().await;
+    let mut poller = Poller::open(broker.address(), "wamp.2.json").await;
+    assert_eq!(poller.say(json!([1, "realm1", {"roles": {"subscriber": {}}}])).await, 204);
+    assert_eq!(poller.hear().await[0], 2, "WELCOME");
+    poller.poll().await;
+    let shutdown = tokio::spawn(broker.shutdown());
+    let goodbye = poller.receiving.answer().await.unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&goodbye.body).unwrap()[0], 6, "{goodbye:?}");
+    assert_eq!(poller.say(json!([6, {}, "wamp.close.goodbye_and_out"])).await, 204);
+    assert!(soon("the end", shutdown).await.unwrap(), "nobody was cut off");
 }

@@ -94,7 +94,8 @@ async fn stalled_subscriber(daemon: &Daemon) -> wamp::Client {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_publisher_at_full_speed_loses_none_of_ten_subscribers_that_read() {
     const BYTES: usize = 16 * 1024;
-    const MESSAGES: usize = 3000;
+    // Six times what a mailbox holds: more says no more, and takes minutes where the machine is busy.
+    const MESSAGES: usize = 1500;
     let daemon = Daemon::start(&[]);
     let mut readers = JoinSet::new();
     for place in 0..10 {
