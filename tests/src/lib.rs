@@ -9,5 +9,6 @@ pub mod certificates;
 pub mod daemon;
 pub mod disk;
 pub mod guide;
+pub mod house;
 pub mod peers;
 pub mod poller;

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
 use std::future::IntoFuture;
-use std::net::SocketAddr;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -12,29 +11,18 @@ use serde_json::{Value, json};
 use tandem_client::stomp::{Client, Delivery, Failure, Mode, Subscription, Version};
 use tandem_client::{Error, Overflow};
 use tandem_protocols::payload::Format;
-use tandem_tests::broker::{Broker, eventually, soon};
+use tandem_tests::broker::{eventually, soon};
+use tandem_tests::house::House;
 
-/// How the broker is reached.
-#[derive(Clone, Copy, Debug)]
-enum Way {
-    WebSocket,
-    Tcp,
+/// How the broker is reached: WebSocket, plain STOMP, long-polling, and within the process.
+const WAYS: [&str; 8] = ["ws", "wss", "tcp", "tls", "unix", "http", "https", "inside"];
+
+async fn connect(house: &House, way: &str) -> Client {
+    soon("a connection", Client::builder_on(house.connector(way)).connect()).await.unwrap()
 }
 
-const WAYS: [Way; 2] = [Way::WebSocket, Way::Tcp];
-
-impl Way {
-    fn url(self, address: SocketAddr) -> String {
-        match self {
-            Way::WebSocket => format!("ws://{address}/"),
-            Way::Tcp => format!("tcp://{address}"),
-        }
-    }
-
-    async fn connect(self, broker: &Broker) -> Client {
-        let connecting = Client::builder(self.url(broker.address()).as_str()).connect();
-        soon("a connection", connecting).await.unwrap()
-    }
+fn url(house: &House, scheme: &str) -> String {
+    format!("{scheme}://{}", house.broker.addresses()[0])
 }
 
 async fn next<T>(subscription: &mut Subscription<T>) -> Delivery<T> {
@@ -51,9 +39,9 @@ async fn nothing_before<T>(client: &Client, subscription: &mut Subscription<T>, 
 
 #[tokio::test]
 async fn what_is_sent_arrives_as_what_it_was() {
-    let broker = Broker::start().await;
+    let house = House::open("");
     for way in WAYS {
-        let client = way.connect(&broker).await;
+        let client = connect(&house, way).await;
         assert_eq!(client.version(), Version::V12);
         let mut values = client.subscribe("/topic/t").typed::<Value>().await.unwrap();
         let value = json!({"a": [1, 2.5, null], "b": "c"});
@@ -80,9 +68,9 @@ async fn what_is_sent_arrives_as_what_it_was() {
 
 #[tokio::test]
 async fn receipts_are_awaited_whenever_one_likes() {
-    let broker = Broker::start().await;
+    let house = House::open("");
     for way in WAYS {
-        let client = way.connect(&broker).await;
+        let client = connect(&house, way).await;
         let mut receipts = Vec::new();
         for number in 0..100_u32 {
             receipts.push(client.send("/queue/r").json(&number).unwrap().receipt().enqueue().await.unwrap());
@@ -100,9 +88,9 @@ async fn receipts_are_awaited_whenever_one_likes() {
 
 #[tokio::test]
 async fn a_refused_message_fails_its_receipt_with_the_servers_words() {
-    let broker = Broker::start_with("[[queues]]\nname = \"q\"\nmax-length = 1\n").await;
+    let house = House::open("[[queues]]\nname = \"q\"\nmax-length = 1\n");
     for way in WAYS {
-        let client = way.connect(&broker).await;
+        let client = connect(&house, way).await;
         client.send("/queue/q").text("1").receipt().await.unwrap();
         let refused = client.send("/queue/q").text("2").receipt().await;
         assert!(matches!(refused, Err(Error::StompError(_))), "{refused:?}");
@@ -115,9 +103,9 @@ async fn a_refused_message_fails_its_receipt_with_the_servers_words() {
 
 #[tokio::test]
 async fn what_is_not_acknowledged_is_given_back() {
-    let broker = Broker::start().await;
+    let house = House::open("");
     for way in WAYS {
-        let client = way.connect(&broker).await;
+        let client = connect(&house, way).await;
         let mut work = client.subscribe("/queue/w").ack(Mode::ClientIndividual).text().await.unwrap();
         for text in ["dropped", "refused", "done", "confirmed"] {
             client.send("/queue/w").text(text).await.unwrap();
@@ -148,9 +136,9 @@ async fn what_is_not_acknowledged_is_given_back() {
 
 #[tokio::test]
 async fn one_acknowledgement_does_for_all_before_it_where_that_is_asked_for() {
-    let broker = Broker::start().await;
+    let house = House::open("");
     for way in WAYS {
-        let client = way.connect(&broker).await;
+        let client = connect(&house, way).await;
         let mut work =
             client.subscribe("/queue/c").ack(Mode::Client).prefetch(3).typed::<u32>().await.unwrap();
         for number in 0..6_u32 {
@@ -176,9 +164,9 @@ async fn one_acknowledgement_does_for_all_before_it_where_that_is_asked_for() {
 
 #[tokio::test]
 async fn who_drops_a_subscription_gives_back_what_was_not_read() {
-    let broker = Broker::start().await;
+    let house = House::open("");
     for way in WAYS {
-        let client = way.connect(&broker).await;
+        let client = connect(&house, way).await;
         for number in 0..10_u32 {
             client.send("/queue/d").json(&number).unwrap().receipt().await.unwrap();
         }
@@ -204,9 +192,9 @@ async fn who_drops_a_subscription_gives_back_what_was_not_read() {
 
 #[tokio::test]
 async fn a_transaction_takes_effect_as_one_or_not_at_all() {
-    let broker = Broker::start().await;
+    let house = House::open("");
     for way in WAYS {
-        let client = way.connect(&broker).await;
+        let client = connect(&house, way).await;
         let mut inbox = client.subscribe("/queue/in").ack(Mode::ClientIndividual).text().await.unwrap();
         let mut outbox = client.subscribe("/queue/out").text().await.unwrap();
         client.send("/queue/in").text("order").await.unwrap();
@@ -240,16 +228,16 @@ async fn a_transaction_takes_effect_as_one_or_not_at_all() {
 
 #[tokio::test]
 async fn a_selector_and_a_durable_name_are_as_in_the_header() {
-    let broker = Broker::start().await;
+    let house = House::open("");
     for way in WAYS {
-        let client = way.connect(&broker).await;
+        let client = connect(&house, way).await;
         let subscribe = |client: &Client| {
             let subscription = client.subscribe("/topic/news").durable("reader").selector("colour = 'red'");
             subscription.ack(Mode::ClientIndividual).text()
         };
         drop(subscribe(&client).await.unwrap());
         client.disconnect().await.unwrap();
-        let client = way.connect(&broker).await;
+        let client = connect(&house, way).await;
         client.send("/topic/news").header("colour", "blue").text("unwanted").receipt().await.unwrap();
         client.send("/topic/news").header("colour", "red").text("gathered").receipt().await.unwrap();
         let mut reader = subscribe(&client).await.unwrap();
@@ -267,9 +255,9 @@ async fn a_selector_and_a_durable_name_are_as_in_the_header() {
 
 #[tokio::test]
 async fn a_call_is_answered_or_fails_with_a_uri() {
-    let broker = Broker::start().await;
+    let house = House::open("");
     for way in WAYS {
-        let (callee, client) = (way.connect(&broker).await, way.connect(&broker).await);
+        let (callee, client) = (connect(&house, way).await, connect(&house, way).await);
         let twice = |number: i64, call: Delivery| async move {
             match call.header("refuse") {
                 Some(why) => Err(Failure::new("com.example.refused", why)),
@@ -306,35 +294,35 @@ async fn a_call_is_answered_or_fails_with_a_uri() {
 
 #[tokio::test]
 async fn the_session_ends_with_the_last_handle() {
-    let broker = Broker::start().await;
+    let house = House::open("");
     for way in WAYS {
-        let client = way.connect(&broker).await;
+        let client = connect(&house, way).await;
         let subscription = client.subscribe("/topic/t").await.unwrap();
         client.clone().send("/queue/last").text("words").await.unwrap();
         drop(client);
-        assert_eq!(broker.sessions(), 1, "a subscription is a handle");
+        assert_eq!(house.sessions(), 1, "a subscription is a handle");
         drop(subscription);
-        eventually("it has left", || broker.sessions() == 0).await;
+        eventually("it has left", || house.sessions() == 0).await;
         // What was taken up before was sent.
-        let other = way.connect(&broker).await;
+        let other = connect(&house, way).await;
         let mut last = other.subscribe("/queue/last").await.unwrap();
         assert_eq!(next(&mut last).await.payload, "words");
         soon("goodbye", other.clone().disconnect()).await.unwrap();
         let refused = other.send("/queue/last").text("too late").await;
         assert!(matches!(refused, Err(Error::Disconnected)), "{refused:?}");
         assert!(soon("the end", last.next()).await.is_none());
-        eventually("it has left", || broker.sessions() == 0).await;
+        eventually("it has left", || house.sessions() == 0).await;
     }
 }
 
 #[tokio::test]
 async fn an_address_that_leads_nowhere_is_passed_over() {
-    let broker = Broker::start().await;
+    let house = House::open("");
     let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let nowhere = Client::builder(Way::Tcp.url(refused).as_str());
+    let refused = format!("tcp://{refused}");
+    let nowhere = Client::builder(refused.as_str());
     assert!(matches!(nowhere.connect().await, Err(Error::Io(_))));
-    let client =
-        Client::builder(Way::Tcp.url(refused).as_str()).or(Way::WebSocket.url(broker.address()).as_str());
+    let client = Client::builder(refused.as_str()).or(url(&house, "ws").as_str());
     soon("a connection", client.connect()).await.unwrap().disconnect().await.unwrap();
     let nonsense = Client::builder("nonsense").connect().await;
     assert!(matches!(nonsense, Err(Error::Address(_))), "{nonsense:?}");
@@ -342,8 +330,8 @@ async fn an_address_that_leads_nowhere_is_passed_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_example_of_a_durable_worker_does_its_work() {
-    let broker = Broker::start().await;
-    let url = Way::WebSocket.url(broker.address());
+    let house = House::open("");
+    let url = url(&house, "ws");
     let mut example = tokio::process::Command::new(env!("CARGO"));
     example.args([
         "run",

@@ -7,59 +7,18 @@ mod wamp_suite;
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use tandem_broker::Broker;
 use tandem_broker::users::hash_password;
+use tandem_client::Backoff;
 use tandem_client::wamp::{
     Anonymous, Auth, Client, ClientEvent, Cryptosign, Error, Format, PrivateKey, Progress, Scram, Ticket,
     Wampcra,
 };
-use tandem_client::{Backoff, Connector, TlsOptions};
 use tandem_protocols::wamp::auth::cra::CraCredential;
 use tandem_protocols::wamp::auth::scram::{Dialect, Kdf, ScramCredential};
 use tandem_tests::broker::{Broker as TestBroker, eventually, soon};
-use tandem_tests::certificates::Authority;
+use tandem_tests::house::House;
 
 use wamp_suite::{Way, suite};
-
-/// A broker that can be reached in every way, and who vouches for it.
-struct House {
-    broker: Broker,
-    authority: Authority,
-}
-
-impl House {
-    fn open(more: &str) -> House {
-        let authority = Authority::new();
-        authority.renew();
-        let broker = Broker::builder()
-            .toml(&(authority.config("off") + more))
-            .unwrap()
-            .listen("127.0.0.1:0".parse().unwrap())
-            .listen_unix(authority.path("socket"))
-            .start()
-            .unwrap();
-        House { broker, authority }
-    }
-
-    fn connector(&self, scheme: &str) -> Connector {
-        let (plain, tls) = (self.broker.addresses()[0], self.broker.tls_addresses()[0]);
-        let url = match scheme {
-            "inside" => return self.broker.connector(),
-            "unix" => format!("unix:{}", self.authority.path("socket").display()),
-            "http" => format!("http://{plain}/lp"),
-            "https" => format!("https://{tls}/lp"),
-            "wss" | "tls" => format!("{scheme}://{tls}"),
-            _ => format!("{scheme}://{plain}"),
-        };
-        let ca = self.authority.path("ca.pem");
-        let trust = TlsOptions::new().without_system_authorities().authorities_file(ca).unwrap();
-        Connector::new(url.parse().unwrap()).tls(trust)
-    }
-
-    fn sessions(&self) -> usize {
-        self.broker.server().realms()[0].sessions()
-    }
-}
 
 macro_rules! suites {
     ($($name:ident: $scheme:literal $format:ident,)*) => {$(

@@ -1,5 +1,7 @@
 //! WebSocket, the client's side: the opening handshake over HTTP/1.1, and messages as masked frames.
 
+use std::fmt;
+
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -13,7 +15,7 @@ use crate::error::Error;
 use crate::message::{Arrivals, Closed, Kind, Message};
 
 /// How to open a WebSocket, and how to use it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WebSocketOptions {
     /// Whether and how to compress. Off by default, so that a test or measurement asks for it.
     pub compression: Policy,
@@ -29,6 +31,23 @@ pub struct WebSocketOptions {
     pub headers: Vec<(String, String)>,
     /// What the server may send.
     pub limits: Limits,
+}
+
+/// Shows of other headers only their names: one of them may be `Authorization`.
+impl fmt::Debug for WebSocketOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { compression, compress_bytes_min, fragment_bytes, host, origin, headers, limits } = self;
+        let names: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("WebSocketOptions")
+            .field("compression", compression)
+            .field("compress_bytes_min", compress_bytes_min)
+            .field("fragment_bytes", fragment_bytes)
+            .field("host", host)
+            .field("origin", origin)
+            .field("headers", &names)
+            .field("limits", limits)
+            .finish()
+    }
 }
 
 impl Default for WebSocketOptions {
@@ -260,5 +279,17 @@ impl Answer {
         while body.len() < length && stream.read_buf(&mut body).await.is_ok_and(|count| count > 0) {}
         body.truncate(length);
         Error::Refused { status: self.status, headers: self.headers, body: body.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_header_says_is_not_shown() {
+        let headers = vec![("Authorization".to_owned(), "Bearer secret".to_owned())];
+        let shown = format!("{:?}", WebSocketOptions { headers, ..WebSocketOptions::default() });
+        assert!(shown.contains("Authorization") && !shown.contains("secret"), "{shown}");
     }
 }

@@ -10,7 +10,7 @@ use tandem_protocols::stomp::state::AckMode;
 use crate::buffer::{Gap, Pushed, Sender};
 use crate::error::Error;
 use crate::stomp::outbox::{Outbox, Reply, Terms};
-use crate::stomp::settlement::{Arrived, Course, Returns, Settlement};
+use crate::stomp::settlement::{Arrived, Course, Giveback, Returns, Settlement};
 
 /// How many a session may have.
 pub(super) const SUBSCRIPTIONS_MAX: usize = 16 * 1024;
@@ -172,7 +172,10 @@ impl Subscriptions {
             settlement = Settlement::new(entry.course.clone(), outbox.clone(), &frame.headers, entry.count);
         }
         if entry.is_leaving {
-            // Dropping it gives it back.
+            // Dropping it would give it back only where each is acknowledged by itself.
+            if let Some(late) = settlement.filter(|late| late.is_returned()) {
+                outbox.give_back(late.frame(Command::Nack), entry.course.epoch);
+            }
             return None;
         }
         if entry.terms.mode == AckMode::Client {
