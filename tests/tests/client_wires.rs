@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +11,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-use tandem_broker::Broker;
 use tandem_client::raw::transport::{Closed, Kind};
 use tandem_client::tls::TlsError;
 use tandem_client::{Address, Connector, Error, TlsOptions, Wire};
@@ -27,59 +25,9 @@ use tandem_protocols::wamp::message::{Goodbye, Hello, Message, Subscribe};
 use tandem_protocols::websocket::extensions::{Mode, Policy};
 use tandem_tests::broker::soon;
 use tandem_tests::certificates::{Authority, dns};
+use tandem_tests::house::House;
 
 const FORMATS: [Format; 3] = [Format::Cbor, Format::MsgPack, Format::Json];
-
-/// A broker that can be reached in every way, and who vouches for it.
-struct House {
-    broker: Broker,
-    authority: Authority,
-}
-
-impl House {
-    async fn open() -> House {
-        House::open_with("off", "").await
-    }
-
-    async fn open_with(clients: &str, more: &str) -> House {
-        let authority = Authority::new();
-        authority.renew();
-        let broker = Broker::builder()
-            .toml(&(authority.config(clients) + more))
-            .unwrap()
-            .listen("127.0.0.1:0".parse().unwrap())
-            .listen_unix(authority.path("socket"))
-            .start()
-            .unwrap();
-        House { broker, authority }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.authority.path("socket")
-    }
-
-    /// What trusts the broker's authority, and no other.
-    fn trust(&self) -> TlsOptions {
-        let ca = self.authority.path("ca.pem");
-        TlsOptions::new().without_system_authorities().authorities_file(ca).unwrap()
-    }
-
-    fn to(&self, scheme: &str) -> Connector {
-        Connector::new(self.address(scheme)).tls(self.trust())
-    }
-
-    fn address(&self, scheme: &str) -> Address {
-        let (plain, tls) = (self.broker.addresses()[0], self.broker.tls_addresses()[0]);
-        let url = match scheme {
-            "unix" => format!("unix:{}", self.socket().display()),
-            "http" => format!("http://{plain}/lp"),
-            "https" => format!("https://{tls}/lp"),
-            "wss" | "tls" => format!("{scheme}://{tls}"),
-            _ => format!("{scheme}://{plain}"),
-        };
-        url.parse().unwrap()
-    }
-}
 
 fn text(format: Format) -> Kind {
     if codec::is_text(format) { Kind::Text } else { Kind::Binary }
@@ -142,8 +90,9 @@ async fn connected(connector: &Connector) -> Wire {
 
 #[tokio::test]
 async fn both_languages_get_in_by_every_kind_of_address_and_leave_in_good_order() {
-    let house = House::open().await;
-    let ways = ["ws", "wss", "tcp", "tls", "unix", "http", "https"].map(|scheme| (scheme, house.to(scheme)));
+    let house = House::open("");
+    let ways =
+        ["ws", "wss", "tcp", "tls", "unix", "http", "https"].map(|scheme| (scheme, house.connector(scheme)));
     for (way, connector) in ways.into_iter().chain([("in process", house.broker.connector())]) {
         for format in FORMATS {
             let (mut wire, chosen) = welcomed(&connector, &[format]).await;
@@ -157,15 +106,15 @@ async fn both_languages_get_in_by_every_kind_of_address_and_leave_in_good_order(
         let mut wire = connected(&connector).await;
         soon(way, wire.close()).await.unwrap();
     }
-    assert_eq!(house.broker.server().realms()[0].sessions(), 0);
+    assert_eq!(house.sessions(), 0);
     assert!(house.broker.shutdown().await);
 }
 
 #[tokio::test]
 async fn the_first_serializer_that_is_spoken_is_taken() {
-    let house = House::open().await;
+    let house = House::open("");
     for (scheme, wanted) in [("ws", Format::Cbor), ("http", Format::Cbor), ("tcp", Format::Cbor)] {
-        assert_eq!(welcomed(&house.to(scheme), &FORMATS).await.1, wanted, "{scheme}");
+        assert_eq!(welcomed(&house.connector(scheme), &FORMATS).await.1, wanted, "{scheme}");
     }
     // A router that knows only MessagePack, over RawSocket: it says so and hangs up.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -188,10 +137,10 @@ async fn the_first_serializer_that_is_spoken_is_taken() {
 
 #[tokio::test]
 async fn what_is_published_arrives_whole_and_in_order_by_every_way() {
-    let house = House::open().await;
+    let house = House::open("");
     let mut stomps = Vec::new();
     for way in ["ws", "wss", "tcp", "tls", "unix", "http", "https"] {
-        stomps.push((way, connected(&house.to(way)).await));
+        stomps.push((way, connected(&house.connector(way)).await));
     }
     stomps.push(("in process", connected(&house.broker.connector()).await));
     for (way, wire) in &mut stomps {
@@ -225,7 +174,7 @@ async fn what_is_published_arrives_whole_and_in_order_by_every_way() {
 
 #[tokio::test]
 async fn only_who_is_vouched_for_is_spoken_to() {
-    let house = House::open().await;
+    let house = House::open("");
     let refused = async |connector: Connector| match soon("a refusal", connector.wamp(&FORMATS)).await {
         Err(error) => error.to_string(),
         Ok(_) => panic!("it was trusted"),
@@ -233,11 +182,11 @@ async fn only_who_is_vouched_for_is_spoken_to() {
     let stranger = Authority::new();
     for scheme in ["wss", "tls", "https"] {
         let strange = TlsOptions::new().authorities_file(stranger.path("ca.pem")).unwrap();
-        let why = refused(house.to(scheme).tls(strange)).await;
+        let why = refused(house.connector(scheme).tls(strange)).await;
         assert!(why.contains("UnknownIssuer"), "{scheme}: {why}");
-        let why = refused(house.to(scheme).tls(house.trust().server_name("other.example"))).await;
+        let why = refused(house.connector(scheme).tls(house.trust().server_name("other.example"))).await;
         assert!(why.contains("not valid for"), "{scheme}: {why}");
-        let nobody = house.to(scheme).tls(TlsOptions::new().without_system_authorities());
+        let nobody = house.connector(scheme).tls(TlsOptions::new().without_system_authorities());
         let result = soon("a refusal", nobody.wamp(&FORMATS)).await;
         assert!(matches!(result, Err(Error::Tls(TlsError::NoRoots))), "{scheme}");
     }
@@ -245,7 +194,7 @@ async fn only_who_is_vouched_for_is_spoken_to() {
 
 #[tokio::test]
 async fn a_broker_that_vouches_for_itself_is_trusted_where_its_certificate_is_named() {
-    let house = House::open().await;
+    let house = House::open("");
     for (kind, is_trusted) in [(IsCa::ExplicitNoCa, true), (IsCa::Ca(BasicConstraints::Unconstrained), false)]
     {
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
@@ -256,7 +205,7 @@ async fn a_broker_that_vouches_for_itself_is_trusted_where_its_certificate_is_na
         house.authority.write("server.key", &key.serialize_pem());
         house.broker.server().reload_certificates();
         let named = TlsOptions::new().authorities_file(house.authority.path("server.pem")).unwrap();
-        let opened = soon("an answer", house.to("wss").tls(named).wamp(&FORMATS)).await;
+        let opened = soon("an answer", house.connector("wss").tls(named).wamp(&FORMATS)).await;
         assert_eq!(opened.is_ok(), is_trusted, "{opened:?}");
     }
 }
@@ -264,18 +213,18 @@ async fn a_broker_that_vouches_for_itself_is_trusted_where_its_certificate_is_na
 #[tokio::test]
 async fn a_client_shows_its_certificate_to_who_asks_for_one() {
     let users = "[[users]]\nname = \"alice\"\ncertificates = [\"dns:alice.example\"]\n";
-    let house = House::open_with("required", users).await;
+    let house = House::open_with("required", users);
     let alice = house.authority.client("x", &[dns("alice.example")]);
     let (certificate, key) = alice.pem();
     let shown = house.trust().identity_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
     for scheme in ["wss", "tls", "https"] {
         let (mut wire, format) =
-            soon("a connection", house.to(scheme).tls(shown.clone()).wamp(&FORMATS)).await.unwrap();
+            soon("a connection", house.connector(scheme).tls(shown.clone()).wamp(&FORMATS)).await.unwrap();
         say(&mut wire, format, hello(Dict::new().with("authmethods", vec![Value::from("tls")]))).await;
         let Message::Welcome(welcome) = hear(&mut wire, format).await else { panic!("no WELCOME") };
         assert_eq!(welcome.details.str("authid"), Ok(Some("alice")), "{scheme}");
         // In TLS 1.3 a refusal may come after the client's handshake is done, with what is read first.
-        let bare = house.to(scheme).wamp(&FORMATS).await;
+        let bare = house.connector(scheme).wamp(&FORMATS).await;
         assert!(bare.is_err(), "{scheme}");
     }
 }
@@ -284,10 +233,10 @@ async fn a_client_shows_its_certificate_to_who_asks_for_one() {
 async fn a_login_is_bound_to_the_connection() {
     let key = PrivateKey::from_seed(&[5; 32]);
     let user = format!("[[users]]\nname = \"joe\"\ncryptosign = [\"{}\"]\n", key.public_key());
-    let house = House::open_with("off", &user).await;
+    let house = House::open_with("off", &user);
     for scheme in ["wss", "tls"] {
-        let (wire, format) = soon("a connection", house.to(scheme).wamp(&FORMATS)).await.unwrap();
-        let (other, _) = soon("a connection", house.to(scheme).wamp(&FORMATS)).await.unwrap();
+        let (wire, format) = soon("a connection", house.connector(scheme).wamp(&FORMATS)).await.unwrap();
+        let (other, _) = soon("a connection", house.connector(scheme).wamp(&FORMATS)).await.unwrap();
         let data = wire.channel_binding().unwrap().data.to_vec();
         assert_ne!(Some(&*data), other.channel_binding().map(|binding| binding.data));
         let binding = ChannelBinding { kind: BindingKind::TlsExporter, data: &data };
@@ -311,12 +260,12 @@ async fn a_login_is_bound_to_the_connection() {
 
 #[tokio::test]
 async fn compression_is_agreed_on_unless_it_is_not_wanted() {
-    let house = House::open().await;
+    let house = House::open("");
     for scheme in ["ws", "wss"] {
-        let (mut wire, _) = welcomed(&house.to(scheme), &FORMATS).await;
+        let (mut wire, _) = welcomed(&house.connector(scheme), &FORMATS).await;
         assert!(wire.compression().is_some(), "{scheme}");
         let topic = "SUBSCRIBE\nid:0\ndestination:/topic/t\n\n\0";
-        let mut stomp = connected(&house.to(scheme)).await;
+        let mut stomp = connected(&house.connector(scheme)).await;
         assert!(stomp.compression().is_some(), "{scheme}");
         let body = "all the same ".repeat(10_000);
         let frames = format!("{topic}SEND\ndestination:/topic/t\ncontent-type:text/plain\n\n{body}\0");
@@ -324,7 +273,7 @@ async fn compression_is_agreed_on_unless_it_is_not_wanted() {
         assert!(stomp.output_bytes() < 5000, "{}", stomp.output_bytes());
         assert!(frame(&mut stomp).await.ends_with(&body));
         let off = Policy { mode: Mode::Off, ..Policy::default() };
-        let (plain, _) = welcomed(&house.to(scheme).compression(off), &FORMATS).await;
+        let (plain, _) = welcomed(&house.connector(scheme).compression(off), &FORMATS).await;
         assert!(plain.compression().is_none(), "{scheme}");
         soon("the end", wire.close()).await.unwrap();
     }
@@ -337,12 +286,12 @@ async fn headers_and_the_origin_go_along() {
         "[authentication]\nanonymous = \"never\"\n[websocket]\nallowed_origins = [\"https://a.example\"]\n\
          [[users]]\nname = \"alice\"\npassword = \"{hash}\"\n"
     );
-    let house = House::open_with("off", &more).await;
+    let house = House::open_with("off", &more);
     for scheme in ["wss", "https"] {
         let basic =
             |connector: Connector| connector.header("Authorization", "Basic YWxpY2U6d29uZGVybGFuZA==");
-        connected(&basic(house.to(scheme)).origin("https://a.example")).await;
-        let strange = basic(house.to(scheme)).origin("https://b.example");
+        connected(&basic(house.connector(scheme)).origin("https://a.example")).await;
+        let strange = basic(house.connector(scheme)).origin("https://b.example");
         let refused = soon("a refusal", strange.stomp(&[Version::V12])).await;
         assert!(matches!(refused, Err(Error::Refused { status: 403, .. })), "{scheme}: {refused:?}");
     }
@@ -352,8 +301,8 @@ async fn headers_and_the_origin_go_along() {
 
 #[tokio::test]
 async fn who_gives_up_waiting_for_a_message_of_a_long_poll_loses_none() {
-    let house = House::open().await;
-    let mut subscriber = connected(&house.to("http")).await;
+    let house = House::open("");
+    let mut subscriber = connected(&house.connector("http")).await;
     subscriber.feed(Kind::Text, b"SUBSCRIBE\nid:0\ndestination:/topic/t\nreceipt:r\n\n\0").unwrap();
     assert!(frame(&mut subscriber).await.starts_with("RECEIPT\n"));
     let mut publisher = connected(&house.broker.connector()).await;
@@ -381,16 +330,16 @@ async fn who_gives_up_waiting_for_a_message_of_a_long_poll_loses_none() {
 
 #[tokio::test]
 async fn a_session_that_ends_is_heard_of_over_a_long_poll() {
-    let house = House::open().await;
+    let house = House::open("");
     // What the session says of its end comes before it.
-    let mut broken = connected(&house.to("http")).await;
+    let mut broken = connected(&house.connector("http")).await;
     broken.feed(Kind::Text, b"BOGUS\n\n\0").unwrap();
     assert!(frame(&mut broken).await.starts_with("ERROR\n"));
     let end = soon("the end", broken.next()).await;
     assert!(matches!(end, Err(Error::Refused { status: 400, .. })), "{end:?}");
     assert_eq!(broken.closed(), Some(&Closed::Failed));
 
-    let (mut wire, format) = welcomed(&house.to("http"), &FORMATS).await;
+    let (mut wire, format) = welcomed(&house.connector("http"), &FORMATS).await;
     // The broker takes no new connections at its end: one that was used since WELCOME stays for the answer.
     let options = Dict::new();
     say(&mut wire, format, Subscribe { request: Id::FIRST, options, topic: "t".into() }).await;
@@ -502,8 +451,8 @@ async fn what_is_no_answer_to_a_long_poll_is_an_error() {
 
 #[tokio::test]
 async fn what_waits_to_be_sent_over_a_long_poll_has_a_limit() {
-    let house = House::open().await;
-    let (mut wire, _) = welcomed(&house.to("http"), &FORMATS).await;
+    let house = House::open("");
+    let (mut wire, _) = welcomed(&house.connector("http"), &FORMATS).await;
     let mebibyte = Bytes::from(vec![0; 1 << 20]);
     let fed = (0..100).take_while(|_| wire.feed(Kind::Binary, &mebibyte).is_ok()).count();
     assert_eq!(fed, 16, "it is the same as that of other wires");
@@ -522,7 +471,7 @@ async fn nowhere(scheme: &str) -> Address {
 
 #[tokio::test]
 async fn where_one_way_leads_nowhere_the_next_is_tried() {
-    let house = House::open_with("off", "[websocket]\npath = \"/ws\"\n").await;
+    let house = House::open_with("off", "[websocket]\npath = \"/ws\"\n");
     // Nobody listens, then WebSocket is refused at this path, then a port that speaks TLS is spoken to in the clear.
     let in_the_clear = format!("ws://{}/ws", house.broker.tls_addresses()[0]).parse().unwrap();
     let connector = Connector::new(nowhere("tcp").await)
@@ -538,14 +487,14 @@ async fn where_one_way_leads_nowhere_the_next_is_tried() {
 
 #[tokio::test]
 async fn where_all_ways_lead_nowhere_the_last_says_why() {
-    let house = House::open_with("off", "[websocket]\npath = \"/ws\"\n").await;
+    let house = House::open_with("off", "[websocket]\npath = \"/ws\"\n");
     let connector = Connector::new(nowhere("ws").await).or(house.address("ws"));
     let refused = soon("a refusal", connector.wamp(&FORMATS)).await;
     assert!(matches!(refused, Err(Error::Refused { status: 404, .. })), "{refused:?}");
     let connector = Connector::new(house.address("ws")).or(nowhere("ws").await);
     let refused = soon("a refusal", connector.stomp(&[Version::V12])).await;
     assert!(matches!(refused, Err(Error::Io(_))), "{refused:?}");
-    let refused = soon("a refusal", house.to("tcp").wamp(&[])).await;
+    let refused = soon("a refusal", house.connector("tcp").wamp(&[])).await;
     assert!(matches!(refused, Err(Error::Unsupported(_))), "{refused:?}");
 }
 
@@ -553,7 +502,7 @@ async fn where_all_ways_lead_nowhere_the_last_says_why() {
 async fn a_server_that_accepts_and_never_answers_is_left_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let house = House::open().await;
+    let house = House::open("");
     for url in ["ws", "wss", "tcp", "tls", "http", "https"].map(|scheme| format!("{scheme}://{address}/")) {
         let silent =
             Connector::new(url.parse().unwrap()).tls(house.trust()).opening_time(Duration::from_millis(50));
@@ -592,7 +541,7 @@ async fn a_server_that_falls_silent_is_given_up() {
 
 #[tokio::test]
 async fn a_broker_in_the_process_that_has_ended_takes_nobody() {
-    let house = House::open().await;
+    let house = House::open("");
     let (connector, entrance) = (house.broker.connector(), house.broker.entrance());
     let (mut wire, format) = welcomed(&connector, &FORMATS).await;
     drop(house);
