@@ -1,8 +1,9 @@
 //! How a verb runs: its session, its end in good order, and Ctrl-C.
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use tandem_client::{ClientEvent, stomp, wamp};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -75,41 +76,25 @@ impl Interrupt {
     }
 }
 
-/// Does something with a session of WAMP. When it is interrupted the work is dropped, which undoes what is to be
-/// undone; the session then ends in good order, unless somebody interrupts that, too.
+/// Does something with a session of WAMP, as [`session`] says.
 pub(super) async fn wamp(
     settings: &Settings,
     output: Output,
     ending: Ending,
     work: impl AsyncFnOnce(&wamp::Client) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut interrupt = Interrupt::new()?;
-    let client = tokio::select! {
-        client = settings.wamp(ending.patience()) => client?,
-        () = interrupt.came() => return Err(Failure::interrupted()),
+    let remarks = |client: &wamp::Client| {
+        client.events().map(|event| match event {
+            wamp::ClientEvent::Lost { reason } => Some(lost(reason)),
+            wamp::ClientEvent::Resubscribed { .. } => Some(CONNECTED_AGAIN.to_owned()),
+            _ => None,
+        })
     };
-    let mut events = client.events();
-    let remarks = tokio::spawn(async move {
-        while let Some(event) = events.next().await {
-            match event {
-                wamp::ClientEvent::Lost { reason } => {
-                    output.remark(&format!("the connection was lost: {reason}"))
-                }
-                wamp::ClientEvent::Resubscribed { .. } => output.remark("connected again"),
-                _ => {}
-            }
-        }
-    });
-    let result = tokio::select! {
-        result = work(&client) => result,
-        () = interrupt.came() => ending.interrupted(),
+    let close = async |client: wamp::Client| {
+        client.close().await;
+        Ok(())
     };
-    // What becomes of the session from here on is meant.
-    remarks.abort();
-    tokio::select! {
-        () = client.close() => result,
-        () = interrupt.came() => Err(Failure::interrupted()),
-    }
+    session(settings.wamp(ending.patience()), output, ending, remarks, work, close).await
 }
 
 /// Does something with a session of STOMP, likewise.
@@ -119,29 +104,53 @@ pub(super) async fn stomp(
     ending: Ending,
     work: impl AsyncFnOnce(&stomp::Client) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    let remarks = |client: &stomp::Client| {
+        client.events().map(|event| match event {
+            ClientEvent::Lost(reason) => Some(lost(reason)),
+            ClientEvent::Resubscribed => Some(CONNECTED_AGAIN.to_owned()),
+            _ => None,
+        })
+    };
+    let close = async |client: stomp::Client| Ok(client.disconnect().await?);
+    session(settings.stomp(ending.patience()), output, ending, remarks, work, close).await
+}
+
+const CONNECTED_AGAIN: &str = "connected again";
+
+fn lost(reason: impl Display) -> String {
+    format!("the connection was lost: {reason}")
+}
+
+/// Connects, says what becomes of the connection, and works. When it is interrupted the work is dropped, which undoes what
+/// is to be undone; the session then ends in good order, unless somebody interrupts that, too.
+async fn session<C, R: Stream<Item = Option<String>> + Send + 'static>(
+    connecting: impl Future<Output = Result<C, Failure>>,
+    output: Output,
+    ending: Ending,
+    remarks: impl FnOnce(&C) -> R,
+    work: impl AsyncFnOnce(&C) -> Result<(), Failure>,
+    close: impl AsyncFnOnce(C) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut interrupt = Interrupt::new()?;
     let client = tokio::select! {
-        client = settings.stomp(ending.patience()) => client?,
+        client = connecting => client?,
         () = interrupt.came() => return Err(Failure::interrupted()),
     };
-    let mut events = client.events();
-    let remarks = tokio::spawn(async move {
-        while let Some(event) = events.next().await {
-            match event {
-                ClientEvent::Lost(reason) => output.remark(&format!("the connection was lost: {reason}")),
-                ClientEvent::Resubscribed => output.remark("connected again"),
-                _ => {}
-            }
+    let mut remarks = Box::pin(remarks(&client));
+    let remarking = tokio::spawn(async move {
+        while let Some(remark) = remarks.next().await {
+            remark.into_iter().for_each(|remark| output.remark(&remark));
         }
     });
     let result = tokio::select! {
         result = work(&client) => result,
         () = interrupt.came() => ending.interrupted(),
     };
-    remarks.abort();
+    // What becomes of the session from here on is meant.
+    remarking.abort();
     tokio::select! {
-        left = client.disconnect() => match left {
-            Err(error) if result.is_ok() && ending == Ending::Whole => Err(error.into()),
+        closed = close(client) => match closed {
+            Err(failure) if result.is_ok() && ending == Ending::Whole => Err(failure),
             _ => result,
         },
         () = interrupt.came() => Err(Failure::interrupted()),
