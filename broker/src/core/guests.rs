@@ -84,6 +84,20 @@ impl State {
         u16::try_from(place).expect("the languages have fewer dialects")
     }
 
+    /// Those for whom most is waiting; see [`Guests::largest`].
+    fn largest(&self, bytes_min: usize, count_max: usize) -> Vec<(usize, SessionId, &Seat)> {
+        let mut largest: Vec<(usize, SessionId, &Seat)> = Vec::with_capacity(count_max + 1);
+        for (session, seat) in self.guests.iter() {
+            let bytes = seat.mailbox.bytes();
+            let place = largest.partition_point(|(known, ..)| *known >= bytes);
+            if bytes >= bytes_min && place < count_max {
+                largest.insert(place, (bytes, *session, seat));
+                largest.truncate(count_max);
+            }
+        }
+        largest
+    }
+
     fn guest(&self, session: SessionId, seat: &Seat) -> Guest {
         let dialect = self.dialects[seat.whence.dialect()];
         let origin = Origin { peer: seat.whence.peer(), dialect };
@@ -219,33 +233,16 @@ impl Guests {
 
     /// Those for whom most is waiting, at least so much; the largest first, no more than so many.
     pub fn largest(&self, bytes_min: usize, count_max: usize) -> Vec<(usize, Mailbox)> {
-        let mut largest: Vec<(usize, Mailbox)> = Vec::with_capacity(count_max + 1);
         let state = self.state.lock();
-        for seat in state.guests.values() {
-            let bytes = seat.mailbox.bytes();
-            let place = largest.partition_point(|(known, _)| *known >= bytes);
-            if bytes >= bytes_min && place < count_max {
-                largest.insert(place, (bytes, seat.mailbox.clone()));
-                largest.truncate(count_max);
-            }
-        }
-        largest
+        let largest = state.largest(bytes_min, count_max).into_iter();
+        largest.map(|(bytes, _, seat)| (bytes, seat.mailbox.clone())).collect()
     }
 
     /// The same, by who they are.
     pub fn slowest(&self, bytes_min: usize, count_max: usize) -> Vec<(usize, Guest)> {
-        let mut slowest: Vec<(usize, SessionId)> = Vec::with_capacity(count_max + 1);
         let state = self.state.lock();
-        for (session, seat) in state.guests.iter() {
-            let bytes = seat.mailbox.bytes();
-            let place = slowest.partition_point(|(known, _)| *known >= bytes);
-            if bytes >= bytes_min && place < count_max {
-                slowest.insert(place, (bytes, *session));
-                slowest.truncate(count_max);
-            }
-        }
-        let guest = |(bytes, session)| Some((bytes, state.guest(session, state.guests.get(&session)?)));
-        slowest.into_iter().filter_map(guest).collect()
+        let slowest = state.largest(bytes_min, count_max).into_iter();
+        slowest.map(|(bytes, session, seat)| (bytes, state.guest(session, seat))).collect()
     }
 
     /// Asks everybody to leave, the house's own sessions too.
