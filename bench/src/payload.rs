@@ -109,8 +109,19 @@ impl Sealer {
     ///
     /// A [`Flaw`] where there is none that came whole.
     pub fn open(&self, message: &[u8]) -> Result<Stamp, Flaw> {
-        let start = self.finder.find(message).ok_or(Flaw::NoMark)?;
-        let message = &message[start..];
+        // What stands before the payload may look like the mark: a random number in binary does, once in millions.
+        let mut flaw = Flaw::NoMark;
+        for start in self.finder.find_iter(message) {
+            match self.open_at(&message[start..]) {
+                Ok(stamp) => return Ok(stamp),
+                Err(what) => flaw = what,
+            }
+        }
+        Err(flaw)
+    }
+
+    /// The stamp of the payload that a message begins with.
+    fn open_at(&self, message: &[u8]) -> Result<Stamp, Flaw> {
         let (head, _) = message.split_at_checked(HEAD_BYTES).ok_or(Flaw::CutOff)?;
         let mut digits = Digits(&head[MARK.len()..]);
         let run = digits.take(4)?;
@@ -207,6 +218,14 @@ mod tests {
             let (sealer, message) = sealed(size);
             assert_eq!(sealer.open(&message), Ok(STAMP));
             assert_eq!(message.len(), 13 + size + 3);
+        }
+    }
+
+    #[test]
+    fn a_payload_is_found_behind_what_looks_like_one() {
+        let (sealer, message) = sealed(200);
+        for before in [&b"~tb"[..], b"~tb~tb", b"~tb00030007", b"~t"] {
+            assert_eq!(sealer.open(&[before, &message].concat()), Ok(STAMP));
         }
     }
 
