@@ -17,9 +17,10 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::core::budget::Waiters;
+use crate::core::bundle::Bundle;
 use crate::core::flows::Flows;
 use crate::core::message::PUBLICATION_OVERHEAD;
-use crate::core::parcel::{Farewell, Flow, Parcel};
+use crate::core::parcel::{Farewell, Flow, Parcel, SubscriptionId};
 use crate::metrics;
 
 /// What to do with an event that a mailbox has no room for.
@@ -167,6 +168,7 @@ impl Mailbox {
                 return (overflow_now(state), None);
             }
             Parcel::Event { .. }
+            | Parcel::Events { .. }
             | Parcel::Retained { .. }
             | Parcel::Delivery(_)
             | Parcel::Invocation(_)
@@ -183,16 +185,27 @@ impl Mailbox {
             | Parcel::Stored { .. }
             | Parcel::Farewell(_) => {}
         }
-        let crosses_soft_limit = state.bytes <= bytes_soft_max && state.bytes + cost > bytes_soft_max;
-        let was_empty = state.is_empty();
-        state.bytes += cost;
-        state.parcels.push_back(parcel);
-        let waker = if was_empty || crosses_soft_limit { state.waker.take() } else { None };
-        let is_behind = state.bytes > bytes_soft_max && overflow == Overflow::Disconnect;
-        let behind = is_behind.then_some(state.bytes);
+        (Pushed::Queued, self.0.put(state, parcel, cost))
+    }
+
+    /// Puts several events in, as if one by one. Says how many it took, and how many bytes wait if publishers should wait
+    /// for that.
+    pub fn push_events(&self, bundle: &Arc<Bundle>, subscription: SubscriptionId) -> (usize, Option<usize>) {
+        let state = self.0.state.lock();
+        let count = bundle.publications().len();
+        if !state.is_ended() && state.bytes + bundle.cost() <= self.0.terms.bounds.bytes_max {
+            let parcel = Parcel::Events { bundle: bundle.clone(), subscription };
+            return (count, self.0.put(state, parcel, bundle.cost()));
+        }
         drop(state);
-        wake_after_batch(waker);
-        (Pushed::Queued, behind)
+        let (mut taken, mut behind) = (0, None);
+        for publication in bundle.publications() {
+            let event = Parcel::Event { publication: publication.clone(), subscription };
+            let (pushed, now_behind) = self.push_and_look(event);
+            taken += usize::from(pushed == Pushed::Queued);
+            behind = now_behind;
+        }
+        (taken, behind)
     }
 
     /// What waits in it, in bytes.
@@ -241,6 +254,21 @@ impl Mailbox {
 }
 
 impl Shared {
+    /// Puts in what there is room for, and says how many bytes wait if publishers should wait for that.
+    fn put(&self, mut state: MutexGuard<'_, State>, parcel: Parcel, cost: usize) -> Option<usize> {
+        let Bounds { bytes_soft_max, overflow, .. } = self.terms.bounds;
+        let crosses_soft_limit = state.bytes <= bytes_soft_max && state.bytes + cost > bytes_soft_max;
+        let was_empty = state.is_empty();
+        state.bytes += cost;
+        state.parcels.push_back(parcel);
+        let waker = if was_empty || crosses_soft_limit { state.waker.take() } else { None };
+        let is_behind = state.bytes > bytes_soft_max && overflow == Overflow::Disconnect;
+        let behind = is_behind.then_some(state.bytes);
+        drop(state);
+        wake_after_batch(waker);
+        behind
+    }
+
     fn is_over_soft_limit(&self) -> bool {
         let Bounds { bytes_soft_max, overflow, .. } = self.terms.bounds;
         let state = self.state.lock();
@@ -340,7 +368,7 @@ impl State {
             });
             let Some(dropped) = dropped else { break };
             self.bytes -= cost(&dropped);
-            metrics::EVENTS_DROPPED.add(1);
+            metrics::EVENTS_DROPPED.add(events(&dropped) as i64);
         }
         self.relax();
         true
@@ -437,13 +465,23 @@ impl Drop for Inbox {
 }
 
 fn is_event(parcel: &Parcel) -> bool {
-    matches!(parcel, Parcel::Event { .. })
+    events(parcel) > 0
+}
+
+/// How many events a parcel is.
+fn events(parcel: &Parcel) -> usize {
+    match parcel {
+        Parcel::Event { .. } => 1,
+        Parcel::Events { bundle, .. } => bundle.publications().len(),
+        _ => 0,
+    }
 }
 
 /// What a parcel costs the mailbox that it lies in, in bytes.
 pub fn cost(parcel: &Parcel) -> usize {
     match parcel {
         Parcel::Event { publication, .. } => publication.cost(),
+        Parcel::Events { bundle, .. } => bundle.cost(),
         Parcel::Delivery(delivery) => delivery.publication.cost(),
         Parcel::Invocation(invocation) => {
             invocation.payload.len() + invocation.attributes.bytes() + PUBLICATION_OVERHEAD
@@ -491,6 +529,11 @@ impl Batch {
             *batch = Some(Vec::new());
             Some(Batch(()))
         })
+    }
+
+    /// Whether one is under way on this thread.
+    pub fn is_under_way() -> bool {
+        BATCH.with_borrow(Option::is_some)
     }
 }
 

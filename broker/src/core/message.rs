@@ -190,6 +190,75 @@ impl SharedMessage {
     }
 }
 
+/// Several messages, each whole, that several receivers get one after the other, and what the wires made of them.
+#[derive(Debug)]
+pub struct SharedMessages {
+    kind: Kind,
+    /// All of them, without a gap.
+    bytes: Bytes,
+    /// Where each ends.
+    ends: Box<[u32]>,
+    length_max: usize,
+    /// All of them as they lie on the wire that has a way for several.
+    framed: OnceLock<Bytes>,
+    /// For wires that take one at a time.
+    singles: OnceLock<Box<[Arc<SharedMessage>]>>,
+}
+
+impl SharedMessages {
+    /// Messages of one kind: these bytes, each up to one of these ends, which rise to the last byte.
+    pub fn new(kind: Kind, bytes: Bytes, ends: Vec<u32>) -> SharedMessages {
+        let ends = ends.into_boxed_slice();
+        let (framed, singles) = (OnceLock::new(), OnceLock::new());
+        let mut messages = SharedMessages { kind, bytes, ends, length_max: 0, framed, singles };
+        messages.length_max = messages.iter().map(<[u8]>::len).max().unwrap_or_default();
+        messages
+    }
+
+    /// How the wire should carry each.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The bytes of all of them.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The bytes of the longest.
+    pub fn length_max(&self) -> usize {
+        self.length_max
+    }
+
+    /// Each of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.places().map(|(start, end)| &self.bytes[start..end])
+    }
+
+    /// All of them as they lie on a wire, made by `frame` for the first who asks. There is one such wire.
+    pub fn framed(&self, frame: impl FnOnce(&SharedMessages) -> Bytes) -> &Bytes {
+        self.framed.get_or_init(|| frame(self))
+    }
+
+    /// Each as a message of its own, in order.
+    pub fn singles(&self) -> &[Arc<SharedMessage>] {
+        self.singles.get_or_init(|| {
+            let single = |(start, end)| Message::new(self.kind, self.bytes.slice(start..end));
+            self.places().map(|place| Arc::new(SharedMessage::new(single(place)))).collect()
+        })
+    }
+
+    fn places(&self) -> impl Iterator<Item = (usize, usize)> {
+        let ends = self.ends.iter().map(|end| *end as usize);
+        std::iter::once(0).chain(ends.clone()).zip(ends)
+    }
+}
+
 /// One message on its way to one peer.
 #[derive(Clone, Debug)]
 pub enum Frame {
@@ -234,26 +303,31 @@ impl OwnedVariant {
     }
 }
 
-/// How many encodings of one publication are kept. Receivers beyond that get their own copy of the head,
-/// and still share the body.
+/// How many encodings of one publication, or of one bundle, are kept. Receivers beyond that get their own copy.
 const ENCODINGS_MAX: usize = 16;
 
-/// What the dialects made of one publication.
-#[derive(Debug, Default)]
-pub struct Encodings {
+/// What the dialects made of one publication, or of several: a `T` each.
+#[derive(Debug)]
+pub struct Encodings<T = SharedMessage> {
     // Most publications have one, which needs no memory of its own.
-    made: Mutex<SmallVec<[Encoding; 1]>>,
+    made: Mutex<SmallVec<[Encoding<T>; 1]>>,
+}
+
+impl<T> Default for Encodings<T> {
+    fn default() -> Encodings<T> {
+        Encodings { made: Mutex::default() }
+    }
 }
 
 /// What one dialect made of it, for one variant.
 #[derive(Debug)]
-struct Encoding {
+struct Encoding<T> {
     dialect: &'static str,
     variant: OwnedVariant,
-    shared: Arc<SharedMessage>,
+    shared: Arc<T>,
 }
 
-impl Encoding {
+impl<T> Encoding<T> {
     fn is(&self, dialect: &'static str, variant: Variant<'_>) -> bool {
         self.dialect == dialect && self.variant.is(variant)
     }
@@ -274,22 +348,33 @@ impl Encodings {
         variant: Variant<'_>,
         encode: impl FnOnce() -> Result<Message, E>,
     ) -> Result<Frame, E> {
+        self.share(dialect, variant, || encode().map(SharedMessage::new)).map(Frame::Shared)
+    }
+}
+
+impl<T> Encodings<T> {
+    /// The encoding of this dialect and variant, made by `encode` for the first who asks.
+    pub fn share<E>(
+        &self,
+        dialect: &'static str,
+        variant: Variant<'_>,
+        encode: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
         let mut made = self.made.lock();
         if let Some(encoding) = made.iter().find(|encoding| encoding.is(dialect, variant)) {
-            return Ok(Frame::Shared(encoding.shared.clone()));
+            return Ok(encoding.shared.clone());
         }
         metrics::ENCODINGS.add(1);
-        let message = encode()?;
+        let shared = Arc::new(encode()?);
         if made.len() >= ENCODINGS_MAX {
-            return Ok(Frame::Own(message));
+            return Ok(shared);
         }
-        let shared = Arc::new(SharedMessage::new(message));
         let variant = match variant {
             Variant::Number(number) => OwnedVariant::Number(number),
             Variant::Text(text) => OwnedVariant::Text(text.into()),
         };
         made.push(Encoding { dialect, variant, shared: shared.clone() });
-        Ok(Frame::Shared(shared))
+        Ok(shared)
     }
 }
 

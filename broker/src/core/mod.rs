@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod budget;
+pub mod bundle;
 pub mod calls;
 pub mod consumption;
 pub mod deadlines;
@@ -25,6 +26,7 @@ pub mod pacing;
 pub mod parcel;
 pub mod protocol;
 pub mod proxied;
+pub mod publishing;
 pub mod queues;
 pub mod realm;
 pub mod realms;

@@ -10,7 +10,6 @@
 
 use std::task::Waker;
 
-use once_cell::race::OnceBox;
 use parking_lot::Mutex;
 
 use crate::core::mailbox::{Mailbox, Pushed};
@@ -22,7 +21,7 @@ const RECENT_BYTES: usize = 32 * 1024;
 /// sends more. What senders may bring into a mailbox over its soft limit is bounded by that, and by its hard one.
 const LIGHT_BYTES: usize = 8 * 1024;
 
-/// What one publication met.
+/// What one publication met, or several together.
 #[derive(Debug, Default)]
 pub struct Reach {
     /// How many receivers took it.
@@ -36,12 +35,12 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// It came to a session, whose mailbox now has so much waiting if that is too much.
-    pub fn note(&mut self, mailbox: &Mailbox, pushed: Pushed, behind: Option<usize>) {
-        if pushed != Pushed::Queued {
+    /// It came to a session, which took so many, and whose mailbox now has so much waiting if that is too much.
+    pub fn note(&mut self, mailbox: &Mailbox, taken: usize, behind: Option<usize>) {
+        if taken == 0 {
             return;
         }
-        self.taken += 1;
+        self.taken += taken;
         self.sessions += 1;
         if let Some(bytes) = behind {
             self.behind += 1;
@@ -57,9 +56,9 @@ impl Reach {
     }
 }
 
-/// What a publisher's last publications met. Who never published has none, and then it is one word.
+/// What a publisher's last publications met.
 #[derive(Debug, Default)]
-pub struct Pace(OnceBox<Mutex<Recent>>);
+pub struct Pace(Mutex<Recent>);
 
 /// Receivers count by the bytes that came to them.
 #[derive(Debug, Default)]
@@ -75,12 +74,12 @@ struct Recent {
 }
 
 impl Pace {
-    /// A publication of this cost met this.
+    /// A publication of this cost met this, or several that cost it together.
     pub fn note(&self, cost: usize, reach: Reach) {
         if reach.sessions == 0 {
             return;
         }
-        let mut recent = self.0.get_or_init(Box::default).lock();
+        let mut recent = self.0.lock();
         if cost >= RECENT_BYTES {
             (recent.bytes, recent.to_sessions, recent.to_those_behind) = (0, 0, 0);
         } else if recent.bytes + cost > RECENT_BYTES {
@@ -105,8 +104,7 @@ impl Pace {
 
     /// True while the publisher is to wait; `waker` is woken when that ends.
     pub fn waits(&self, waker: &Waker) -> bool {
-        let Some(recent) = self.0.get() else { return false };
-        let mut recent = recent.lock();
+        let mut recent = self.0.lock();
         let waits = recent.waits_for.as_ref().is_some_and(|mailbox| mailbox.waits_for_room(waker));
         if !waits && recent.waits_for.take().is_some() {
             recent.unpaid = 0;
@@ -116,8 +114,7 @@ impl Pace {
 
     /// The publisher waited for long enough.
     pub fn give_up(&self) {
-        let Some(recent) = self.0.get() else { return };
-        let mut recent = recent.lock();
+        let mut recent = self.0.lock();
         if let Some(mailbox) = recent.waits_for.take() {
             // If it got below the limit at least, it is slow, but it reads: it is worth waiting for again.
             let has_given_up = mailbox.is_over_soft_limit();
@@ -144,7 +141,7 @@ mod tests {
         for mailbox in to {
             let event = Parcel::Event { publication: publication.clone(), subscription: SubscriptionId(1) };
             let (pushed, behind) = mailbox.push_and_look(event);
-            reach.note(mailbox, pushed, behind);
+            reach.note(mailbox, usize::from(pushed == Pushed::Queued), behind);
         }
         pace.note(publication.cost(), reach);
         pace.waits(Waker::noop())

@@ -7,6 +7,7 @@ use tandem_protocols::payload::Payload;
 
 use crate::core::access::authorizer::Decision;
 use crate::core::access::{Grant, Principal, Record, Refusal};
+use crate::core::bundle::Bundle;
 use crate::core::message::{Attributes, Publication, SessionId};
 use crate::core::name::Name;
 use crate::core::notice::Notice;
@@ -24,6 +25,13 @@ pub enum Parcel {
         /// The message.
         publication: Arc<Publication>,
         /// The subscription that it matched.
+        subscription: SubscriptionId,
+    },
+    /// Several messages on a topic.
+    Events {
+        /// The messages.
+        bundle: Arc<Bundle>,
+        /// The subscription that they matched.
         subscription: SubscriptionId,
     },
     /// The last message of a topic, kept from before the subscription.
@@ -106,6 +114,7 @@ impl Parcel {
     pub fn flow(&self) -> Option<Flow> {
         match self {
             Parcel::Event { publication, .. } => Some(Flow::Sender(publication.publisher)),
+            Parcel::Events { bundle, .. } => Some(Flow::Sender(bundle.publisher())),
             Parcel::Invocation(invocation) => Some(Flow::Sender(invocation.sender)),
             Parcel::Interrupt { caller, .. } => Some(Flow::Sender(*caller)),
             Parcel::Outcome(outcome) => Some(Flow::Sender(outcome.callee)),

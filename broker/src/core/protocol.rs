@@ -5,6 +5,7 @@
 //! messages between a wire, a session and an inbox.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use crate::core::access::authorizer::Inquiry;
 use crate::core::access::{Applicant, Credentials, Peer, Presented};
 use crate::core::mailbox::Mailbox;
-use crate::core::message::{Frame, Kind};
+use crate::core::message::{Frame, Kind, SharedMessages};
 use crate::core::parcel::Parcel;
 
 /// A language.
@@ -68,6 +69,10 @@ pub trait Session: Send {
         false
     }
 
+    /// Nothing more comes of what was read together: what the session gathered of it goes on its way. Only said by a pump
+    /// that takes in under a [`Batch`](crate::core::mailbox::Batch), without which nothing is gathered.
+    fn conclude(&mut self) {}
+
     /// The house has this for the peer.
     fn deliver(&mut self, parcel: Parcel, now: Instant);
 
@@ -113,6 +118,8 @@ pub trait Session: Send {
 pub enum Output {
     /// Send this to the peer.
     Send(Frame),
+    /// Send all of these to the peer.
+    SendAll(Arc<SharedMessages>),
     /// Find out whether the peer is who it says; the answer comes as [`Parcel::Authenticated`].
     Authenticate(Box<Credentials>),
     /// Find out what is kept of a user; the answer comes as [`Parcel::LookedUp`].

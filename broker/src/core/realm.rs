@@ -18,6 +18,7 @@ use crate::core::access::authorizer::{Answers, Authorizer, Decision, Inquiry, Qu
 use crate::core::access::rules::{Effect, Judgement, Rules, SharedRules, Why};
 use crate::core::access::{self, Action, Principal, REPLY_PREFIX, Refusal};
 use crate::core::budget::Budget;
+use crate::core::bundle::Due;
 use crate::core::calls::{Answered, CallTerms, Caller, Calls, CancelMode, Canceled, Offer};
 use crate::core::consumption::{Consumption, Consumptions};
 use crate::core::durable::{
@@ -25,13 +26,13 @@ use crate::core::durable::{
 };
 use crate::core::guests::Guests;
 use crate::core::history::{History, Past, Query, WallClock, is_recorded};
-use crate::core::mailbox::Mailbox;
+use crate::core::mailbox::{Batch, Mailbox};
 pub use crate::core::message::Outgoing;
 use crate::core::message::{Attributes, Encodings, Handling, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::notice::Origin;
-use crate::core::pacing::Pace;
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
+use crate::core::publishing::Publishing;
 use crate::core::queues::durable::{Asker, Keeping, Progress};
 use crate::core::queues::{
     ConsumeTerms, ConsumerKey, Credit, Filter, Founding, Properties, Queue, QueueLimits, QueueTerms, Queues,
@@ -318,7 +319,7 @@ impl Realm {
             mailbox,
             subscriptions: Subscriptions::default(),
             consumptions: Consumptions::default(),
-            pace: Pace::default(),
+            publishing: Publishing::default(),
             rare: None,
         })
     }
@@ -410,7 +411,7 @@ pub struct Member {
     mailbox: Mailbox,
     subscriptions: Subscriptions,
     consumptions: Consumptions,
-    pace: Pace,
+    publishing: Publishing,
     rare: Option<Box<Rare>>,
 }
 
@@ -450,12 +451,14 @@ impl Member {
     /// True while the session should publish nothing, because most of those that it publishes to do not keep up;
     /// `waker` is woken when that ends. How long to wait at most is for the caller to say.
     pub fn is_paced(&self, waker: &Waker) -> bool {
-        self.pace.waits(waker)
+        self.publishing.get().is_some_and(|publishing| publishing.pace.waits(waker))
     }
 
     /// The session waited for long enough: it publishes on, whoever keeps up.
     pub fn stop_pacing(&self) {
-        self.pace.give_up();
+        if let Some(publishing) = self.publishing.get() {
+            publishing.pace.give_up();
+        }
     }
 
     /// Subscribes to topics. Doing it again for the same pattern changes nothing.
@@ -674,9 +677,65 @@ impl Member {
         self.publish_permitted(outgoing, terms, said, || Some(self.told_under(ticket)))
     }
 
+    /// The same for a session whose pump takes in what came together: it may come to its receivers only with
+    /// [`publish_gathered`](Member::publish_gathered), which is to be called before the session does anything but publish, and
+    /// at the end of what came together.
+    pub fn publish_soon(
+        &self,
+        outgoing: Outgoing,
+        mut terms: PublishTerms,
+        ticket: u64,
+    ) -> Result<(u64, Progress), Refusal> {
+        let said = self.permit(Action::Publish, &outgoing.name)?;
+        let is_plain = terms.retain == Retain::No && terms.eligibility.is_none();
+        if !Batch::is_under_way()
+            || !is_plain
+            || self.realm.topics.may_remember()
+            || self.is_kept_of_topic(&outgoing)?
+        {
+            return self.publish_permitted(outgoing, terms, said, || Some(self.told_under(ticket)));
+        }
+        terms.disclose_me = access::disclosure(terms.disclose_me, said)?;
+        let publication = self.charged_publication(outgoing, &terms);
+        let (id, exclude) = (publication.id, terms.exclude_me.then_some(self.id));
+        let due = self.publishing.get_or_begin().gathered.lock().add(publication, exclude);
+        self.publish_due(due);
+        Ok((id, Progress::Done))
+    }
+
+    /// Publishes what was [gathered](Member::publish_soon).
+    pub fn publish_gathered(&self) {
+        if let Some(publishing) = self.publishing.get() {
+            let due = publishing.gathered.lock().take();
+            self.publish_due(due);
+        }
+    }
+
+    fn publish_due(&self, due: Option<Due>) {
+        match due {
+            None => {}
+            Some(Due::One(publication, exclude)) => self.publish_plainly(&publication, exclude),
+            Some(Due::Several(bundle, exclude)) => match self.realm.topics.reach_together(&bundle, exclude) {
+                Some(reach) => self.publishing.get_or_begin().pace.note(bundle.cost(), reach),
+                None => {
+                    let publications = bundle.publications().iter();
+                    publications.for_each(|publication| self.publish_plainly(publication, exclude));
+                }
+            },
+        }
+    }
+
+    fn publish_plainly(&self, publication: &Arc<Publication>, exclude: Option<SessionId>) {
+        // Only what is to be retained may be refused.
+        if let Ok((reach, _)) = self.realm.topics.reach(publication, exclude, Retain::No, || None) {
+            self.publishing.get_or_begin().pace.note(publication.cost(), reach);
+        }
+    }
+
     /// The same, to everybody but one session.
     pub fn publish_past(&self, outgoing: Outgoing, session: SessionId) -> Result<u64, Refusal> {
         self.permit(Action::Publish, &outgoing.name)?;
+        self.publish_gathered();
         let publication = self.charged_publication(outgoing, &PublishTerms::default());
         let _stored_in_its_time =
             self.realm.topics.publish(&publication, Some(session), Retain::No, || None)?;
@@ -725,12 +784,13 @@ impl Member {
         is_kept: bool,
         asker: impl Fn() -> Option<Asker>,
     ) -> Result<(u64, Progress), Refusal> {
+        self.publish_gathered();
         let publication = self.charged_publication(outgoing, &terms);
         let PublishTerms { exclude_me, retain, .. } = terms;
         let exclude = exclude_me.then_some(self.id);
         let told_by_topics = || if is_kept { None } else { asker() };
         let (reach, progress) = self.realm.topics.reach(&publication, exclude, retain, told_by_topics)?;
-        self.pace.note(publication.cost(), reach);
+        self.publishing.get_or_begin().pace.note(publication.cost(), reach);
         if !is_kept {
             return Ok((publication.id, progress));
         }
@@ -1256,6 +1316,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
+        self.publish_gathered();
         let Member { realm, id, .. } = &*self;
         for subscription in self.subscriptions.iter() {
             realm.topics.unsubscribe(subscription, Subscriber { session: *id, binding: 0 });

@@ -10,10 +10,11 @@ use parking_lot::{RwLock, RwLockWriteGuard};
 use crate::core::access::gate::Gate;
 use crate::core::access::rules::SharedRules;
 use crate::core::access::{Principal, Refusal};
+use crate::core::bundle::Bundle;
 use crate::core::eligibility::Eligibility;
 use crate::core::history::{History, is_recorded};
 use crate::core::index::Index;
-use crate::core::mailbox::Mailbox;
+use crate::core::mailbox::{Mailbox, Pushed};
 use crate::core::message::{Handling, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::notice::{Notice, SubscriptionFacts};
@@ -500,6 +501,19 @@ impl Topics {
         Ok((RwLockWriteGuard::downgrade(state).publish(publication, exclude, gate), progress))
     }
 
+    /// Whether a publication may be remembered: what is, is not published in a bundle.
+    pub fn may_remember(&self) -> bool {
+        self.history.is_some()
+    }
+
+    /// Hands several publications at once to whom [`reach`](Topics::reach) would hand each of them. None where there are
+    /// several subscriptions: who has two of them gets each publication by both before the next.
+    pub fn reach_together(&self, bundle: &Arc<Bundle>, exclude: Option<SessionId>) -> Option<Reach> {
+        let rules = self.rules.load();
+        let gate = Gate::new(&rules, bundle.first().name.as_str());
+        self.state.read().publish_together(bundle, exclude, gate)
+    }
+
     /// Remembers a publication, if it is, and asks when all that the store has to do with it is safe.
     fn record(
         &self,
@@ -545,7 +559,7 @@ impl Topics {
 
 impl State {
     /// Visits every subscription that a name goes to.
-    fn for_each_match(&self, name: &str, mut visit: impl FnMut(SubscriptionId, &Subscription)) {
+    fn for_each_match<'a>(&'a self, name: &str, mut visit: impl FnMut(SubscriptionId, &'a Subscription)) {
         let reserved = reserved_prefix(name);
         self.index.for_each_match(name, |id| {
             let Some(subscription) = self.subscriptions.get(id) else { return };
@@ -581,7 +595,7 @@ impl State {
                 let event = || Parcel::Event { publication: publication.clone(), subscription: id };
                 let mut to_session = |mailbox: &Mailbox| {
                     let (pushed, behind) = mailbox.push_and_look(event());
-                    reach.note(mailbox, pushed, behind);
+                    reach.note(mailbox, usize::from(pushed == Pushed::Queued), behind);
                 };
                 match sink {
                     Sink::Mailbox(mailbox) => to_session(mailbox),
@@ -595,6 +609,49 @@ impl State {
         });
         metrics::EVENTS.add(reach.taken as i64);
         reach
+    }
+
+    fn publish_together(
+        &self,
+        bundle: &Arc<Bundle>,
+        exclude: Option<SessionId>,
+        mut gate: Option<Gate<'_>>,
+    ) -> Option<Reach> {
+        let (mut only, mut count) = (None, 0);
+        self.for_each_match(bundle.first().name.as_str(), |id, subscription| {
+            only = Some((id, subscription));
+            count += 1;
+        });
+        if count > 1 {
+            return None;
+        }
+        let mut reach = Reach::default();
+        let Some((id, subscription)) = only else { return Some(reach) };
+        let mut for_queues: Option<Vec<Arc<Publication>>> = None;
+        subscription.subscribers.for_each(|Subscriber { session, .. }, Receiver { principal, sink }| {
+            if exclude == Some(session) || gate.as_mut().is_some_and(|gate| !gate.admits(principal)) {
+                return;
+            }
+            let mut to_session = |mailbox: &Mailbox| {
+                let (taken, behind) = mailbox.push_events(bundle, id);
+                reach.note(mailbox, taken, behind);
+            };
+            match sink {
+                Sink::Mailbox(mailbox) => to_session(mailbox),
+                Sink::Node(node) => to_session(&node.0),
+                Sink::Queue(queue) => {
+                    let shared = for_queues.get_or_insert_with(|| {
+                        let publications = bundle.publications().iter();
+                        publications.map(|publication| Arc::new(publication.uncharged())).collect()
+                    });
+                    for publication in shared.iter() {
+                        reach.note_other(queue.push_bound(publication.clone()));
+                    }
+                }
+            }
+        });
+        metrics::EVENTS.add(reach.taken as i64);
+        Some(reach)
     }
 }
 

@@ -26,7 +26,7 @@ use tokio::time::Sleep;
 use crate::core::access::authorizer::{Authorizing, Inquiry};
 use crate::core::access::{Authenticator, Peer, Refusal};
 use crate::core::mailbox::{self, Batch, Inbox};
-use crate::core::message::Frame;
+use crate::core::message::{Frame, SharedMessages};
 use crate::core::parcel::Parcel;
 use crate::core::protocol::{Close, Output, Reason, Session};
 use crate::front::alarm::{self, Alarm, Alarms};
@@ -157,7 +157,7 @@ struct UnderWay {
     /// Taken from the inbox, not yet delivered.
     batch: VecDeque<Parcel>,
     /// Said by the session, not yet on the wire.
-    owed: VecDeque<Frame>,
+    owed: VecDeque<Owed>,
     owed_bytes: usize,
     /// Composed, not yet taken by the wire.
     backlog: VecDeque<Bytes>,
@@ -182,6 +182,12 @@ struct UnderWay {
     stranger: Option<Box<Stranger>>,
 }
 
+/// What the session said in one go.
+enum Owed {
+    One(Frame),
+    All(Arc<SharedMessages>),
+}
+
 static NOTHING_UNDER_WAY: UnderWay = UnderWay {
     batch: VecDeque::new(),
     owed: VecDeque::new(),
@@ -197,6 +203,13 @@ static NOTHING_UNDER_WAY: UnderWay = UnderWay {
     paced_since: None,
     stranger: None,
 };
+
+impl UnderWay {
+    fn owe(&mut self, frame: Frame) {
+        self.owed_bytes += frame.message().len();
+        self.owed.push_back(Owed::One(frame));
+    }
+}
 
 impl Work {
     /// Without making what is not there.
@@ -372,9 +385,10 @@ impl<W: Wire> Connection<W> {
         let Some(session) = &mut self.session else { return };
         while let Some(output) = session.poll() {
             match output {
-                Output::Send(frame) => {
-                    self.work.owed_bytes += frame.message().len();
-                    self.work.owed.push_back(frame);
+                Output::Send(frame) => self.work.owe(frame),
+                Output::SendAll(messages) => {
+                    self.work.owed_bytes += messages.bytes();
+                    self.work.owed.push_back(Owed::All(messages));
                 }
                 Output::Authenticate(credentials) => {
                     // A peer that was let in has been found out already.
@@ -438,8 +452,7 @@ impl<W: Wire> Connection<W> {
             session.fail(&close.detail, now);
             while let Some(output) = session.poll() {
                 if let Output::Send(frame) = output {
-                    self.work.owed_bytes += frame.message().len();
-                    self.work.owed.push_back(frame);
+                    self.work.owe(frame);
                 }
             }
         }
@@ -474,6 +487,7 @@ impl<W: Wire> Connection<W> {
                 session.deliver(Parcel::Authorized(Box::new(answer)), now);
             }
             self.drain_session(now);
+            self.conclude();
         }
     }
 
@@ -579,20 +593,8 @@ impl<W: Wire> Connection<W> {
                 let (next, rest) = self.transport.continue_fragments(rest, buffer);
                 self.work.fragments = rest;
                 self.put_aside(buffer, next);
-            } else if let Some(frame) = self.work.owed.pop_front() {
-                self.work.owed_bytes -= frame.message().len();
-                metrics::MESSAGES_OUT.add(1);
-                match self.transport.frame(&frame, buffer) {
-                    Piece::Copied => {}
-                    Piece::Body(body) => self.put_aside(buffer, body),
-                    Piece::Fragmented { first, rest } => {
-                        self.work.fragments = rest;
-                        self.put_aside(buffer, first);
-                    }
-                }
-                if let Some(close) = self.transport.take_failure() {
-                    self.fail(close, now);
-                }
+            } else if let Some(owed) = self.work.owed.pop_front() {
+                self.frame(owed, buffer, now);
             } else if parcels == PARCELS_MAX {
                 break;
             } else if let Some(parcel) = self.next_parcel(cx) {
@@ -609,6 +611,35 @@ impl<W: Wire> Connection<W> {
         }
         self.inbox.settled(settled);
         composed
+    }
+
+    fn frame(&mut self, owed: Owed, buffer: &mut Vec<u8>, now: Instant) {
+        let (piece, count, bytes) = match &owed {
+            Owed::One(frame) => (self.transport.frame(frame, buffer), 1, frame.message().len()),
+            Owed::All(messages) => match self.transport.frame_all(messages, buffer) {
+                Some(piece) => (piece, messages.count(), messages.bytes()),
+                None => {
+                    let singles = messages.singles().iter().rev();
+                    singles.for_each(|single| {
+                        self.work.owed.push_front(Owed::One(Frame::Shared(single.clone())))
+                    });
+                    return;
+                }
+            },
+        };
+        self.work.owed_bytes -= bytes;
+        metrics::MESSAGES_OUT.add(count as i64);
+        match piece {
+            Piece::Copied => {}
+            Piece::Body(body) => self.put_aside(buffer, body),
+            Piece::Fragmented { first, rest } => {
+                self.work.fragments = rest;
+                self.put_aside(buffer, first);
+            }
+        }
+        if let Some(close) = self.transport.take_failure() {
+            self.fail(close, now);
+        }
     }
 
     fn put_aside(&mut self, buffer: &mut Vec<u8>, body: Bytes) {
@@ -775,8 +806,16 @@ impl<W: Wire> Connection<W> {
                 break;
             }
         }
+        self.conclude();
         drop(batch);
         self.watch_completeness(now);
+    }
+
+    /// Nothing more comes of what was read together.
+    fn conclude(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.conclude();
+        }
     }
 
     /// The next of several messages that came as one; false if there is none.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::core::message::{Frame, Kind};
+use crate::core::message::{Frame, Kind, SharedMessages};
 use crate::core::protocol::{Close, Reason};
 use crate::front::framing::{Arrival, Piece, put_bytes};
 use crate::front::longpoll::lane::LongPoll;
@@ -76,6 +76,16 @@ impl Transport {
             Transport::RawSocket(rawsocket) => rawsocket.frame(frame, buffer),
             Transport::LongPoll(longpoll) => longpoll.frame(frame, buffer),
             Transport::Stream => put_bytes(&frame.message().head, &frame.message().body, buffer),
+        }
+    }
+
+    /// Puts several messages onto the wire: into `buffer`, or beside it. None where it takes one at a time.
+    pub fn frame_all(&mut self, messages: &SharedMessages, buffer: &mut Vec<u8>) -> Option<Piece> {
+        match self {
+            Transport::WebSocket(websocket) => websocket.frame_all(messages, buffer),
+            Transport::SockJs(_) | Transport::RawSocket(_) | Transport::LongPoll(_) | Transport::Stream => {
+                None
+            }
         }
     }
 

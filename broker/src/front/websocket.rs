@@ -8,7 +8,7 @@ use tandem_protocols::websocket::extensions::Agreement;
 use tandem_protocols::websocket::frame::{Header, Opcode, Role, Violation, close, close_payload};
 use tandem_protocols::websocket::message::{Decoder, Event, Kind as MessageKind, Limits};
 
-use crate::core::message::{Frame, Kind};
+use crate::core::message::{Frame, Kind, SharedMessages};
 use crate::core::protocol::{Close, Reason};
 use crate::front::compression::Compressor;
 use crate::front::framing::{Arrival, Piece, put_bytes};
@@ -103,6 +103,23 @@ impl WebSocket {
         put_frames(whole, self.fragment_bytes, &message.head, &message.body, buffer)
     }
 
+    /// Frames several messages, if none needs to be compressed or cut. The frames are the same for all who get them.
+    pub fn frame_all(&self, messages: &SharedMessages, buffer: &mut Vec<u8>) -> Option<Piece> {
+        if self.compressor.is_some() || messages.length_max() > self.fragment_bytes as usize {
+            return None;
+        }
+        let framed = messages.framed(|messages| {
+            let opcode = if messages.kind() == Kind::Text { Opcode::Text } else { Opcode::Binary };
+            let mut frames = Vec::with_capacity(messages.bytes() + messages.count() * HEADER_BYTES);
+            for message in messages.iter() {
+                frames.extend_from_slice(&Header::whole(opcode, message.len()).encode());
+                frames.extend_from_slice(message);
+            }
+            frames.into()
+        });
+        Some(put_bytes(framed, &Bytes::new(), buffer))
+    }
+
     /// The next fragment of a message.
     pub fn continue_fragments(&self, mut rest: Bytes, buffer: &mut Vec<u8>) -> (Bytes, Bytes) {
         let next = rest.split_to(rest.len().min(self.fragment_bytes as usize));
@@ -141,6 +158,9 @@ impl WebSocket {
         self.decoder.incomplete()
     }
 }
+
+/// The header of a frame of some length, which nearly all of several messages have.
+const HEADER_BYTES: usize = 4;
 
 /// Closed because the peer was silent for too long: of the codes that applications may define.
 const CLOSE_SILENT: u16 = 4000;

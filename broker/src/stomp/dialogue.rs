@@ -108,6 +108,9 @@ impl Dialogue {
         settings: &Settings,
         now: Instant,
     ) -> Result<Receipt, Fault> {
+        if !is_plain_send(frame) {
+            self.member.publish_gathered();
+        }
         match frame.command {
             Command::Send => self.send(frame, voice, settings, now),
             Command::Subscribe => self.subscribe(frame, voice.version, settings),
@@ -134,6 +137,11 @@ impl Dialogue {
         match parcel {
             Parcel::Event { publication, subscription } => {
                 self.tell_event(&publication, subscription, voice);
+            }
+            Parcel::Events { bundle, subscription } => {
+                for publication in bundle.publications() {
+                    self.tell_event(publication, subscription, voice);
+                }
             }
             Parcel::Retained { publication, tag, .. } => self.tell_retained(&publication, tag, voice),
             Parcel::Delivery(delivery) => self.hand_over(&delivery, voice),
@@ -221,7 +229,7 @@ impl Dialogue {
         let progress = match operation {
             Operation::Publish(outgoing, handling) => {
                 let terms = PublishTerms { handling, ..PublishTerms::default() };
-                let (_, progress) = self.member.publish_for(outgoing, terms, ticket)?;
+                let (_, progress) = self.member.publish_soon(outgoing, terms, ticket)?;
                 self.published.set(true);
                 progress
             }
@@ -285,6 +293,12 @@ impl Dialogue {
         self.rare().replies.push(Reply { temp: temp.into(), queue: queue.clone(), consumer });
         Ok(queue)
     }
+}
+
+/// Whether a frame does nothing but publish to a topic.
+fn is_plain_send(frame: &Frame) -> bool {
+    frame.command == Command::Send
+        && frame.headers.get("destination").is_some_and(|destination| destination.starts_with("/topic/"))
 }
 
 /// Whether what begins like a temporary queue is one.

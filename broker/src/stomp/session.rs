@@ -446,6 +446,12 @@ impl Session for StompSession {
         self.watch_completeness(now);
     }
 
+    fn conclude(&mut self) {
+        if let Stage::Open(dialogue, _) = &mut self.stage {
+            dialogue.member.publish_gathered();
+        }
+    }
+
     fn deliver(&mut self, parcel: Parcel, now: Instant) {
         match (parcel, &mut self.stage) {
             (_, Stage::Over) => {}

@@ -188,6 +188,9 @@ impl Dialogue {
         if self.strictness.request_ids && !self.check_order(&message)? {
             return Ok(());
         }
+        if !matches!(message, Message::Publish(_)) {
+            self.member.publish_gathered();
+        }
         match message {
             Message::Publish(publish) => self.publish(publish, received_bytes, voice),
             Message::Subscribe(subscribe) => self.subscribe(&subscribe, voice),
@@ -225,6 +228,7 @@ impl Dialogue {
             Parcel::Event { publication, subscription } => {
                 self.bring_event(&publication, subscription, voice)
             }
+            Parcel::Events { bundle, subscription } => self.bring_events(&bundle, subscription, voice),
             Parcel::Retained { publication, subscription, .. } => {
                 self.bring_retained(&publication, subscription, voice);
             }

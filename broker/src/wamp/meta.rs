@@ -124,6 +124,7 @@ impl MetaApi {
             Parcel::Notice(notice) => self.publish(&notice),
             // Nothing else is asked for, and nobody is owed an answer but by these.
             Parcel::Event { .. }
+            | Parcel::Events { .. }
             | Parcel::Retained { .. }
             | Parcel::SubscriptionRevoked { .. }
             | Parcel::Delivery(_)

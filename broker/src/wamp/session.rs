@@ -293,6 +293,12 @@ impl Session for WampSession {
         true
     }
 
+    fn conclude(&mut self) {
+        if let Stage::Open(dialogue) = &mut self.stage {
+            dialogue.member.publish_gathered();
+        }
+    }
+
     fn deliver(&mut self, parcel: Parcel, now: Instant) {
         match (&mut self.stage, parcel) {
             (_, Parcel::Farewell(farewell)) => self.bid_farewell(farewell, now),

@@ -28,8 +28,9 @@ use tandem_protocols::wamp::message::{
 use tandem_protocols::wamp::options::{PublishOptions, SubscribeOptions, WithdrawOptions};
 
 use crate::core::access::SessionId;
+use crate::core::bundle::Bundle;
 use crate::core::eligibility::{Eligibility, Lists};
-use crate::core::message::{Attributes, Frame, Message, Publication, Variant};
+use crate::core::message::{Attributes, Frame, Message, Publication, SharedMessages, Variant};
 use crate::core::parcel::SubscriptionId;
 use crate::core::protocol::Output;
 use crate::core::queues::durable::Progress;
@@ -61,7 +62,7 @@ impl Dialogue {
             let name = self.name(&publish.topic)?;
             let payload = luggage::payload(publish.payload, received_bytes);
             let outgoing = Outgoing { name, payload, attributes };
-            Ok(self.member.publish_for(outgoing, terms, ticket)?)
+            Ok(self.member.publish_soon(outgoing, terms, ticket)?)
         });
         match published {
             Ok((publication, progress)) => {
@@ -150,6 +151,28 @@ impl Dialogue {
         }
     }
 
+    /// Says several EVENTs, which are the same for all subscribers of a subscription that read one dialect.
+    pub(in crate::wamp) fn bring_events(
+        &self,
+        bundle: &Bundle,
+        subscription: SubscriptionId,
+        voice: &mut Voice,
+    ) {
+        let Some(is_pattern) = self.member.is_to_pattern(subscription) else { return };
+        let variant = Variant::Number(subscription.0);
+        let made = bundle
+            .encodings
+            .share(voice.dialect(), variant, || events(bundle, subscription, is_pattern, voice));
+        match made {
+            Ok(messages) if voice.fits(messages.length_max()) => voice.push(Output::SendAll(messages)),
+            // Each for itself, then: not all of them can be said as they are.
+            Ok(_) | Err(_) => {
+                let publications = bundle.publications().iter();
+                publications.for_each(|publication| self.bring_event(publication, subscription, voice));
+            }
+        }
+    }
+
     /// Says the EVENT of a topic that was kept from before the subscription.
     pub(in crate::wamp) fn bring_retained(
         &self,
@@ -208,6 +231,31 @@ fn event(
     let (subscription, number) = (id(subscription.0), id(publication.id));
     let bytes = codec::encode_event(voice.format, subscription, number, &details, &payload);
     Ok(voice.wrap(bytes.expect("the payload was converted, and is below 4 GiB")))
+}
+
+/// Encodes the EVENTs of a bundle.
+fn events(
+    bundle: &Bundle,
+    subscription: SubscriptionId,
+    is_pattern: bool,
+    voice: &Voice,
+) -> Result<SharedMessages, Unconvertible> {
+    let (mut bytes, mut ends) =
+        (Vec::with_capacity(bundle.cost()), Vec::with_capacity(bundle.publications().len()));
+    let mut kind = None;
+    for publication in bundle.publications() {
+        let mut details = Dict::new();
+        if is_pattern {
+            details.insert("topic", publication.name.as_str());
+        }
+        let message = event(publication, subscription, details, voice)?;
+        kind = kind.or(Some(message.kind));
+        bytes.extend_from_slice(&message.head);
+        bytes.extend_from_slice(&message.body);
+        ends.push(u32::try_from(bytes.len()).expect("a bundle is bounded far below 4 GiB"));
+    }
+    let kind = kind.expect("a bundle is not empty");
+    Ok(SharedMessages::new(kind, bytes.into(), ends))
 }
 
 /// What the details of an event say of its publication, after these.
