@@ -561,6 +561,7 @@ fn wake_after_batch(waker: Option<Waker>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::bundle::{Due, Gathered};
     use crate::core::message::{Attributes, Publication, SessionId};
     use crate::core::name::{Name, Pattern};
     use crate::core::notice::{Notice, SubscriptionFacts};
@@ -696,6 +697,40 @@ mod tests {
         assert_eq!(events(&take(&mut inbox)), [1, 2, 3, 4]);
         inbox.settled(UNIT);
         assert_eq!(mailbox.push(event(6)), Pushed::Queued);
+    }
+
+    fn bundle(ids: std::ops::RangeInclusive<u64>) -> Arc<Bundle> {
+        let mut gathered = Gathered::default();
+        ids.for_each(|id| assert!(gathered.add(publication(id), None).is_none()));
+        match gathered.take() {
+            Some(Due::Several(bundle, None)) => bundle,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn events_that_come_together_are_one_parcel_while_there_is_room_and_else_taken_one_by_one() {
+        let subscription = SubscriptionId(1);
+        let (mailbox, mut inbox) = of_four(Overflow::DropNewest);
+        assert_eq!(mailbox.push_events(&bundle(1..=3), subscription), (3, None));
+        assert_eq!(mailbox.push_events(&bundle(4..=6), subscription), (1, None));
+        let taken = take(&mut inbox);
+        assert!(matches!(&taken[0], Parcel::Events { bundle, .. } if bundle.publications().len() == 3));
+        assert_eq!(events(&taken), [4]);
+        inbox.settled(taken.iter().map(cost).sum());
+        assert_eq!(mailbox.bytes(), 0);
+
+        let (mailbox, mut inbox) = of_four(Overflow::DropOldest);
+        mailbox.push(event(1));
+        assert_eq!(mailbox.push_events(&bundle(2..=3), subscription), (2, None));
+        assert_eq!(mailbox.push_events(&bundle(4..=7), subscription), (4, None));
+        assert_eq!(events(&take(&mut inbox)), [4, 5, 6, 7]);
+
+        let (mailbox, mut inbox) = of_four(Overflow::Disconnect);
+        assert_eq!(mailbox.push_events(&bundle(1..=3), subscription), (3, Some(3 * UNIT)));
+        assert_eq!(mailbox.push_events(&bundle(4..=6), subscription).0, 1, "and then the session ends");
+        assert!(matches!(take(&mut inbox)[..], [Parcel::Farewell(Farewell::SlowConsumer)]));
+        assert_eq!(mailbox.push_events(&bundle(7..=8), subscription), (0, None));
     }
 
     #[test]
