@@ -109,6 +109,11 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// Another of the same budget.
+    pub fn again(&self, bytes: usize) -> Charge {
+        self.budget.charge(bytes)
+    }
+
     /// How large it is.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -192,15 +192,15 @@ impl Mailbox {
     /// for that.
     pub fn push_events(&self, bundle: &Arc<Bundle>, subscription: SubscriptionId) -> (usize, Option<usize>) {
         let state = self.0.state.lock();
-        let count = bundle.publications().len();
+        let count = bundle.count();
         if !state.is_ended() && state.bytes + bundle.cost() <= self.0.terms.bounds.bytes_max {
             let parcel = Parcel::Events { bundle: bundle.clone(), subscription };
             return (count, self.0.put(state, parcel, bundle.cost()));
         }
         drop(state);
         let (mut taken, mut behind) = (0, None);
-        for publication in bundle.publications() {
-            let event = Parcel::Event { publication: publication.clone(), subscription };
+        for publication in bundle.singles() {
+            let event = Parcel::Event { publication, subscription };
             let (pushed, now_behind) = self.push_and_look(event);
             taken += usize::from(pushed == Pushed::Queued);
             behind = now_behind;
@@ -472,7 +472,7 @@ fn is_event(parcel: &Parcel) -> bool {
 fn events(parcel: &Parcel) -> usize {
     match parcel {
         Parcel::Event { .. } => 1,
-        Parcel::Events { bundle, .. } => bundle.publications().len(),
+        Parcel::Events { bundle, .. } => bundle.count(),
         _ => 0,
     }
 }
@@ -561,6 +561,7 @@ fn wake_after_batch(waker: Option<Waker>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::budget::Budget;
     use crate::core::bundle::{Due, Gathered};
     use crate::core::message::{Attributes, Publication, SessionId};
     use crate::core::name::{Name, Pattern};
@@ -700,9 +701,10 @@ mod tests {
     }
 
     fn bundle(ids: std::ops::RangeInclusive<u64>) -> Arc<Bundle> {
-        let mut gathered = Gathered::default();
-        ids.for_each(|id| assert!(gathered.add(publication(id), None).is_none()));
-        match gathered.take() {
+        let (mut gathered, budget) = (Gathered::default(), Budget::new(1 << 20));
+        let publication = |id| Arc::into_inner(publication(id)).unwrap();
+        ids.for_each(|id| assert!(gathered.add(publication(id), None, &budget).is_none()));
+        match gathered.take(&budget) {
             Some(Due::Several(bundle, None)) => bundle,
             other => panic!("{other:?}"),
         }
@@ -715,7 +717,7 @@ mod tests {
         assert_eq!(mailbox.push_events(&bundle(1..=3), subscription), (3, None));
         assert_eq!(mailbox.push_events(&bundle(4..=6), subscription), (1, None));
         let taken = take(&mut inbox);
-        assert!(matches!(&taken[0], Parcel::Events { bundle, .. } if bundle.publications().len() == 3));
+        assert!(matches!(&taken[0], Parcel::Events { bundle, .. } if bundle.count() == 3));
         assert_eq!(events(&taken), [4]);
         inbox.settled(taken.iter().map(cost).sum());
         assert_eq!(mailbox.bytes(), 0);

@@ -29,7 +29,7 @@ use crate::core::history::{History, Past, Query, WallClock, is_recorded};
 use crate::core::mailbox::{Batch, Mailbox};
 pub use crate::core::message::Outgoing;
 use crate::core::message::{Attributes, Encodings, Handling, Publication, SessionId};
-use crate::core::name::{Name, Pattern};
+use crate::core::name::{InvalidName, Name, Pattern};
 use crate::core::notice::Origin;
 use crate::core::parcel::{Answer, ConsumerId, Failure, Farewell, Parcel, RegistrationId, SubscriptionId};
 use crate::core::publishing::Publishing;
@@ -696,17 +696,26 @@ impl Member {
             return self.publish_permitted(outgoing, terms, said, || Some(self.told_under(ticket)));
         }
         terms.disclose_me = access::disclosure(terms.disclose_me, said)?;
-        let publication = self.charged_publication(outgoing, &terms);
+        let publication = self.publication_under(outgoing, &terms);
         let (id, exclude) = (publication.id, terms.exclude_me.then_some(self.id));
-        let due = self.publishing.get_or_begin().gathered.lock().add(publication, exclude);
+        let gathered = &self.publishing.get_or_begin().gathered;
+        let due = gathered.lock().add(publication, exclude, &self.realm.budget);
         self.publish_due(due);
         Ok((id, Progress::Done))
+    }
+
+    /// The name that a text is, as [`Name::parse`]; made only once for what goes to one topic.
+    pub fn name(&self, text: &str) -> Result<Name, InvalidName> {
+        let gathered = self.publishing.get().map(|publishing| publishing.gathered.lock());
+        let known =
+            gathered.as_ref().and_then(|gathered| gathered.topic()).filter(|name| name.as_str() == text);
+        known.map_or_else(|| Name::parse(text), |name| Ok(name.clone()))
     }
 
     /// Publishes what was [gathered](Member::publish_soon).
     pub fn publish_gathered(&self) {
         if let Some(publishing) = self.publishing.get() {
-            let due = publishing.gathered.lock().take();
+            let due = publishing.gathered.lock().take(&self.realm.budget);
             self.publish_due(due);
         }
     }
@@ -718,8 +727,8 @@ impl Member {
             Some(Due::Several(bundle, exclude)) => match self.realm.topics.reach_together(&bundle, exclude) {
                 Some(reach) => self.publishing.get_or_begin().pace.note(bundle.cost(), reach),
                 None => {
-                    let publications = bundle.publications().iter();
-                    publications.for_each(|publication| self.publish_plainly(publication, exclude));
+                    let publications = bundle.singles();
+                    publications.for_each(|publication| self.publish_plainly(&publication, exclude));
                 }
             },
         }
@@ -750,14 +759,19 @@ impl Member {
     }
 
     fn charged_publication(&self, outgoing: Outgoing, terms: &PublishTerms) -> Arc<Publication> {
+        let mut publication = self.publication_under(outgoing, terms);
+        // Until nobody holds it any more.
+        publication.charge = Some(self.realm.budget.charge(publication.cost()));
+        Arc::new(publication)
+    }
+
+    fn publication_under(&self, outgoing: Outgoing, terms: &PublishTerms) -> Publication {
         metrics::PUBLICATIONS.add(1);
         let mut publication = self.publication(outgoing);
         publication.disclosed = terms.disclose_me.then(|| self.principal.clone());
         publication.eligibility = terms.eligibility.clone();
         publication.handling = terms.handling.clone();
-        // Until nobody holds it any more.
-        publication.charge = Some(self.realm.budget.charge(publication.cost()));
-        Arc::new(publication)
+        publication
     }
 
     fn publish_permitted(

@@ -644,7 +644,7 @@ impl State {
                         let publications = bundle.publications().iter();
                         publications.map(|publication| Arc::new(publication.uncharged())).collect()
                     });
-                    for publication in shared.iter() {
+                    for publication in shared {
                         reach.note_other(queue.push_bound(publication.clone()));
                     }
                 }

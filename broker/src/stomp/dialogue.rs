@@ -139,8 +139,8 @@ impl Dialogue {
                 self.tell_event(&publication, subscription, voice);
             }
             Parcel::Events { bundle, subscription } => {
-                for publication in bundle.publications() {
-                    self.tell_event(publication, subscription, voice);
+                for publication in bundle.singles() {
+                    self.tell_event(&publication, subscription, voice);
                 }
             }
             Parcel::Retained { publication, tag, .. } => self.tell_retained(&publication, tag, voice),

@@ -162,7 +162,7 @@ impl Dialogue {
     /// What a topic or procedure of a message names.
     pub(super) fn name(&self, text: &str) -> Result<Name, Fault> {
         self.check_spelling(text)?;
-        Ok(Name::parse(text)?)
+        Ok(self.member.name(text)?)
     }
 
     /// What a SUBSCRIBE or REGISTER is for.

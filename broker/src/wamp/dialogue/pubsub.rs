@@ -167,8 +167,7 @@ impl Dialogue {
             Ok(messages) if voice.fits(messages.length_max()) => voice.push(Output::SendAll(messages)),
             // Each for itself, then: not all of them can be said as they are.
             Ok(_) | Err(_) => {
-                let publications = bundle.publications().iter();
-                publications.for_each(|publication| self.bring_event(publication, subscription, voice));
+                bundle.singles().for_each(|publication| self.bring_event(&publication, subscription, voice));
             }
         }
     }
