@@ -84,6 +84,11 @@ const COMPOSE_BYTES: usize = 64 * 1024;
 /// Read at once.
 const READ_BYTES: usize = 64 * 1024;
 
+/// What is taken in before it is asked again whether the peer, or others, are to read first; and what a message counts
+/// for beside its bytes.
+const UNASKED_BYTES_MAX: usize = 16 * 1024;
+const ARRIVAL_BYTES: usize = 64;
+
 /// Pings of a peer that does not read the answers; on a WebSocket each holds up to 125 bytes.
 const PONGS_MAX: usize = 16;
 
@@ -789,11 +794,15 @@ impl<W: Wire> Connection<W> {
             return;
         }
         let batch = Batch::begin();
+        let mut unasked = 0;
         loop {
             // What came in one message with others goes before what came after it.
             if !self.proceed(now) {
                 match self.transport.next(&mut data, self.is_established()) {
-                    Ok(Some(arrival)) => self.take_arrival(arrival, now),
+                    Ok(Some(arrival)) => {
+                        unasked += arrival.bytes() + ARRIVAL_BYTES;
+                        self.take_arrival(arrival, now);
+                    }
                     Ok(None) => break,
                     Err(close) => {
                         self.fail(close, now);
@@ -801,9 +810,13 @@ impl<W: Wire> Connection<W> {
                     }
                 }
             }
-            if self.work.authorizing.is_some() || self.is_sated(cx, now) {
-                self.work.unread = data.to_vec();
-                break;
+            let is_full = self.work.owed_bytes > self.pump.limits.owed_bytes_max;
+            if is_full || unasked >= UNASKED_BYTES_MAX || self.work.authorizing.is_some() {
+                unasked = 0;
+                if self.work.authorizing.is_some() || self.is_sated(cx, now) {
+                    self.work.unread = data.to_vec();
+                    break;
+                }
             }
         }
         self.conclude();

@@ -18,6 +18,16 @@ pub enum Arrival {
     Close,
 }
 
+impl Arrival {
+    /// The bytes in it.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Arrival::Message(_, bytes) | Arrival::Ping(bytes) => bytes.len(),
+            Arrival::Pong | Arrival::Close => 0,
+        }
+    }
+}
+
 /// A piece of output: small ones are copied together, large ones are written from where they lie.
 #[derive(Debug)]
 pub enum Piece {
