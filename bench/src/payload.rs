@@ -109,8 +109,18 @@ impl Sealer {
     ///
     /// A [`Flaw`] where there is none that came whole.
     pub fn open(&self, message: &[u8]) -> Result<Stamp, Flaw> {
-        let start = self.finder.find(message).ok_or(Flaw::NoMark)?;
-        let message = &message[start..];
+        let mut flaw = Flaw::NoMark;
+        // A number of a binary language may look like the mark, one in some millions that are random.
+        for start in self.finder.find_iter(message) {
+            match self.open_at(&message[start..]) {
+                Ok(stamp) => return Ok(stamp),
+                Err(other) => flaw = other,
+            }
+        }
+        Err(flaw)
+    }
+
+    fn open_at(&self, message: &[u8]) -> Result<Stamp, Flaw> {
         let (head, _) = message.split_at_checked(HEAD_BYTES).ok_or(Flaw::CutOff)?;
         let mut digits = Digits(&head[MARK.len()..]);
         let run = digits.take(4)?;
@@ -226,6 +236,17 @@ mod tests {
         for end in 0..message.len() - 3 {
             assert!(sealer.open(&message[..end]).is_err(), "{end} bytes");
         }
+    }
+
+    #[test]
+    fn what_only_looks_like_the_mark_before_a_payload_does_no_harm() {
+        let (sealer, message) = sealed(200);
+        let id = [0xcf, 0x00, 0x1f, 0x7e, 0x74, 0x62, 0x00, 0x01, 0x02];
+        let message = [&id, message.as_slice()].concat();
+        assert_eq!(sealer.open(&message), Ok(STAMP));
+        let mut changed = message;
+        changed[100] ^= 1;
+        assert_eq!(sealer.open(&changed), Err(Flaw::Checksum));
     }
 
     #[test]

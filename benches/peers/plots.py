@@ -1,6 +1,8 @@
 """Draws docs/performance/*.svg from what is kept in results/. Run by run.py, with the Python that setup installs."""
 
+import html
 import math
+import re
 from pathlib import Path
 
 import matplotlib
@@ -30,6 +32,7 @@ SETTINGS = {
     # A ground of its own, so that it can be read on a dark page as well.
     "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white",
     "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": "#767676",
+    "figure.constrained_layout.w_pad": 0.12, "figure.constrained_layout.h_pad": 0.1,
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "axes.titlelocation": "left",
 }
 
@@ -45,10 +48,17 @@ def short(value):
 def save(figure, name, title):
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}.svg"
-    figure.savefig(path, metadata={"Date": None, "Creator": None, "Title": title})
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
     plt.close(figure)
-    # Some lines end with blanks.
-    path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n")
+    # Some lines end with blanks; and who does not see it is told what it is.
+    text = "\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n"
+    path.write_text(re.sub(r"(<svg [^>]*)>", rf'\1 role="img">\n <title>{html.escape(title)}</title>', text, count=1))
+
+
+def line_with_ends(axes, x, y, spread, along):
+    """From the smallest to the largest, dark with a light edge, so that it shows on any colour."""
+    for colour, width, thick in (("white", 3.2, 3), (INK, 1.2, 1)):
+        axes.errorbar(x, y, fmt="none", ecolor=colour, elinewidth=width, capsize=3, capthick=thick, **{along: spread})
 
 
 def bars(found):
@@ -63,7 +73,7 @@ def bars(found):
     axes.barh(places, middles, height=0.68, color=[COLOURS[variant.broker] for variant in shown])
     below = [middle - min(some) for middle, some in zip(middles, values)]
     above = [max(some) - middle for middle, some in zip(middles, values)]
-    axes.errorbar(middles, places, xerr=[below, above], fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
+    line_with_ends(axes, middles, places, [below, above], "xerr")
     axes.set_yticks(places, [variant.title for variant in shown])
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
@@ -95,7 +105,7 @@ def percentiles(found):
     if not shown:
         return
     figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
-    seen = {}
+    seen, lines = {}, []
     for index, variant in enumerate(shown):
         values = [[us / 1000 for us in found.values(variant.key, name)] for name, _ in PERCENTILES]
         middles = [found.median(variant.key, name) / 1000 for name, _ in PERCENTILES]
@@ -104,9 +114,10 @@ def percentiles(found):
         spread = [[middle - min(some) for middle, some in zip(middles, values)],
                   [max(some) - middle for middle, some in zip(middles, values)]]
         turn = seen[variant.broker] = seen.get(variant.broker, 0) + 1
-        axes.errorbar(places, middles, yerr=spread, color=COLOURS[variant.broker], marker=MARKERS[index], markersize=6,
-                      linewidth=1.4, linestyle="-" if turn == 1 else "--", elinewidth=1.2, capsize=3,
-                      label=variant.title)
+        line = axes.errorbar(places, middles, yerr=spread, color=COLOURS[variant.broker], marker=MARKERS[index],
+                             markersize=6, linewidth=1.4, linestyle="-" if turn == 1 else "--", elinewidth=1.2,
+                             capsize=3)
+        lines.append(line[0])
     axes.set_xticks(range(len(PERCENTILES)), [said for _, said in PERCENTILES])
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -116,7 +127,7 @@ def percentiles(found):
     axes.set_xlabel("of deliveries took at most")
     axes.set_ylabel("milliseconds (logarithmic)")
     axes.set_title(found.workload.title)
-    axes.legend(frameon=False, loc="upper left")
+    figure.legend(lines, [variant.title for variant in shown], frameon=False, loc="outside lower center", ncols=3)
     save(figure, f"{found.workload.name}-percentiles", f"{found.workload.title}: percentiles")
 
 
