@@ -3,6 +3,7 @@
 What is started here is ended here: each broker is the leader of a session of processes of its own, and only that is
 ended. Nothing of the machine's own configuration or data is used."""
 
+import functools
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-START_S = 300
+START_S = 120
 END_S = 20
 
 
@@ -138,7 +139,9 @@ class Tandem(Broker):
     name = title = "tandem"
     program = ROOT / "target/release/tandem"
 
+    # Once: somebody may commit while this runs.
     @classmethod
+    @functools.cache
     def version(cls):
         commit = output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
         return f"{output(str(cls.program), '--version')} ({commit})"

@@ -131,8 +131,8 @@ def circumstances(found):
     length = "" if found.workload.name in ("idle", "start") else f" of {kept['duration_s']:g} s"
     rounds = "20 starts" if found.workload.name == "start" else f"{kept['rounds']} round{'s' * (kept['rounds'] > 1)}{length}"
     load = f"load {kept['load']:.1f}" + ("" if kept["is_first"] else " (its own work before it included)")
-    noisy = kept["busy_cores"] > 0.25 or (kept["is_first"] and kept["load"] > 0.7)
-    load += f", others used {kept['busy_cores']:.2f} cores" + (": **too much for figures of time**" if noisy else "")
+    load += f", others used {kept['busy_cores']:.2f} cores"
+    load += ": **too much for figures of time**" if kept["is_noisy"] else ""
     lines = [f"{kept['date']}, {rounds}; {kept['machine']}, {load}; {'; '.join(kept['versions'].values())}.",
              f"`{kept['command']}`; {commands(found)}."]
     if own := found.values("tandem", "receipts_per_fsync"):
@@ -167,6 +167,7 @@ def measured(found, row):
         values = found.check(check) if found else []
         if not values:
             lines.append(f"{check.said} {NOT_YET}".strip())
+            met += [None] * (check.bar is not None)
             continue
         is_met = found.is_met(check)
         form = {"bytes": count, "start_ms": "{:.1f}".format, "mib": "{:.1f}".format}.get(check.figure, ratio)
@@ -188,11 +189,15 @@ def summary(all_found):
         for row in workload.rows:
             text, met = measured(all_found[workload.name], row)
             all_met += met
-            verdict = "" if not met else "yes" if all(met) else f"**{sum(met)} of {len(met)}**" if any(met) else "**no**"
+            number = met.count(True)
+            verdict = "yes" if number == len(met) else "**no**" if number == 0 else f"**{number} of {len(met)}**"
+            if met.count(None) == len(met):
+                # No bar, or no figure yet.
+                verdict = ""
             rows.append([row.what, row.against, row.bar, text, verdict])
     dates = sorted({found.kept["date"] for found in all_found.values() if found})
     when = f" Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))}." if dates else ""
-    return f"{in_rows(rows)}\n\n{sum(all_met)} of {len(all_met)} bars are met.{when}\n"
+    return f"{in_rows(rows)}\n\n{all_met.count(True)} of {len(all_met)} bars are met.{when}\n"
 
 
 def write(all_found):

@@ -27,6 +27,9 @@ BUSY_MAX = 0.25
 REST_SHARE = 0.2
 REST_S = 20
 
+# What connecting, patterns and the end of a run may take beyond what is measured.
+RUN_S = 100
+
 CLIENTS = Path(clients.__file__)
 
 
@@ -62,9 +65,12 @@ class Course:
 
     def run(self):
         options, workload = self.options, self.workload
+        self.duration = options.duration * workload.duration_factor
         rounds = min(options.rounds, workload.rounds_max)
         wanted = [variant for variant in workload.variants if variant.broker in options.peers]
         self.start_all(wanted)
+        if "tandem" in self.missing:
+            raise Failed(f"tandem: {self.missing['tandem']}")
         wanted = [variant for variant in wanted if variant.broker not in self.missing]
         self.kept = {variant.key: {"broker": variant.broker, "words": variant.words, "failures": [], "rounds": []}
                      for variant in wanted}
@@ -122,21 +128,28 @@ class Course:
     def broker_of(self, variant):
         """The one that is loaded, which is started again if it is gone."""
         place = variant.place or variant.broker
-        broker = self.running[place]
+        broker = self.running.get(place)
+        if broker is None:
+            raise Failed(f"it was left out: {self.missing.get(variant.broker)}")
         if not broker.is_alive():
             say(f"{place} is gone ({broker.last_words()}): started again")
+            self.kept[variant.key]["failures"].append("it was gone, and was started again")
             broker.stop()
             self.running[place] = broker = type(broker)(self.folder, self.workload.persistent, variant.config)
-            broker.start()
+            try:
+                broker.start()
+            except Failed as what:
+                # Once more in each round would take longer than all the others.
+                self.leave_out(variant.broker, what)
+                raise
         return broker
 
     def bench(self, variant, is_first=False):
-        broker, options = self.broker_of(variant), self.options
+        broker = self.broker_of(variant)
         self.wait_for_rest()
         is_short = is_first and not self.workload.has_long_first_round
-        duration = min(1, options.duration) if is_short else options.duration
         before = broker.metrics()
-        found = self.generate(variant, broker, options.warm_up, duration)
+        found = self.generate(variant, broker, *((0, 1) if is_short else (self.options.warm_up, self.duration)))
         after = broker.metrics()
         published = after.get("tandem_publications_total", 0) - before.get("tandem_publications_total", 0)
         if "--compress" in variant.words.split() and published:
@@ -161,7 +174,7 @@ class Course:
         for pid in broker.pids():
             command += ["--server-pid", pid]
         command = [str(word) for word in command]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=warm_up + duration + 120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=warm_up + duration + RUN_S)
         if not done.stdout:
             raise Failed(done.stderr.strip() or f"tandem bench ended with {done.returncode}")
         return summed_up(json.loads(done.stdout))
@@ -232,7 +245,7 @@ class Course:
                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             time.sleep(1)
-            found = self.generate(variant, broker, self.options.warm_up, self.options.duration)
+            found = self.generate(variant, broker, self.options.warm_up, self.duration)
         finally:
             trace.send_signal(signal.SIGINT)
             trace.wait(30)
@@ -272,15 +285,18 @@ def estimate_s(workload, options):
     runs = len([variant for variant in workload.variants if variant.broker in options.peers])
     if workload.rounds_max <= 5:
         return workload.extra_s + min(options.rounds, workload.rounds_max) * runs * workload.run_extra_s
-    first = options.duration if workload.has_long_first_round else min(1, options.duration)
-    counted = options.rounds * (options.warm_up + options.duration + workload.run_extra_s)
-    return workload.extra_s + runs * (counted + options.warm_up + first + workload.run_extra_s)
+    each = options.warm_up + options.duration * workload.duration_factor
+    first = each if workload.has_long_first_round else 1
+    # Under strace they run once more.
+    rounds = options.rounds + workload.persistent
+    return workload.extra_s + runs * (rounds * each + first + (rounds + 1) * workload.run_extra_s)
 
 
 def measure(workload, options, is_first):
     """Runs it, and gives what is to be kept."""
     load, busy, begun = os.getloadavg()[0], busy_cores(), time.monotonic()
-    if busy > BUSY_MAX or (is_first and load > LOAD_MAX):
+    is_noisy = busy > BUSY_MAX or (is_first and load > LOAD_MAX)
+    if is_noisy:
         say(f"WARNING: load {load:.1f} and {busy:.2f} cores busy before {workload.name}: others are at work, and figures of "
             "time say little")
     with tempfile.TemporaryDirectory(prefix="tandem-peers-", ignore_cleanup_errors=True) as folder:
@@ -293,8 +309,8 @@ def measure(workload, options, is_first):
     command = f"benches/peers/run.py --only {workload.name} --rounds {options.rounds} --duration {options.duration:g}"
     return {
         "workload": workload.name, "date": date.today().isoformat(), "machine": machine(), "load": round(load, 2),
-        "busy_cores": round(busy, 2), "is_first": is_first, "rounds": min(options.rounds, workload.rounds_max),
-        "duration_s": options.duration, "warm_up_s": options.warm_up, "took_s": round(time.monotonic() - begun),
+        "busy_cores": round(busy, 2), "is_first": is_first, "is_noisy": is_noisy, "rounds": min(options.rounds, workload.rounds_max),
+        "duration_s": options.duration * workload.duration_factor, "warm_up_s": options.warm_up, "took_s": round(time.monotonic() - begun),
         "command": f"{command} --warm-up {options.warm_up:g}",
         "versions": {name: brokers.ALL[name].version() for name in used},
         "left_out": {TITLES[name]: why for name, why in course.missing.items()},

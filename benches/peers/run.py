@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import brokers
@@ -83,17 +84,25 @@ def main():
     allow_files()
     # Ended by a signal, it ends what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    begun = time.monotonic()
+    begun, failed = time.monotonic(), []
     for number, workload in enumerate(options.workloads):
         left = sum(estimate_s(other, options) for other in options.workloads[number:])
         say(f"== {workload.name}; what is left takes about {left / 60:.0f} minutes")
-        kept = measure(workload, options, is_first=number == 0)
+        try:
+            kept = measure(workload, options, is_first=number == 0)
+        except Exception:
+            # Nothing of one workload costs the others their figures.
+            failed.append(workload.name)
+            say(f"{workload.name} FAILED:\n{traceback.format_exc()}")
+            continue
         if not options.no_write:
             results.keep(workload.name, kept)
         print(f"\n## {workload.title}\n\n{document.section(results.Results(workload, kept))}", flush=True)
     say(f"took {(time.monotonic() - begun) / 60:.1f} minutes")
     if not options.no_write:
         render()
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
