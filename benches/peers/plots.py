@@ -3,6 +3,7 @@
 import html
 import math
 import re
+import statistics
 from pathlib import Path
 
 import matplotlib
@@ -63,11 +64,13 @@ def line_with_ends(axes, x, y, spread, along):
 
 def bars(found):
     """Deliveries per CPU-second: the median of each, and from the smallest to the largest."""
-    shown = [variant for variant in found.variants() if found.values(variant.key, "per_cpu")]
+    # Where nothing came in time there is nothing to draw.
+    values = {variant.key: [value for value in found.values(variant.key, "per_cpu") if value] for variant in found.variants()}
+    shown = [variant for variant in found.variants() if values[variant.key]]
     if not shown:
         return
-    values = [found.values(variant.key, "per_cpu") for variant in shown]
-    middles = [found.median(variant.key, "per_cpu") for variant in shown]
+    values = [values[variant.key] for variant in shown]
+    middles = [statistics.median(some) for some in values]
     figure, axes = plt.subplots(figsize=(8, 1.15 + 0.36 * len(shown)), layout="constrained")
     places = range(len(shown))
     axes.barh(places, middles, height=0.68, color=[COLOURS[variant.broker] for variant in shown])
