@@ -34,7 +34,7 @@ SETTINGS = {
     "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white",
     "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": "#767676",
     "figure.constrained_layout.w_pad": 0.12, "figure.constrained_layout.h_pad": 0.1,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "figure.titlesize": 11,
 }
 
 
@@ -84,7 +84,7 @@ def bars(found):
     is_log = largest / smallest > LOG_FROM
     if is_log:
         axes.set_xscale("log")
-        axes.set_xlim(10 ** math.floor(math.log10(smallest * 0.7)), largest * 2.2)
+        axes.set_xlim(10 ** math.floor(math.log10(smallest * 0.7)), largest * 3)
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(0, largest * 1.14)
@@ -94,7 +94,7 @@ def bars(found):
     axes.grid(axis="x", color=PALE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_xlabel(found.workload.axis + (" (logarithmic)" if is_log else ""))
-    axes.set_title(found.workload.title)
+    figure.suptitle(found.workload.title, x=0.02, ha="left")
     save(figure, found.workload.name, found.workload.title)
 
 
@@ -129,7 +129,7 @@ def percentiles(found):
     axes.set_axisbelow(True)
     axes.set_xlabel("of deliveries took at most")
     axes.set_ylabel("milliseconds (logarithmic)")
-    axes.set_title(found.workload.title)
+    figure.suptitle(found.workload.title, x=0.02, ha="left")
     figure.legend(lines, [variant.title for variant in shown], frameon=False, loc="outside lower center", ncols=3)
     save(figure, f"{found.workload.name}-percentiles", f"{found.workload.title}: percentiles")
 
