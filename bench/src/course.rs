@@ -8,7 +8,7 @@ use crate::options::Common;
 use crate::payload::Sealer;
 use crate::process::{self, Cost};
 use crate::progress;
-use crate::report::Measured;
+use crate::report::{Measured, Spent};
 use crate::stage::{Shared, Stage};
 
 /// How often it is looked whether all has come.
@@ -30,7 +30,8 @@ pub(crate) async fn measure(shared: &Shared, common: &Common) -> Result<Measured
     pass(shared, Stage::Measuring, common.duration).await;
     let counts = shared.counters.now().since(before.2);
     let seconds = begun.elapsed().as_secs_f64();
-    let since = |now: Cost, then: Cost| Cost { cpu_s: now.cpu_s - then.cpu_s, ..now };
+    let since =
+        |now: Cost, then: Cost| Spent { cpu_s: now.cpu_s_since(&then), resident_bytes: now.resident_bytes };
     let (broker, generator) = (since(broker()?, before.0), since(own()?, before.1));
     shared.enter(Stage::Draining);
     let broker = Some(broker).filter(|_| !common.server_pid.is_empty());

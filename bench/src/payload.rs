@@ -222,14 +222,6 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_is_found_behind_what_looks_like_one() {
-        let (sealer, message) = sealed(200);
-        for before in [&b"~tb"[..], b"~tb~tb", b"~tb00030007", b"~t"] {
-            assert_eq!(sealer.open(&[before, &message].concat()), Ok(STAMP));
-        }
-    }
-
-    #[test]
     fn every_changed_byte_of_a_payload_is_noticed() {
         let (sealer, message) = sealed(200);
         for at in 13..message.len() - 3 {
@@ -245,6 +237,17 @@ mod tests {
         for end in 0..message.len() - 3 {
             assert!(sealer.open(&message[..end]).is_err(), "{end} bytes");
         }
+    }
+
+    #[test]
+    fn what_only_looks_like_the_mark_before_a_payload_does_no_harm() {
+        let (sealer, message) = sealed(200);
+        let id = [0xcf, 0x00, 0x1f, 0x7e, 0x74, 0x62, 0x00, 0x01, 0x02];
+        let message = [&id, message.as_slice()].concat();
+        assert_eq!(sealer.open(&message), Ok(STAMP));
+        let mut changed = message;
+        changed[100] ^= 1;
+        assert_eq!(sealer.open(&changed), Err(Flaw::Checksum));
     }
 
     #[test]

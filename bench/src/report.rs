@@ -5,7 +5,6 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::checker::Faults;
-use crate::process::Cost;
 use crate::stage::{Counts, Times};
 
 /// What a run found.
@@ -65,9 +64,18 @@ pub struct Measured {
     /// What was counted.
     pub counts: Counts,
     /// Of the broker, where its process is known.
-    pub broker: Option<Cost>,
+    pub broker: Option<Spent>,
     /// Of this process.
-    pub generator: Cost,
+    pub generator: Spent,
+}
+
+/// What processes cost between two moments.
+#[derive(Clone, Copy, Debug)]
+pub struct Spent {
+    /// CPU time, in seconds.
+    pub cpu_s: f64,
+    /// Resident memory at the end, in bytes.
+    pub resident_bytes: u64,
 }
 
 /// How long things took, in microseconds.

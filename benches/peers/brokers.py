@@ -3,6 +3,7 @@
 What is started here is ended here: each broker is the leader of a session of processes of its own, and only that is
 ended. Nothing of the machine's own configuration or data is used."""
 
+import functools
 import json
 import os
 import re
@@ -10,18 +11,23 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-START_S = 300
+START_S = 120
 END_S = 20
 
 
 class Unavailable(Exception):
     """The broker is not installed here."""
+
+
+class Failed(Exception):
+    """The broker does not come up, or is gone."""
 
 
 def free_port():
@@ -41,19 +47,31 @@ class Broker:
     name = title = ""
     login = []
 
-    def __init__(self, folder, persistent=False):
-        self.folder = Path(folder) / self.name
-        self.folder.mkdir()
-        self.persistent, self.processes, self.urls, self.port = persistent, [], {}, free_port()
+    def __init__(self, folder, persistent=False, config=""):
+        # One that is started again finds nothing of the one before.
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=folder))
+        self.persistent, self.config = persistent, config
+        self.processes, self.urls, self.port = [], {}, free_port()
+
+    def start(self):
+        self.launch()
+        self.wait_until_it_listens()
 
     def wait_until_it_listens(self):
         begun = time.monotonic()
         while not self.listens():
             if self.processes[-1].poll() is not None:
-                raise SystemExit(f"{self.name} ended with {self.processes[-1].returncode}: see {self.folder}/log")
+                raise Failed(f"{self.name} ended with {self.processes[-1].returncode}: {self.last_words()}")
             if time.monotonic() - begun > START_S:
-                raise SystemExit(f"{self.name} does not listen after {START_S} s: see {self.folder}/log")
+                raise Failed(f"{self.name} does not listen after {START_S} s: {self.last_words()}")
             time.sleep(0.1)
+
+    def last_words(self):
+        lines = (self.folder / "log").read_text(errors="replace").strip().splitlines()
+        return lines[-1][:200] if lines else "it said nothing"
+
+    def is_alive(self):
+        return bool(self.processes) and all(process.poll() is None for process in self.processes)
 
     def listens(self):
         try:
@@ -73,6 +91,17 @@ class Broker:
     def pids(self):
         """The processes that do the work."""
         return [self.processes[-1].pid]
+
+    def cpu_s(self):
+        """What its threads have run so far."""
+        total = 0
+        for pid in self.pids():
+            for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+                try:
+                    total += int(file.read_text().split()[0])
+                except OSError:
+                    pass
+        return total / 1e9
 
     def stop(self):
         for process in reversed(self.processes):
@@ -110,18 +139,23 @@ class Tandem(Broker):
     name = title = "tandem"
     program = ROOT / "target/release/tandem"
 
+    # Once: somebody may commit while this runs.
     @classmethod
+    @functools.cache
     def version(cls):
         commit = output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
         return f"{output(str(cls.program), '--version')} ({commit})"
 
     def launch(self):
         if not self.program.exists():
-            raise SystemExit(f"no {self.program}: cargo build --release")
-        command = [self.program, "serve", "--listen", f"127.0.0.1:{self.port}", "--log", "warn"]
+            raise Failed(f"no {self.program}: cargo build --release")
+        text = self.config
         if self.persistent:
+            text += f'[store]\npath = "{self.folder}/store"\n'
+        command = [self.program, "serve", "--listen", f"127.0.0.1:{self.port}", "--log", "warn"]
+        if text:
             config = self.folder / "tandem.toml"
-            config.write_text(f'[store]\npath = "{self.folder}/store"\n')
+            config.write_text(text)
             command += ["--config", config]
         self.run(*command)
         self.urls = {"stomp": f"tcp://127.0.0.1:{self.port}", "ws": f"ws://127.0.0.1:{self.port}/"}
@@ -130,6 +164,27 @@ class Tandem(Broker):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as page:
             lines = page.read().decode().splitlines()
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
+
+
+class TandemOverTls(Tandem):
+    """The same with a port for TLS beside the plain one, and a certificate made for this run."""
+
+    title = "tandem"
+
+    def launch(self):
+        if not shutil.which("openssl"):
+            raise Unavailable("openssl, which makes a certificate")
+        key, certificate = self.folder / "server.key", self.folder / "server.pem"
+        made = subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+             "-keyout", key, "-out", certificate, "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+             "-addext", "basicConstraints=critical,CA:FALSE"], capture_output=True, text=True, timeout=60)
+        if made.returncode:
+            raise Failed(f"openssl: {made.stderr.strip()}")
+        self.tls_port = free_port()
+        self.config = (f'listen_tls = ["127.0.0.1:{self.tls_port}"]\n{self.config}'
+                       f'[tls]\ncertificate = "{certificate}"\nkey = "{key}"\n')
+        super().launch()
 
 
 class RabbitMQ(Broker):
@@ -187,7 +242,7 @@ class ActiveMQ(Broker):
         text = (config / "activemq.xml").read_text()
         old = '<transportConnector name="openwire" uri="tcp://127.0.0.1:61616"/>'
         if old not in text:
-            raise SystemExit(f"{config}/activemq.xml is not as it was")
+            raise Failed(f"{config}/activemq.xml is not as it was")
         new = f'<transportConnector name="stomp" uri="stomp+nio://127.0.0.1:{self.port}"/>'
         (conf / "activemq.xml").write_text(text.replace(old, new))
         self.run("java", "-Xms512M", "-Xmx512M", "-Dorg.apache.activemq.UseDedicatedTaskRunner=true",
