@@ -81,6 +81,9 @@ const AUTHORIZE_TIME_MAX: Duration = Duration::from_secs(10);
 /// One write is composed of about this much.
 const COMPOSE_BYTES: usize = 64 * 1024;
 
+/// One write is composed of no more pieces. A large message is two: what is before it, and itself.
+const SLICES_MAX: usize = 16;
+
 /// Read at once.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -213,6 +216,12 @@ impl UnderWay {
     fn owe(&mut self, frame: Frame) {
         self.owed_bytes += frame.message().len();
         self.owed.push_back(Owed::One(frame));
+    }
+
+    /// Whether more goes into the next write, of which so much is in the buffer.
+    fn has_room(&self, buffer: &[u8]) -> bool {
+        let aside: usize = self.backlog.iter().map(Bytes::len).sum();
+        aside + buffer.len() < COMPOSE_BYTES && self.backlog.len() + 2 <= SLICES_MAX
     }
 }
 
@@ -540,7 +549,7 @@ impl<W: Wire> Connection<W> {
 
     fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.work.backlog.is_empty() {
-            let mut slices = [IoSlice::new(&[]); 16];
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let mut count = 0;
             for (slice, bytes) in slices.iter_mut().zip(&self.work.backlog) {
                 *slice = IoSlice::new(bytes);
@@ -592,7 +601,7 @@ impl<W: Wire> Connection<W> {
         }
         let (mut settled, mut parcels) = (0, 0);
         let mut composed = Written::Some;
-        while buffer.len() < COMPOSE_BYTES && self.work.backlog.is_empty() {
+        while self.work.has_room(buffer) {
             if !self.work.fragments.is_empty() {
                 let rest = std::mem::take(&mut self.work.fragments);
                 let (next, rest) = self.transport.continue_fragments(rest, buffer);
