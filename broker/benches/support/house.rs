@@ -152,10 +152,12 @@ impl Guest {
 
     /// What is to be read next.
     pub fn prepare(&self, message: impl FnOnce(&mut Vec<u8>)) {
+        // Without the lock: what it says may depend on what was written.
+        let mut bytes = std::mem::take(&mut self.wire.lock().unwrap().to_read);
+        bytes.clear();
+        message(&mut bytes);
         let mut wire = self.wire.lock().unwrap();
-        wire.to_read.clear();
-        wire.read = 0;
-        message(&mut wire.to_read);
+        (wire.to_read, wire.read) = (bytes, 0);
     }
 
     pub fn pump(&mut self) {
