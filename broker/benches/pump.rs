@@ -3,6 +3,7 @@
 //! `cargo bench -p tandem-broker --bench pump`
 #![allow(clippy::unwrap_used, reason = "whatever fails here is to end it")]
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -10,8 +11,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use tandem_broker::core::mailbox::{Batch, Bounds, Overflow, Pushed, mailbox};
-use tandem_broker::core::message::{Kind, Message, Publication, Variant};
+use tandem_broker::core::mailbox::{self, Batch, Bounds, Overflow, Pushed};
+use tandem_broker::core::message::{Frame, Kind, Message, Publication, Variant};
 use tandem_broker::core::parcel::{Parcel, SubscriptionId};
 use tandem_broker::core::protocol::{Output, Outputs, Session};
 use tandem_protocols::websocket::frame::{Opcode, masked};
@@ -29,7 +30,7 @@ mod support {
 /// Messages in one read.
 const BURST: u64 = 64;
 
-/// Events that make one write.
+/// Events that are composed at once. They cost a mailbox more than it hands out at once, so that they are sorted by sender.
 const SHARED: u64 = 256;
 
 /// Pumps that are woken at the end of a batch.
@@ -40,7 +41,8 @@ fn main() {
     let _entered = runtime.enter();
     harness::run(&[
         read(),
-        compose("compose a write of 256 shared events", SHARED),
+        compose("a write of 256 shared events, event", SHARED),
+        compose("a write of 64 shared events, event", BURST),
         compose("wake-up for 1 shared event", 1),
         Step::plain("wake-up for nothing", || {
             let house = House::new();
@@ -94,7 +96,7 @@ impl Session for Reciter {
     }
 }
 
-fn encoded(publication: &Publication) -> tandem_broker::core::message::Frame {
+fn encoded(publication: &Publication) -> Frame {
     let encode = || Ok::<_, Infallible>(Message::new(Kind::Text, vec![b'x'; 128].into()));
     let Ok(frame) = publication.encodings.get_or_make("bench", Variant::Number(1), encode);
     frame
@@ -142,20 +144,19 @@ fn compose(name: &str, count: u64) -> Step {
     })
 }
 
-/// From the first parcel of a batch to the last waker, without what is behind that.
+/// From the first parcel of a batch to the last waker, without what that one leads to.
 fn batch() -> Step {
     Step::new("a batch of 1 event wakes 100 pumps, pump", WOKEN, || {
         let bytes_max = 1 << 20;
         let bounds = Bounds { bytes_soft_max: bytes_max, bytes_max, overflow: Overflow::Disconnect };
-        let mut posts: Vec<_> = (0..WOKEN).map(|_| mailbox(bounds)).collect();
+        let mut posts: Vec<_> = (0..WOKEN).map(|_| mailbox::mailbox(bounds)).collect();
         let publication = shared();
-        let mut taken = std::collections::VecDeque::new();
+        let mut taken = VecDeque::new();
         move |meter: &mut Meter| {
             let mut context = Context::from_waker(Waker::noop());
             for (_, inbox) in &mut posts {
                 while inbox.poll_take(&mut context, &mut taken).is_ready() {
-                    let cost =
-                        taken.drain(..).map(|parcel| tandem_broker::core::mailbox::cost(&parcel)).sum();
+                    let cost = taken.drain(..).map(|parcel| mailbox::cost(&parcel)).sum();
                     inbox.settled(cost);
                 }
             }

@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, reason = "whatever fails here is to end it")]
 
 use std::hint::black_box;
+use std::ops::RangeInclusive;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,10 @@ pub type Round = Box<dyn FnMut(&mut Meter)>;
 /// Rounds before anything is measured.
 const WARM_UP: u64 = 50;
 
-/// The same under valgrind, where they take fifty times as long, and what follows them.
-const COUNTED_WARM_UP: u64 = 20;
-const COUNTED_ROUNDS: u64 = 20;
+/// What is counted is so many rounds: those that fit into this time, as it takes fifty times as long under valgrind. As
+/// many go before them there.
+const COUNTED_ROUNDS: RangeInclusive<u64> = 5..=20;
+const COUNTED_TIME: Duration = Duration::from_millis(20);
 
 /// The best of so many passes is the time. Each takes at least this long, so that reading the clock costs nothing.
 const PASSES: usize = 10;
@@ -126,9 +128,9 @@ pub fn run(steps: &[Step]) {
     };
     if let Some(name) = after("--instructions-of") {
         let step = steps.iter().find(|step| step.name == name).unwrap();
-        let rounds = after("--rounds").map_or(COUNTED_ROUNDS, |rounds| rounds.parse().unwrap());
+        let rounds = after("--rounds").map_or(*COUNTED_ROUNDS.end(), |rounds| rounds.parse().unwrap());
         let mut round = (step.set_up)();
-        Meter::run(What::Nothing, COUNTED_WARM_UP, &mut round);
+        Meter::run(What::Nothing, rounds, &mut round);
         Meter::run(What::Instructions, rounds, &mut round);
         return;
     }
@@ -155,25 +157,27 @@ fn print_row(step: &Step, width: usize) {
     let mut round = (step.set_up)();
     Meter::run(What::Nothing, WARM_UP, &mut round);
     let once = Meter::run(What::Time, 10, &mut round).time / 10;
-    let rounds = (PASS_TIME_MIN.as_nanos() / once.as_nanos().max(1)).clamp(10, 100_000) as u64;
+    let fitting = |time: Duration| (time.as_nanos() / once.as_nanos().max(1)) as u64;
+    let rounds = fitting(PASS_TIME_MIN).clamp(10, 100_000);
     let passes = (0..PASSES).map(|_| Meter::run(What::Time, rounds, &mut round).time);
-    let best = passes.min().unwrap();
-    let each = |count: u64, rounds: u64| count as f64 / (rounds * step.per_round) as f64;
-    let nanoseconds = best.as_nanos() as f64 / (rounds * step.per_round) as f64;
-    let Meter { allocations, bytes, .. } = Meter::run(What::Allocations, COUNTED_ROUNDS, &mut round);
+    let nanoseconds = passes.min().unwrap().as_nanos() as f64 / (rounds * step.per_round) as f64;
+
+    let rounds = fitting(COUNTED_TIME).clamp(*COUNTED_ROUNDS.start(), *COUNTED_ROUNDS.end());
+    let each = |count: u64| count as f64 / (rounds * step.per_round) as f64;
+    let Meter { allocations, bytes, .. } = Meter::run(What::Allocations, rounds, &mut round);
     drop(round);
-    let (allocations, bytes) = (each(allocations, COUNTED_ROUNDS), each(bytes, COUNTED_ROUNDS));
-    let instructions = instructions(&step.name).map(|count| each(count, COUNTED_ROUNDS));
+    let (allocations, bytes) = (each(allocations), each(bytes));
+    let instructions = instructions(&step.name, rounds).map(each);
     let instructions = instructions.map_or("no valgrind".to_owned(), |count| format!("{count:.0}"));
     println!("{:width$}{nanoseconds:10.0}{allocations:14.2}{bytes:12.0}{instructions:>14}", step.name);
 }
 
-/// What a run of its own counts for all rounds. `None` without valgrind.
-fn instructions(name: &str) -> Option<u64> {
+/// What a run of its own counts for so many rounds. `None` without valgrind.
+fn instructions(name: &str, rounds: u64) -> Option<u64> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*harness*counted*"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--instructions-of", name])
+        .args(["--instructions-of", name, "--rounds", &rounds.to_string()])
         .output()
         .ok()?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
