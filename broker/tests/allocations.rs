@@ -3,6 +3,7 @@
 //!
 //! One that has nothing to do holds no memory for work, and makes some anew when it is woken: that is bounded for itself,
 //! and is not more for more messages, but for the list in which they wait and which doubles.
+#![allow(clippy::unwrap_used, reason = "whatever fails here is to fail the test")]
 
 use tandem_protocols::payload::Format;
 
