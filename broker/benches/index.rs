@@ -1,7 +1,8 @@
 //! What a match costs, and what a pattern weighs, by the number of patterns.
 //!
-//! `cargo bench -p tandem-broker --bench index` prints the table. Each row is made in a process of its own, so that
-//! the bytes per pattern are what the process grew by; they include everything but the caller's own values.
+//! `cargo bench -p tandem-broker --bench index` prints the steps, a match of a name that one pattern of each kind means, and
+//! then the table; `-- --only NAME` leaves that out. Each of its rows is made in a process of its own, so that the bytes
+//! per pattern are what the process grew by; they include everything but the caller's own values.
 #![allow(clippy::print_stdout, reason = "its output is its purpose")]
 
 use std::fmt::Write as _;
@@ -11,6 +12,12 @@ use std::time::{Duration, Instant};
 
 use tandem_broker::core::index::{HOLE_SETS_MAX, Index};
 use tandem_broker::core::name::{COMPONENTS_MAX, Name, Pattern};
+
+use self::support::harness::{self, Step};
+
+mod support {
+    pub mod harness;
+}
 
 const KINDS: [&str; 6] = ["exact", "prefix", "wildcard", "tail", "mixed", "siblings"];
 const COUNTS: [u64; 3] = [1_000, 100_000, 1_000_000];
@@ -23,8 +30,47 @@ fn main() {
     match row.as_slice() {
         [kind, _] if kind == "hostile" => hostile(),
         [kind, count] => measure(kind, count.parse().expect("a number")),
-        _ => table(),
+        _ => steps_and_table(),
     }
+}
+
+fn steps_and_table() {
+    let mut steps = Vec::new();
+    for kind in ["exact", "prefix", "wildcard"] {
+        steps.push(matching(format!("match, 1,000 {kind}"), kind, 1_000));
+        steps.push(matching(format!("match, 1,000,000 {kind}"), kind, 1_000_000));
+    }
+    harness::run(&steps);
+    if harness::is_trial() {
+        measure("mixed", 1_000);
+        hostile();
+    } else if !std::env::args().any(|argument| argument == "--only" || argument == "--instructions-of") {
+        table();
+    }
+}
+
+/// A match, where there are so many patterns of a kind.
+fn matching(step: String, kind: &'static str, count: u64) -> Step {
+    Step::plain(step, move || {
+        let count = if harness::is_trial() { count.min(1_000) } else { count };
+        let mut index = Index::new();
+        for n in 0..count {
+            index.insert(&pattern(kind, n), n).expect("few sets of holes");
+        }
+        let hits: Vec<_> = (0..NAMES).map(|n| name(spread(n, count))).collect();
+        let mut place = 0;
+        move || {
+            place = (place + 1) % NAMES;
+            let mut matched = 0;
+            index.for_each_match(black_box(&hits[place]), |_| matched += 1);
+            assert!(matched > 0, "a hit misses");
+        }
+    })
+}
+
+/// One of so many, far from those before it.
+fn spread(n: usize, count: u64) -> u64 {
+    (n as u64).wrapping_mul(0x9e37_79b9) % count
 }
 
 fn table() {
@@ -89,7 +135,7 @@ fn measure(kind: &str, count: u64) {
     }
     let grown = resident_bytes() - before;
 
-    let spread = |n: usize| (n as u64).wrapping_mul(0x9e37_79b9) % count;
+    let spread = |n: usize| spread(n, count);
     let hits: Vec<_> = (0..NAMES)
         .map(|n| match kind {
             "siblings" => format!("{}.below", pattern(kind, spread(n)).as_str()),
