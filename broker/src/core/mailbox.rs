@@ -21,6 +21,7 @@ use crate::core::bundle::Bundle;
 use crate::core::flows::Flows;
 use crate::core::message::PUBLICATION_OVERHEAD;
 use crate::core::parcel::{Farewell, Flow, Parcel, SubscriptionId};
+use crate::core::spare::Spare;
 use crate::metrics;
 
 /// What to do with an event that a mailbox has no room for.
@@ -260,6 +261,9 @@ impl Shared {
         let crosses_soft_limit = state.bytes <= bytes_soft_max && state.bytes + cost > bytes_soft_max;
         let was_empty = state.is_empty();
         state.bytes += cost;
+        if state.parcels.capacity() == 0 {
+            state.parcels = SPARE.with_borrow_mut(Spare::take).unwrap_or_default();
+        }
         state.parcels.push_back(parcel);
         let waker = if was_empty || crosses_soft_limit { state.waker.take() } else { None };
         let is_behind = state.bytes > bytes_soft_max && overflow == Overflow::Disconnect;
@@ -403,7 +407,10 @@ impl Inbox {
             return Poll::Pending;
         }
         if state.bytes <= TAKEN_BYTES && state.flows().is_none() {
-            std::mem::swap(&mut state.parcels, batch);
+            // An idle mailbox keeps no room for parcels.
+            let empty = std::mem::replace(batch, std::mem::take(&mut state.parcels));
+            drop(state);
+            give_back(empty);
             return Poll::Ready(());
         }
         let mut taken = 0;
@@ -509,10 +516,26 @@ pub fn cost(parcel: &Parcel) -> usize {
     }
 }
 
+/// A list for parcels that is larger than this is not kept.
+const SPARE_PARCELS_MAX: usize = 128;
+
+/// Keeps a list that [`Inbox::poll_take`] filled and that is empty again.
+pub fn give_back(batch: VecDeque<Parcel>) {
+    if batch.is_empty() && (1..=SPARE_PARCELS_MAX).contains(&batch.capacity()) {
+        SPARE.with_borrow_mut(|spare| spare.give(batch));
+    }
+}
+
 thread_local! {
     /// The wakers of a batch under way on this thread, if one is.
     static BATCH: RefCell<Option<Vec<Waker>>> = const { RefCell::new(None) };
+    /// Lists of wakers that were woken.
+    static WOKEN: RefCell<Spare<Vec<Waker>>> = const { RefCell::new(Spare::new()) };
+    static SPARE: RefCell<Spare<VecDeque<Parcel>>> = const { RefCell::new(Spare::new()) };
 }
+
+/// A list for wakers that is larger than this is not kept.
+const SPARE_WAKERS_MAX: usize = 4096;
 
 /// While this lives, mailboxes that are pushed to from this thread wake their pumps only at its end. One
 /// read may hold many messages to the same receivers: they are then written at once, not one by one.
@@ -526,7 +549,7 @@ impl Batch {
             if batch.is_some() {
                 return None;
             }
-            *batch = Some(Vec::new());
+            *batch = Some(WOKEN.with_borrow_mut(Spare::take).unwrap_or_default());
             Some(Batch(()))
         })
     }
@@ -539,8 +562,11 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        let wakers = BATCH.take().unwrap_or_default();
-        wakers.into_iter().for_each(Waker::wake);
+        let mut wakers = BATCH.take().unwrap_or_default();
+        wakers.drain(..).for_each(Waker::wake);
+        if (1..=SPARE_WAKERS_MAX).contains(&wakers.capacity()) {
+            WOKEN.with_borrow_mut(|woken| woken.give(wakers));
+        }
     }
 }
 

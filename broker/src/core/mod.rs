@@ -35,6 +35,7 @@ pub mod retained;
 pub mod secure;
 pub mod shard;
 pub mod shelf;
+pub mod spare;
 pub mod store;
 pub mod subscriptions;
 pub mod table;

@@ -4,6 +4,7 @@
 //! nothing more to say, what is to be done. It waits for nothing: all awaiting is in the pump, which moves
 //! messages between a wire, a session and an inbox.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
@@ -16,6 +17,7 @@ use crate::core::access::{Applicant, Credentials, Peer, Presented};
 use crate::core::mailbox::Mailbox;
 use crate::core::message::{Frame, Kind, SharedMessages};
 use crate::core::parcel::Parcel;
+use crate::core::spare::Spare;
 
 /// A language.
 pub trait Protocol: Send + Sync {
@@ -138,10 +140,20 @@ pub enum Output {
 )]
 pub struct Outputs(Option<Box<VecDeque<Output>>>);
 
+thread_local! {
+    /// Lists of those who rest.
+    #[allow(clippy::box_collection, reason = "as above")]
+    static RESTING: RefCell<Spare<Box<VecDeque<Output>>>> = const { RefCell::new(Spare::new()) };
+}
+
+/// A list that is larger than this is not kept.
+const SPARE_OUTPUTS_MAX: usize = 64;
+
 impl Outputs {
     /// This too, after all else.
     pub fn push(&mut self, output: Output) {
-        self.0.get_or_insert_default().push_back(output);
+        let spare = || RESTING.with_borrow_mut(Spare::take).unwrap_or_default();
+        self.0.get_or_insert_with(spare).push_back(output);
     }
 
     /// What is next.
@@ -151,7 +163,11 @@ impl Outputs {
 
     /// Gives back the memory, if nothing is to be done.
     pub fn rest(&mut self) {
-        self.0.take_if(|outputs| outputs.is_empty());
+        if let Some(outputs) = self.0.take_if(|outputs| outputs.is_empty())
+            && outputs.capacity() <= SPARE_OUTPUTS_MAX
+        {
+            RESTING.with_borrow_mut(|resting| resting.give(outputs));
+        }
     }
 
     /// Whether it holds no memory.

@@ -29,6 +29,7 @@ use crate::core::mailbox::{self, Batch, Inbox};
 use crate::core::message::{Frame, SharedMessages};
 use crate::core::parcel::Parcel;
 use crate::core::protocol::{Close, Output, Reason, Session};
+use crate::core::spare::Spare;
 use crate::front::alarm::{self, Alarm, Alarms};
 use crate::front::framing::{Arrival, Piece};
 use crate::front::gate::{Counted, Permit};
@@ -84,6 +85,9 @@ const COMPOSE_BYTES: usize = 64 * 1024;
 /// One write is composed of no more pieces. A large message is two: what is before it, and itself.
 const SLICES_MAX: usize = 16;
 
+/// A list of frames that is larger than this is not kept for the next who needs one.
+const SPARE_FRAMES_MAX: usize = 64;
+
 /// Read at once.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -109,6 +113,8 @@ const PARCELS_MAX: usize = 4096;
 thread_local! {
     static READING: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
     static COMPOSING: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(COMPOSE_BYTES * 2));
+    /// Of those who have nothing under way any more.
+    static RESTING: RefCell<Spare<Box<UnderWay>>> = const { RefCell::new(Spare::new()) };
 }
 
 /// Where a connection is in its life.
@@ -231,6 +237,20 @@ impl Work {
         self.0.as_mut()?.stranger.as_deref_mut()
     }
 
+    /// Gives back what nothing needs any more, if that is all.
+    fn rest(&mut self) {
+        if !self.is_done() {
+            return;
+        }
+        let Some(mut resting) = self.0.take() else { return };
+        mailbox::give_back(std::mem::take(&mut resting.batch));
+        let UnderWay { owed, owed_bytes, backlog, unread, pings, .. } = &*resting;
+        let is_small = owed.capacity() <= SPARE_FRAMES_MAX && backlog.capacity() <= SPARE_FRAMES_MAX;
+        if is_small && unread.capacity() + pings.capacity() + owed_bytes == 0 {
+            RESTING.with_borrow_mut(|spare| spare.give(resting));
+        }
+    }
+
     fn is_done(&self) -> bool {
         let UnderWay { batch, owed, backlog, fragments, pings, unread, .. } = &**self;
         let nothing_to_write = owed.is_empty() && backlog.is_empty() && fragments.is_empty();
@@ -256,7 +276,7 @@ impl Deref for Work {
 
 impl DerefMut for Work {
     fn deref_mut(&mut self) -> &mut UnderWay {
-        self.0.get_or_insert_default()
+        self.0.get_or_insert_with(|| RESTING.with_borrow_mut(Spare::take).unwrap_or_default())
     }
 }
 
@@ -1058,9 +1078,7 @@ impl<W: Wire> Connection<W> {
 
     /// Gives back what an idle connection does not need.
     fn shrink(&mut self) {
-        if self.work.is_done() {
-            self.work = Work::default();
-        }
+        self.work.rest();
         if let Some(session) = &mut self.session {
             session.rest();
         }
