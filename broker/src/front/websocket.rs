@@ -117,7 +117,11 @@ impl WebSocket {
             }
             frames.into()
         });
-        Some(put_bytes(framed, &Bytes::new(), buffer))
+        if framed.len() < SHARED_BYTES_MIN {
+            buffer.extend_from_slice(framed);
+            return Some(Piece::Copied);
+        }
+        Some(Piece::Body(framed.clone()))
     }
 
     /// The next fragment of a message.
@@ -158,6 +162,9 @@ impl WebSocket {
         self.decoder.incomplete()
     }
 }
+
+/// From here on the frames of several messages, which others get too, are written from where they lie.
+const SHARED_BYTES_MIN: usize = 1024;
 
 /// The header of a frame of some length, which nearly all of several messages have.
 const HEADER_BYTES: usize = 4;
