@@ -224,7 +224,7 @@ impl Dialogue {
                 return Ok(());
             }
         } else {
-            if self.open_calls().open.len() >= CALLS_MAX {
+            if self.open_calls().open.count() >= CALLS_MAX {
                 return Err(Refusal::TooMany("calls of a session under way", CALLS_MAX).into());
             }
             let terms = CallTerms {
