@@ -105,7 +105,10 @@ impl Dialogue {
     /// The peer has its answer. False when it was not waiting for one.
     pub(in crate::wamp) fn close_call(&mut self, call: u64) -> bool {
         let Some(calls) = &mut self.calls else { return false };
-        calls.deadlines.stop(call);
+        // Few calls have any, and to look for one is not free.
+        if calls.deadlines.earliest().is_some() {
+            calls.deadlines.stop(call);
+        }
         let was_open = calls.open.remove(call);
         if calls.in_parts.remove(call) {
             calls.remember_late(call);
