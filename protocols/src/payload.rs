@@ -206,19 +206,44 @@ pub enum Carried<'a> {
     Opaque(&'a Bytes),
 }
 
+impl Carried<'static> {
+    /// What a message carries that carries nothing.
+    #[inline]
+    pub fn nothing() -> Self {
+        static NOTHING: Arguments =
+            Arguments { format: Format::Json, args: Bytes::new(), kwargs: Bytes::new() };
+        Carried::Arguments(&NOTHING)
+    }
+}
+
+impl Content {
+    /// The content as a WAMP message carries it; a body must be made into arguments before.
+    #[inline]
+    pub fn carried(&self) -> Option<Carried<'_>> {
+        match self {
+            Content::Arguments(arguments) => Some(Carried::Arguments(arguments)),
+            Content::Opaque(bytes) => Some(Carried::Opaque(bytes)),
+            Content::Body(_) => None,
+        }
+    }
+}
+
 impl Payload {
     /// A payload as its sender handed it in.
+    #[inline]
     pub fn new(content: Content) -> Self {
         Payload(Arc::new(Inner { content, conversions: OnceLock::new() }))
     }
 
     /// What the sender handed in.
+    #[inline]
     pub fn content(&self) -> &Content {
         &self.0.content
     }
 
     /// How many bytes the sender handed in. Conversions do not change it, so that what a mailbox was
     /// charged for a payload is what it is given back.
+    #[inline]
     pub fn len(&self) -> usize {
         match &self.0.content {
             Content::Arguments(arguments) => arguments.args.len() + arguments.kwargs.len(),
@@ -237,6 +262,7 @@ impl Payload {
     /// # Errors
     ///
     /// When a body is not what it claims to be, or when `format` has no form for it.
+    #[inline]
     pub fn arguments(&self, format: Format) -> Result<Carried<'_>, Unconvertible> {
         let limits = &Limits::DEFAULT;
         let kept = || {

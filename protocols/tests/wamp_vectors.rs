@@ -99,9 +99,9 @@ impl Ran {
             Some(error) => {
                 let violation = judged.expect_err(name);
                 assert_eq!(error["type"], "protocol_violation", "{name}");
-                assert_eq!(violation.uri, PROTOCOL_VIOLATION, "{name}");
+                assert_eq!(violation.uri(), PROTOCOL_VIOLATION, "{name}");
                 let key = error["contains"].as_str().unwrap();
-                assert!(violation.message.contains(key), "{name}: {violation}");
+                assert!(violation.message().contains(key), "{name}: {violation}");
                 self.refused += 1;
             }
         }

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use tandem_protocols::wamp::error::Violation;
 use tandem_protocols::wamp::id::Id;
-use tandem_protocols::wamp::message::{Message, MessageType};
+use tandem_protocols::wamp::message::{Incoming, Message, MessageType};
 use tandem_protocols::wamp::options::{Feature, MatchPolicy, Role, Roles};
 use tandem_protocols::wamp::uri::{Rule, check_pattern};
 
@@ -117,7 +117,7 @@ impl Dialogue {
     /// The peer sent this, in a message of `received_bytes`.
     pub(super) fn take(
         &mut self,
-        message: Message,
+        message: Incoming<'_>,
         received_bytes: usize,
         voice: &mut Voice,
         now: Instant,
@@ -137,7 +137,7 @@ impl Dialogue {
 
     /// Whether a message is to be followed where requests are numbered in order. More arguments of a call bear the
     /// call's number; once it ended they mean nothing.
-    fn check_order(&mut self, message: &Message) -> Result<bool, Violation> {
+    fn check_order(&mut self, message: &Incoming<'_>) -> Result<bool, Violation> {
         let request = match message {
             Message::Call(call) if self.last_request.is_some_and(|last| call.request <= last) => {
                 return Ok(self.member.realm().calls().is_calling(self.member.id(), call.request.get()));
@@ -180,7 +180,7 @@ impl Dialogue {
 
     fn act(
         &mut self,
-        message: Message,
+        message: Incoming<'_>,
         received_bytes: usize,
         voice: &mut Voice,
         now: Instant,

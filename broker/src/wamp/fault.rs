@@ -60,9 +60,9 @@ impl Fault {
 
 impl From<Violation> for Fault {
     fn from(violation: Violation) -> Fault {
-        match violation.uri {
+        match violation.uri() {
             error::PROTOCOL_VIOLATION => Fault::Violation(violation),
-            uri => Fault::Refused(uri, violation.message.into_owned()),
+            uri => Fault::Refused(uri, violation.into_message()),
         }
     }
 }

@@ -153,7 +153,7 @@ impl MetaApi {
                 Ok(Answer { payload, attributes: Attributes::default(), is_progress: false })
             }
             Err(Fault::Refused(uri, sentence)) => Err(failure(uri, &sentence)),
-            Err(Fault::Violation(violation)) => Err(failure(INVALID_ARGUMENT, &violation.message)),
+            Err(Fault::Violation(violation)) => Err(failure(INVALID_ARGUMENT, violation.message())),
             // Nobody is asked what the house may do.
             Err(Fault::Undecided(_)) => {
                 Err(failure(AUTHORIZATION_FAILED, "it is not known whether this is allowed"))

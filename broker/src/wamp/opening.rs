@@ -23,7 +23,7 @@ use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::error::{
     AUTHENTICATION_REQUIRED, INVALID_URI, NO_MATCHING_AUTH_METHOD, NO_SUCH_REALM, Violation,
 };
-use tandem_protocols::wamp::message::{Authenticate, Challenge, Hello, Message, Welcome};
+use tandem_protocols::wamp::message::{Authenticate, Challenge, Hello, Incoming, Message, Welcome};
 use tandem_protocols::wamp::options::{Feature, HelloDetails, Role, Roles};
 use tandem_protocols::wamp::uri::{Rule, is_uri};
 
@@ -174,7 +174,7 @@ impl Opening {
     /// The peer sent this.
     pub(super) fn take(
         &mut self,
-        message: Message,
+        message: Incoming<'_>,
         settings: &WampSettings,
         voice: &mut Voice,
         now: Instant,

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use tandem_protocols::wamp::batched::Batch;
-use tandem_protocols::wamp::codec::decode;
+use tandem_protocols::wamp::codec::decode_incoming;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::error::{
     AUTHORIZATION_FAILED, CLOSE_TIMEOUT, GOODBYE_AND_OUT, PROTOCOL_VIOLATION, SYSTEM_SHUTDOWN, Violation,
 };
-use tandem_protocols::wamp::message::{Abort, Goodbye, Message, nothing};
+use tandem_protocols::wamp::message::{Abort, Goodbye, Incoming, Message, nothing};
 use tandem_protocols::wamp::options;
 
 use crate::core::access::authorizer::{Decision, Question};
@@ -93,33 +93,36 @@ impl WampSession {
         WampSession { settings, voice, stage, aside: None }
     }
 
-    /// Takes one message, or what is wrong with it.
-    fn read(&mut self, message: Result<Bytes, Violation>, now: Instant) {
+    /// Takes one message.
+    fn read(&mut self, bytes: &Bytes, now: Instant) {
         let may_ask = match &mut self.stage {
             Stage::Open(dialogue) => dialogue.member.may_ask(now),
             Stage::Opening(_) | Stage::Leaving(_) | Stage::Over => false,
         };
-        let again = message.as_ref().ok().filter(|_| may_ask).cloned();
-        let decoded = message.and_then(|bytes| Ok((decode(self.voice.format, &bytes)?, bytes.len())));
-        // While we leave, nothing but GOODBYE matters, not even what is wrong.
-        if decoded.is_err() && matches!(self.stage, Stage::Leaving(_)) {
-            return;
-        }
-        match (decoded.and_then(|(message, length)| self.take(message, length, now)), again) {
-            (Ok(Taken::Undecided(question)), Some(bytes)) => self.hold(*question, bytes),
+        let decoded = decode_incoming(self.voice.format, bytes);
+        match decoded.and_then(|message| self.take(message, bytes.len(), now)) {
+            Ok(Taken::Undecided(question)) if may_ask => self.hold(*question, bytes.clone()),
             // The house raises no questions that it did not announce.
-            (Ok(Taken::Undecided(_)), None) => {
+            Ok(Taken::Undecided(_)) => {
                 let sentence = "whether a message is allowed could not be found out";
                 self.abort(AUTHORIZATION_FAILED, sentence, Reason::Refused);
             }
-            (Ok(Taken::Whole), Some(_)) => {
+            Ok(Taken::Whole) if may_ask => {
                 if let Stage::Open(dialogue) = &mut self.stage {
                     dialogue.member.forget_answers();
                 }
             }
-            (Ok(Taken::Whole), None) => {}
-            // Whatever the URI of a rule in detail: a message that breaks it is a protocol violation.
-            (Err(violation), _) => self.abort(PROTOCOL_VIOLATION, violation.message, Reason::Violation),
+            Ok(Taken::Whole) => {}
+            Err(violation) => self.refuse(violation),
+        }
+    }
+
+    /// Ends because of what is wrong with a message: whatever the URI of a rule in detail, one that breaks it is a protocol
+    /// violation. While we leave, nothing but GOODBYE matters, not even what is wrong.
+    #[cold]
+    fn refuse(&mut self, violation: Violation) {
+        if !matches!(self.stage, Stage::Leaving(_)) {
+            self.abort(PROTOCOL_VIOLATION, violation.into_message(), Reason::Violation);
         }
     }
 
@@ -140,7 +143,7 @@ impl WampSession {
             let sentence = "whether a message is allowed could not be found out";
             return self.abort(AUTHORIZATION_FAILED, sentence, Reason::Refused);
         }
-        self.read(Ok(message), now);
+        self.read(&message, now);
         if !later.is_empty() {
             // What came in one message with it goes before what came later.
             while self.proceed(now) {}
@@ -150,32 +153,32 @@ impl WampSession {
         }
     }
 
-    fn take(&mut self, message: Message, received_bytes: usize, now: Instant) -> Result<Taken, Violation> {
-        if let Message::Abort(_) = message {
-            // Never answered.
-            self.end(Close::new(Reason::Done, "the peer aborted"));
-            return Ok(Taken::Whole);
-        }
+    fn take(
+        &mut self,
+        message: Incoming<'_>,
+        received_bytes: usize,
+        now: Instant,
+    ) -> Result<Taken, Violation> {
         match (&mut self.stage, message) {
-            (Stage::Over, _) => Ok(Taken::Whole),
-            (Stage::Leaving(_), Message::Goodbye(_)) => {
-                self.end(Close::new(Reason::Shutdown, ""));
-                Ok(Taken::Whole)
-            }
-            (Stage::Leaving(_), _) => Ok(Taken::Whole),
+            // Never answered.
+            (_, Message::Abort(_)) => self.end(Close::new(Reason::Done, "the peer aborted")),
+            (Stage::Over, _) => {}
+            (Stage::Leaving(_), Message::Goodbye(_)) => self.end(Close::new(Reason::Shutdown, "")),
+            (Stage::Leaving(_), _) => {}
             (Stage::Opening(opening), message) => {
                 let step = opening.take(message, &self.settings, &mut self.voice, now)?;
                 self.step(step);
-                Ok(Taken::Whole)
             }
             (Stage::Open(_), Message::Goodbye(goodbye)) => {
                 options::GoodbyeDetails::parse(&goodbye.details)?;
                 self.voice.say(Goodbye { details: Dict::new(), reason: GOODBYE_AND_OUT.to_owned() });
                 self.end(Close::new(Reason::Done, ""));
-                Ok(Taken::Whole)
             }
-            (Stage::Open(dialogue), message) => dialogue.take(message, received_bytes, &mut self.voice, now),
+            (Stage::Open(dialogue), message) => {
+                return dialogue.take(message, received_bytes, &mut self.voice, now);
+            }
         }
+        Ok(Taken::Whole)
     }
 
     fn step(&mut self, step: Step) {
@@ -266,15 +269,15 @@ impl Session for WampSession {
         }
         if !self.voice.accepts(kind) {
             let sentence = "this serialization travels in the other kind of frames";
-            return self.read(Err(Violation::new(sentence)), now);
+            return self.refuse(Violation::new(sentence));
         }
         match self.voice.batch(&bytes) {
-            None => self.read(Ok(bytes), now),
+            None => self.read(&bytes, now),
             Some(Ok(batch)) => {
                 self.aside.get_or_insert_default().rest = Some(batch);
                 self.proceed(now);
             }
-            Some(Err(violation)) => self.read(Err(violation), now),
+            Some(Err(violation)) => self.refuse(violation),
         }
     }
 
@@ -288,7 +291,10 @@ impl Session for WampSession {
             return false;
         };
         if !matches!(self.stage, Stage::Over) {
-            self.read(message, now);
+            match message {
+                Ok(bytes) => self.read(&bytes, now),
+                Err(violation) => self.refuse(violation),
+            }
         }
         true
     }
@@ -309,7 +315,9 @@ impl Session for WampSession {
             (Stage::Opening(opening), Parcel::LookedUp(result)) => {
                 match opening.looked_up(*result, &self.settings, &mut self.voice, now) {
                     Ok(step) => self.step(step),
-                    Err(violation) => self.abort(PROTOCOL_VIOLATION, violation.message, Reason::Violation),
+                    Err(violation) => {
+                        self.abort(PROTOCOL_VIOLATION, violation.into_message(), Reason::Violation)
+                    }
                 }
             }
             (Stage::Open(_), Parcel::Authorized(answer)) => self.take_again(*answer, now),
@@ -330,7 +338,7 @@ impl Session for WampSession {
                     let sentence = "the challenge was not answered in time";
                     self.abort(CLOSE_TIMEOUT, sentence, Reason::Silent);
                 }
-                Err(violation) => self.abort(PROTOCOL_VIOLATION, violation.message, Reason::Violation),
+                Err(violation) => self.abort(PROTOCOL_VIOLATION, violation.into_message(), Reason::Violation),
             },
             Stage::Leaving(_) => self.end(Close::new(Reason::Shutdown, "GOODBYE was not answered")),
             Stage::Open(dialogue) if dialogue.lease_until().is_some_and(|until| now >= until) => {

@@ -423,7 +423,7 @@ impl Session {
 
     /// The router broke the language, and is to be told so.
     fn violated(&mut self, violation: Violation) -> crate::Error {
-        self.violation = Some(violation.uri);
+        self.violation = Some(violation.uri());
         violation.into()
     }
 

@@ -2,7 +2,7 @@
 //!
 //! This is what lets arguments pass through the house as they came, however deep or large. Nothing here
 //! recurses, and no announced length leads to an allocation: MessagePack needs one counter, CBOR a counter
-//! and a bounded stack for containers of indefinite length, JSON (by serde_json) a byte per open bracket.
+//! and a bounded stack for containers of indefinite length, JSON a bit per open bracket, or (by serde_json) a byte.
 //!
 //! What is checked is that the value is well-formed. JSON is checked entirely, its UTF-8 included, because
 //! it travels in text frames. The text of MessagePack and CBOR strings is not: MessagePack written before it
@@ -13,6 +13,10 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::payload::Format;
+
+pub(crate) use self::json::has_control;
+
+mod json;
 
 /// How many CBOR containers of indefinite length may be open in each other.
 ///
@@ -48,21 +52,28 @@ pub enum Malformed {
 /// [`Malformed`] where `input` does not begin with a whole value.
 pub fn skip(format: Format, input: &[u8]) -> Result<usize, Malformed> {
     match format {
-        Format::Json => json(input),
+        Format::Json => json_bytes(input),
         Format::MsgPack => msgpack(input),
         Format::Cbor => cbor(input),
     }
 }
 
-fn json(input: &[u8]) -> Result<usize, Malformed> {
+fn json_bytes(input: &[u8]) -> Result<usize, Malformed> {
     let space = input.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count();
-    let mut source = serde_json::Deserializer::from_slice(&input[space..]);
-    measure_json(&mut source).map(|length| space + length)
+    let value = &input[space..];
+    let length = match json::usual(value).filter(|length| std::str::from_utf8(&value[..*length]).is_ok()) {
+        Some(length) => length,
+        None => measure_json(&mut serde_json::Deserializer::from_slice(value))?,
+    };
+    Ok(space + length)
 }
 
 /// Like [`skip`] of JSON that is known to be UTF-8 and to begin with no whitespace.
 pub(crate) fn json_str(input: &str) -> Result<usize, Malformed> {
-    measure_json(&mut serde_json::Deserializer::from_str(input))
+    match json::usual(input.as_bytes()) {
+        Some(length) => Ok(length),
+        None => measure_json(&mut serde_json::Deserializer::from_str(input)),
+    }
 }
 
 fn measure_json<'a, R: serde_json::de::Read<'a>>(
@@ -201,32 +212,39 @@ impl<'a> Cursor<'a> {
         Self { input, at: 0 }
     }
 
+    #[inline]
     pub(crate) fn position(&self) -> usize {
         self.at
     }
 
+    #[inline]
     pub(crate) fn rewind(&mut self, position: usize) {
         self.at = position;
     }
 
+    #[inline]
     pub(crate) fn rest(&self) -> &'a [u8] {
         &self.input[self.at..]
     }
 
+    #[inline]
     fn left(&self) -> u64 {
-        self.rest().len() as u64
+        (self.input.len() - self.at) as u64
     }
 
+    #[inline]
     pub(crate) fn peek(&self) -> Result<u8, Malformed> {
         self.input.get(self.at).copied().ok_or(Malformed::Truncated)
     }
 
+    #[inline]
     pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
         let byte = self.peek()?;
         self.at += 1;
         Ok(byte)
     }
 
+    #[inline]
     pub(crate) fn take(&mut self, length: u64) -> Result<&'a [u8], Malformed> {
         let length = usize::try_from(length).map_err(|_| Malformed::Truncated)?;
         let taken = self.rest().get(..length).ok_or(Malformed::Truncated)?;
@@ -234,14 +252,27 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let taken = self.rest().first_chunk().ok_or(Malformed::Truncated)?;
+        self.at += N;
+        Ok(*taken)
+    }
+
+    #[inline]
     pub(crate) fn pass(&mut self, length: u64) -> Result<(), Malformed> {
         self.take(length).map(drop)
     }
 
-    /// A big-endian integer of `width` bytes, at most eight.
+    /// A big-endian integer of `width` bytes: 1, 2, 4 or 8.
+    #[inline]
     pub(crate) fn uint(&mut self, width: u8) -> Result<u64, Malformed> {
-        let bytes = self.take(u64::from(width))?;
-        Ok(bytes.iter().fold(0, |value, byte| (value << 8) | u64::from(*byte)))
+        Ok(match width {
+            1 => self.byte()?.into(),
+            2 => u16::from_be_bytes(self.array()?).into(),
+            4 => u32::from_be_bytes(self.array()?).into(),
+            _ => u64::from_be_bytes(self.array()?),
+        })
     }
 
     /// Passes a length of `width` bytes, and as many bytes as it says and `extra` more.

@@ -17,19 +17,20 @@
 
 use bytes::Bytes;
 
-use crate::payload::{Content, Format};
+use crate::payload::{Carried, Content, Format};
 use crate::wamp::dict::Dict;
 use crate::wamp::error::{Misuse, Violation};
 use crate::wamp::field::{Elements, Get, Put};
 use crate::wamp::id::Id;
-use crate::wamp::message::{Message, MessageType};
+use crate::wamp::message::{Incoming, Message, MessageType};
 use crate::wamp::wire::cbor::{CborReader, CborWriter};
 use crate::wamp::wire::json::{JsonReader, JsonWriter};
 use crate::wamp::wire::msgpack::{MsgPackReader, MsgPackWriter};
-use crate::wamp::wire::{Reader, Writer};
+use crate::wamp::wire::{Reader, Writer, uint_size};
 
 /// The WebSocket subprotocol, or identifier in a long-poll, of a format.
 #[must_use]
+#[inline]
 pub fn subprotocol(format: Format) -> &'static str {
     match format {
         Format::Json => "wamp.2.json",
@@ -51,6 +52,7 @@ pub fn format_of(subprotocol: &str) -> Option<Format> {
 
 /// Whether messages of a format travel in text frames; else in binary ones.
 #[must_use]
+#[inline]
 pub fn is_text(format: Format) -> bool {
     format == Format::Json
 }
@@ -62,6 +64,19 @@ pub fn is_text(format: Format) -> bool {
 /// A [`Violation`] where `bytes` is not well-formed, no message, or a message with a field of a wrong type.
 /// What dictionaries say is judged in [`options`](crate::wamp::options).
 pub fn decode(format: Format, bytes: &Bytes) -> Result<Message, Violation> {
+    read_as(format, bytes)
+}
+
+/// The same, without copying the names of what comes most.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub fn decode_incoming(format: Format, bytes: &Bytes) -> Result<Incoming<'_>, Violation> {
+    read_as(format, bytes)
+}
+
+fn read_as<'a, Text: Get<'a>>(format: Format, bytes: &'a Bytes) -> Result<Message<Text>, Violation> {
     match format {
         Format::Json => {
             let text = std::str::from_utf8(bytes).map_err(|_| Violation::new("the message is not UTF-8"))?;
@@ -72,7 +87,7 @@ pub fn decode(format: Format, bytes: &Bytes) -> Result<Message, Violation> {
     }
 }
 
-fn read<'a, R: Reader<'a>>(mut elements: Elements<'a, R>) -> Result<Message, Violation> {
+fn read<'a, R: Reader<'a>, Text: Get<'a>>(mut elements: Elements<'a, R>) -> Result<Message<Text>, Violation> {
     let message_type = MessageType::read_from(&mut elements, "the type of the message")?;
     let message = Message::read_from(message_type, &mut elements)?;
     elements.finish().map_err(|violation| violation.within(message_type.name()))?;
@@ -100,9 +115,12 @@ pub fn encode_event(
     subscription: Id,
     publication: Id,
     details: &Dict,
-    payload: &Content,
+    payload: Carried<'_>,
 ) -> Result<Bytes, Misuse> {
-    write(format, MessageType::Event, &(&subscription, &publication, details, payload))
+    if let Some(bytes) = usual(format, MessageType::Event, &[subscription, publication], details, payload) {
+        return Ok(bytes);
+    }
+    write(format, MessageType::Event, &(&subscription, &publication, details, &payload))
 }
 
 /// Writes an INVOCATION from its parts.
@@ -115,9 +133,12 @@ pub fn encode_invocation(
     request: Id,
     registration: Id,
     details: &Dict,
-    payload: &Content,
+    payload: Carried<'_>,
 ) -> Result<Bytes, Misuse> {
-    write(format, MessageType::Invocation, &(&request, &registration, details, payload))
+    if let Some(bytes) = usual(format, MessageType::Invocation, &[request, registration], details, payload) {
+        return Ok(bytes);
+    }
+    write(format, MessageType::Invocation, &(&request, &registration, details, &payload))
 }
 
 /// Writes a RESULT from its parts.
@@ -129,9 +150,12 @@ pub fn encode_result(
     format: Format,
     request: Id,
     details: &Dict,
-    payload: &Content,
+    payload: Carried<'_>,
 ) -> Result<Bytes, Misuse> {
-    write(format, MessageType::CallResult, &(&request, details, payload))
+    if let Some(bytes) = usual(format, MessageType::CallResult, &[request], details, payload) {
+        return Ok(bytes);
+    }
+    write(format, MessageType::CallResult, &(&request, details, &payload))
 }
 
 /// Writes a PUBLISH from its parts.
@@ -164,8 +188,121 @@ pub fn encode_call(
     write(format, MessageType::Call, &(&request, options, procedure, payload))
 }
 
+/// What a router mostly says, numbers, no details and a list of arguments, written the short way; `None` where it is more
+/// than that. What stands before the arguments is made beside, and then there is one buffer of the very size.
+fn usual(
+    format: Format,
+    message_type: MessageType,
+    numbers: &[Id],
+    details: &Dict,
+    payload: Carried<'_>,
+) -> Option<Bytes> {
+    let Carried::Arguments(arguments) = payload else { return None };
+    let args = &arguments.args[..];
+    let is_usual = details.is_empty()
+        && arguments.format == format
+        && arguments.kwargs.is_empty()
+        && !args.is_empty()
+        && u32::try_from(args.len() + Head::BYTES_MAX).is_ok();
+    if !is_usual {
+        return None;
+    }
+    let mut head = Head { bytes: [0; Head::BYTES_MAX], length: 0 };
+    let elements = u8::try_from(numbers.len()).ok()? + 3;
+    let numbers =
+        std::iter::once(message_type.code().into()).chain(numbers.iter().map(|number| number.get()));
+    match format {
+        Format::Json => {
+            head.byte(b'[');
+            for number in numbers {
+                head.digits(number);
+                head.byte(b',');
+            }
+            head.slice(*b"{},");
+        }
+        Format::MsgPack => {
+            head.byte(0x90 | elements);
+            numbers.for_each(|number| head.binary(number, 0x7f, 0xcc));
+            head.byte(0x80);
+        }
+        Format::Cbor => {
+            head.byte(0x80 | elements);
+            numbers.for_each(|number| head.binary(number, 23, 24));
+            head.byte(0xa0);
+        }
+    }
+    let head = &head.bytes[..head.length];
+    let mut out = Vec::with_capacity(head.len() + args.len() + usize::from(format == Format::Json));
+    out.extend_from_slice(head);
+    out.extend_from_slice(args);
+    if format == Format::Json {
+        out.push(b']');
+    }
+    Some(out.into())
+}
+
+/// The beginning of a message, while it is made.
+struct Head {
+    bytes: [u8; Head::BYTES_MAX],
+    length: usize,
+}
+
+impl Head {
+    /// The code, two numbers and what is around them take at most 44, in JSON.
+    const BYTES_MAX: usize = 48;
+
+    #[inline]
+    fn byte(&mut self, byte: u8) {
+        self.bytes[self.length] = byte;
+        self.length += 1;
+    }
+
+    #[inline]
+    fn slice<const N: usize>(&mut self, bytes: [u8; N]) {
+        *self.bytes[self.length..].first_chunk_mut().expect("the head has room for all of it") = bytes;
+        self.length += N;
+    }
+
+    #[inline]
+    fn digits(&mut self, mut number: u64) {
+        let end = self.length + uint_size(Format::Json, number);
+        let mut at = end;
+        while number >= 10 {
+            let pair = (number % 100) as u8;
+            number /= 100;
+            at -= 2;
+            self.bytes[at] = b'0' + pair / 10;
+            self.bytes[at + 1] = b'0' + pair % 10;
+        }
+        if at > self.length {
+            self.bytes[self.length] = b'0' + number as u8;
+        }
+        self.length = end;
+    }
+
+    /// As MessagePack and CBOR write an integer: up to `small` it is a byte alone, and beyond, its bytes come after a marker
+    /// that is the higher the more they are.
+    #[inline]
+    fn binary(&mut self, number: u64, small: u8, marker: u8) {
+        if number <= small.into() {
+            self.byte(number as u8);
+        } else if let Ok(number) = u8::try_from(number) {
+            self.slice([marker, number]);
+        } else if let Ok(number) = u16::try_from(number) {
+            self.byte(marker + 1);
+            self.slice(number.to_be_bytes());
+        } else if let Ok(number) = u32::try_from(number) {
+            self.byte(marker + 2);
+            self.slice(number.to_be_bytes());
+        } else {
+            self.byte(marker + 3);
+            self.slice(number.to_be_bytes());
+        }
+    }
+}
+
 fn write(format: Format, message_type: MessageType, fields: &impl Put) -> Result<Bytes, Misuse> {
-    let size = fields.size() + 8;
+    let size = size(format, message_type, fields);
     if u32::try_from(size).is_err() {
         return Err(Misuse::TooLarge);
     }
@@ -190,6 +327,12 @@ fn write(format: Format, message_type: MessageType, fields: &impl Put) -> Result
     .into())
 }
 
+/// How many bytes a message takes, as far as that is known before: see [`Put::size`].
+fn size(format: Format, message_type: MessageType, fields: &impl Put) -> usize {
+    // No message has so many elements that their number took more than a byte. In JSON the first has no comma before it.
+    1 + message_type.size(format) + fields.size(format)
+}
+
 fn write_list<W: Writer>(
     writer: &mut W,
     format: Format,
@@ -205,10 +348,13 @@ fn write_list<W: Writer>(
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
     use crate::payload::{Arguments, Body, Encoding, Shape};
     use crate::wamp::dict::Value;
     use crate::wamp::error::PROTOCOL_VIOLATION;
+    use crate::wamp::list::{Element, encode_list};
     use crate::wamp::message::{Event, Publish, Unregistered, nothing};
 
     const FORMATS: [Format; 3] = [Format::Json, Format::MsgPack, Format::Cbor];
@@ -258,6 +404,18 @@ mod tests {
                 binary(Format::MsgPack, &[&[0x95, 16, 1, 0x80, 0xa1, b'a'], args].concat()).unwrap();
             assert_eq!(arguments(&message), (&b""[..], &b""[..]), "{args:x?}");
         }
+        for kwargs in [&[0x80][..], &[0xde, 0, 0], &[0xdf, 0, 0, 0, 0], &[0xc0], &[0xd4, 0, 0]] {
+            let head = [0x96, 16, 1, 0x80, 0xa1, b'a', 0x90];
+            let message = binary(Format::MsgPack, &[&head, kwargs].concat()).unwrap();
+            assert_eq!(arguments(&message), (&b""[..], &b""[..]), "{kwargs:x?}");
+        }
+        for (args, kwargs) in
+            [(&[0x91, 1][..], &[0x81, 1, 1][..]), (&[0xdd, 0, 0, 0, 1, 1], &[0xdf, 0, 0, 0, 1, 1, 1])]
+        {
+            let head = [0x96, 16, 1, 0x80, 0xa1, b'a'];
+            let message = binary(Format::MsgPack, &[&head, args, kwargs].concat()).unwrap();
+            assert_eq!(arguments(&message), (args, kwargs));
+        }
         for args in [&[0x80][..], &[0x98, 0], &[0x9f, 0xff], &[0xf6], &[0xf7], &[0xd9, 1, 2, 0x80]] {
             let message = binary(Format::Cbor, &[&[0x85, 16, 1, 0xa0, 0x61, b'a'], args].concat()).unwrap();
             assert_eq!(arguments(&message), (&b""[..], &b""[..]), "{args:x?}");
@@ -273,7 +431,7 @@ mod tests {
             ["0", "-1", "0.5", "9007199254740993", "1e300", "1e999", "true", "\"1\"", "null", "[]", "-0"]
         {
             let violation = json(&format!("[17,1,{id}]")).unwrap_err();
-            assert_eq!(violation.uri, PROTOCOL_VIOLATION, "{id}");
+            assert_eq!(violation.uri(), PROTOCOL_VIOLATION, "{id}");
         }
         let double = (1_u64 << 53) as f64;
         let with = |format, head: &[u8]| binary(format, &[head, &double.to_be_bytes()].concat());
@@ -417,7 +575,7 @@ mod tests {
             "[16,1e,{},\"a\"]",
         ] {
             let violation = json(bad).expect_err(bad);
-            assert_eq!(violation.uri, PROTOCOL_VIOLATION, "{bad}");
+            assert_eq!(violation.uri(), PROTOCOL_VIOLATION, "{bad}");
         }
         assert!(binary(Format::Json, b"[16,1,{},\"\xff\"]").is_err());
         for bad in [&[][..], &[0xc0], &[0x90], &[0x93, 17, 1, 1, 0], &[0x92, 17, 1], &[0x93, 17, 1], &[0xc1]]
@@ -446,7 +604,7 @@ mod tests {
             ("[8,9,1,{},\"a\"]", "ERROR.REQUEST.Type"),
         ] {
             let violation = json(text).unwrap_err();
-            assert!(violation.message.contains(name), "{text}: {violation}");
+            assert!(violation.message().contains(name), "{text}: {violation}");
         }
     }
 
@@ -509,18 +667,95 @@ mod tests {
         }
     }
 
+    /// Else the bytes would be moved, or given an allocation that says how many there could be.
     #[test]
-    fn a_message_takes_one_allocation() {
-        let details = Dict::new().with("publisher", Id::MAX).with("topic", "com.example.topic");
-        for format in FORMATS {
-            let payload = Content::Opaque(Bytes::from_static(&[7; 1000]));
-            let id = Id::MAX;
-            let fields = (&id, &id, &details, &payload);
-            let encoded = encode_event(format, id, id, &details, &payload).unwrap();
-            assert!(encoded.len() <= fields.size() + 8, "{format:?}");
-            let message = Event { subscription: id, publication: id, details: details.clone(), payload };
-            assert_eq!(encode(format, &message.into()).unwrap(), encoded);
+    fn a_message_takes_one_allocation_of_its_size() {
+        let (long, wide) = ("x".repeat(300), (0..20_u64).collect::<Vec<_>>());
+        let entries = wide.iter().fold(Dict::new(), |dict, n| dict.with(n.to_string(), *n << (3 * n)));
+        for details in [
+            Dict::new(),
+            Dict::new().with("publisher", Id::MAX).with("topic", "com.example.topic"),
+            Dict::new()
+                .with("progress", true)
+                .with("no", false)
+                .with("timeout", 1500_u64)
+                .with(long.as_str(), ""),
+            Dict::new()
+                .with("x_headers", entries)
+                .with("long", long.as_str())
+                .with("empty", Vec::<Value>::new()),
+            Dict::new().with("wide", wide).with("null", Value::Null).with("bytes", Value::Bytes(vec![7; 31])),
+        ] {
+            for (format, number) in
+                FORMATS.into_iter().flat_map(|format| (0..54).map(move |bits| (format, 1_u64 << bits)))
+            {
+                let id = Id::new(number).unwrap();
+                let opaque = Bytes::from(vec![7; usize::try_from(number % 70_000).unwrap()]);
+                let args = encode_list(format, &[Element::Value(&Value::from(number))]);
+                let kwargs = encode_list(format, &[]);
+                for payload in [
+                    Content::Opaque(opaque),
+                    Content::Arguments(Arguments { format, args: args.clone(), kwargs: Bytes::new() }),
+                    Content::Arguments(Arguments { format, args, kwargs }),
+                    nothing(),
+                ] {
+                    let fields = (&id, &id, &details, &payload);
+                    let encoded = encode_event(format, id, id, &details, payload.carried().unwrap()).unwrap();
+                    assert_eq!(
+                        encoded.len(),
+                        size(format, MessageType::Event, &fields),
+                        "{format:?} {encoded:?}"
+                    );
+                    let event =
+                        Event { subscription: id, publication: id, details: details.clone(), payload };
+                    assert_eq!(encode(format, &event.into()).unwrap(), encoded);
+                }
+            }
         }
+        // What is seldom takes no more than was made room for.
+        let details = Dict::new().with("a", -1_i64).with("b", f64::MIN).with("c", i64::MIN).with("d", 0.5);
+        for format in FORMATS {
+            let fields = (&Id::MAX, &Id::MAX, &details, &Carried::nothing());
+            let encoded = encode_event(format, Id::MAX, Id::MAX, &details, Carried::nothing()).unwrap();
+            assert!(encoded.len() <= size(format, MessageType::Event, &fields), "{format:?}");
+        }
+    }
+
+    /// The short way writes what the long one writes.
+    #[test]
+    fn what_is_usual_is_written_as_all_is() {
+        let numbers = (0..54).flat_map(|bits| [1_u64 << bits, (1 << bits) - 1, (1 << bits) / 3 * 2]);
+        let numbers: Vec<_> = numbers.filter_map(Id::new).collect();
+        let none = Dict::new();
+        for (place, (format, one)) in
+            FORMATS.into_iter().flat_map(|format| numbers.iter().map(move |one| (format, *one))).enumerate()
+        {
+            let other = numbers[place * 7 % numbers.len()];
+            let args = encode_list(format, &[Element::Value(&Value::from("x".repeat(place)))]);
+            let content = Content::Arguments(Arguments { format, args, kwargs: Bytes::new() });
+            let payload = content.carried().unwrap();
+            for message_type in [MessageType::Event, MessageType::Invocation] {
+                let short = usual(format, message_type, &[one, other], &none, payload).unwrap();
+                assert_eq!(Ok(short), write(format, message_type, &(&one, &other, &none, &payload)));
+            }
+            let short = usual(format, MessageType::CallResult, &[one], &none, payload).unwrap();
+            assert_eq!(Ok(short), write(format, MessageType::CallResult, &(&one, &none, &payload)));
+        }
+        let other =
+            Arguments { format: Format::Cbor, args: Bytes::from_static(&[0x80]), kwargs: Bytes::new() };
+        for payload in [Carried::nothing(), Carried::Arguments(&other), Carried::Opaque(&other.args)] {
+            assert_eq!(usual(Format::Json, MessageType::Event, &[Id::MAX, Id::MAX], &none, payload), None);
+        }
+    }
+
+    #[test]
+    fn names_of_publish_and_call_are_borrowed() {
+        let bytes = Bytes::from_static(br#"[16,1,{},"com.example.topic"]"#);
+        let Incoming::Publish(publish) = decode_incoming(Format::Json, &bytes).unwrap() else { panic!() };
+        assert!(matches!(publish.topic, Cow::Borrowed("com.example.topic")));
+        let bytes = Bytes::from_static(&[0x94, 48, 1, 0x80, 0xa1, b'a']);
+        let Incoming::Call(call) = decode_incoming(Format::MsgPack, &bytes).unwrap() else { panic!() };
+        assert!(matches!(call.procedure, Cow::Borrowed("a")));
     }
 
     #[test]

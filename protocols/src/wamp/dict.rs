@@ -133,7 +133,7 @@ impl<T: Into<Value>> From<Vec<T>> for Value {
 /// let options = Dict::new().with("match", "prefix").with("get_retained", true);
 /// assert_eq!(options.str("match").unwrap(), Some("prefix"));
 /// assert_eq!(options.bool("nothing").unwrap(), None);
-/// assert!(options.bool("match").unwrap_err().message.contains("match"));
+/// assert!(options.bool("match").unwrap_err().message().contains("match"));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Dict {
@@ -144,6 +144,7 @@ pub struct Dict {
 impl Dict {
     /// An empty dictionary, which costs no allocation.
     #[must_use]
+    #[inline]
     pub const fn new() -> Self {
         Self { entries: Vec::new() }
     }
@@ -158,12 +159,14 @@ impl Dict {
 
     /// How many names there are.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether there is none.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -343,7 +346,7 @@ mod tests {
             dict.ids("k").unwrap_err(),
             dict.strs("k").unwrap_err(),
         ];
-        assert!(violations.iter().all(|violation| violation.message.starts_with("k is not ")));
+        assert!(violations.iter().all(|violation| violation.message().starts_with("k is not ")));
         assert!(dict.list("k").unwrap().is_some());
     }
 

@@ -9,38 +9,61 @@ use crate::payload::skip::Malformed;
 
 /// The peer broke the language.
 ///
-/// `uri` is what to answer with; it is [`PROTOCOL_VIOLATION`] unless something says more.
+/// It is one word, because nearly everything that reads a message returns something or this.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{uri}: {message}")]
-pub struct Violation {
-    /// An error URI.
-    pub uri: &'static str,
-    /// For humans. It names what is wrong and repeats nothing that the peer sent.
-    pub message: Cow<'static, str>,
+#[error("{}: {}", .0.uri, .0.message)]
+pub struct Violation(Box<Broken>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Broken {
+    uri: &'static str,
+    message: Cow<'static, str>,
 }
 
 impl Violation {
     /// A violation of the protocol.
     #[must_use]
+    #[cold]
     pub fn new(message: impl Into<Cow<'static, str>>) -> Self {
-        Self { uri: PROTOCOL_VIOLATION, message: message.into() }
+        Self::with_uri(PROTOCOL_VIOLATION, message)
     }
 
     /// A violation with an error URI of its own.
     #[must_use]
+    #[cold]
     pub fn with_uri(uri: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { uri, message: message.into() }
+        Self(Box::new(Broken { uri, message: message.into() }))
+    }
+
+    /// What to answer with: an error URI, [`PROTOCOL_VIOLATION`] unless another says more.
+    #[must_use]
+    pub fn uri(&self) -> &'static str {
+        self.0.uri
+    }
+
+    /// For humans. It names what is wrong and repeats nothing that the peer sent.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The same, to keep.
+    #[must_use]
+    pub fn into_message(self) -> String {
+        self.0.message.into_owned()
     }
 
     /// The same, with the name of the place it was found in put first.
     #[must_use]
+    #[cold]
     pub(crate) fn within(mut self, place: &str) -> Self {
-        self.message = format!("{place}: {}", self.message).into();
+        self.0.message = format!("{place}: {}", self.0.message).into();
         self
     }
 }
 
 impl From<Malformed> for Violation {
+    #[cold]
     fn from(malformed: Malformed) -> Self {
         Self::new(format!("malformed message: {malformed}"))
     }

@@ -4,11 +4,14 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::payload::{Arguments, Content, Format};
+use crate::payload::{Arguments, Carried, Content, Format};
 use crate::wamp::dict::Dict;
 use crate::wamp::error::{Misuse, Violation};
 use crate::wamp::id::Id;
-use crate::wamp::wire::{Reader, Seq, Shape, Token, Writer, dict_size, read_dict, write_dict};
+use crate::wamp::wire::{
+    Reader, Seq, Shape, Token, Writer, bytes_size, comma_size, dict_size, read_dict, str_size, uint_size,
+    write_dict,
+};
 
 /// A message that is being read, element by element.
 pub(super) struct Elements<'a, R> {
@@ -31,12 +34,28 @@ impl<'a, R: Reader<'a>> Elements<'a, R> {
         }
     }
 
-    /// Reads an element that must be there.
-    pub(super) fn required(&mut self, name: &str) -> Result<Token<'a>, Violation> {
-        if self.next()? { self.reader.token() } else { Err(Violation::new(format!("{name} is missing"))) }
+    /// Goes to an element that must be there.
+    #[inline]
+    fn required(&mut self, name: &str) -> Result<(), Violation> {
+        if self.next()? { Ok(()) } else { Err(missing(name)) }
+    }
+
+    /// Reads an element that is an integer; `None` where it is something else.
+    #[inline]
+    pub(super) fn uint(&mut self, name: &str) -> Result<Option<u64>, Violation> {
+        self.required(name)?;
+        self.reader.uint()
+    }
+
+    /// Reads an element that is a string.
+    #[inline]
+    pub(super) fn str(&mut self, name: &str) -> Result<Cow<'a, str>, Violation> {
+        self.required(name)?;
+        self.reader.str()?.ok_or_else(|| wrong(name, "a string"))
     }
 
     /// Makes sure that nothing follows.
+    #[inline]
     pub(super) fn finish(&mut self) -> Result<(), Violation> {
         if self.next()? {
             return Err(Violation::new("the message has too many elements"));
@@ -47,12 +66,23 @@ impl<'a, R: Reader<'a>> Elements<'a, R> {
         Ok(())
     }
 
+    #[inline]
     fn next(&mut self) -> Result<bool, Violation> {
         self.ended = self.ended || !self.reader.next(&mut self.seq)?;
         Ok(!self.ended)
     }
 
-    fn dict(&mut self, token: Token<'a>, name: &str) -> Result<Dict, Violation> {
+    #[inline]
+    fn dict(&mut self, name: &str) -> Result<Dict, Violation> {
+        if self.reader.pass_empty_dict() {
+            self.transparent = false;
+            return Ok(Dict::new());
+        }
+        let token = self.reader.token()?;
+        self.dict_of(token, name)
+    }
+
+    fn dict_of(&mut self, token: Token<'a>, name: &str) -> Result<Dict, Violation> {
         let Token::Dict(seq) = token else { return Err(wrong(name, "a dictionary")) };
         let dict = read_dict(&mut self.reader, seq).map_err(|violation| violation.within(name))?;
         self.transparent = dict.get("enc_algo").is_some();
@@ -80,16 +110,10 @@ impl<'a, R: Reader<'a>> Elements<'a, R> {
     }
 
     /// The encoded list or dictionary that comes next; no bytes where it is empty.
+    #[inline]
     fn container(&mut self) -> Result<Bytes, Violation> {
-        let start = self.reader.position();
-        if let Token::List(mut seq) | Token::Dict(mut seq) = self.reader.token()?
-            && !self.reader.next(&mut seq)?
-        {
-            return Ok(Bytes::new());
-        }
-        self.reader.rewind(start);
-        let end = self.reader.skip()?;
-        Ok(self.source.slice(start..end))
+        let extent = self.reader.container()?;
+        Ok(extent.map_or_else(Bytes::new, |(start, end)| self.source.slice(start..end)))
     }
 
     fn opaque(&mut self) -> Result<Content, Violation> {
@@ -106,27 +130,34 @@ impl<'a, R: Reader<'a>> Elements<'a, R> {
     }
 }
 
+#[cold]
+fn missing(name: &str) -> Violation {
+    Violation::new(format!("{name} is missing"))
+}
+
+#[cold]
 fn wrong(name: &str, expected: &str) -> Violation {
     Violation::new(format!("{name} is not {expected}"))
 }
 
 /// Something that can be read as an element of a message, or as several at its end.
-pub(super) trait Get: Sized {
-    fn read_from<'a, R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation>;
+pub(super) trait Get<'a>: Sized {
+    fn read_from<R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation>;
 }
 
 /// Something that can be written as elements of a message.
 pub(super) trait Put {
     /// How many elements it is.
     fn count(&self) -> usize;
-    /// About how many bytes it takes; the buffer is made that large.
-    fn size(&self) -> usize;
+    /// How many bytes it takes, with what separates it from the element before: a buffer of exactly that size becomes
+    /// [`Bytes`] without another allocation. What only seldom is in a message may take fewer, and what JSON must escape more.
+    fn size(&self, format: Format) -> usize;
     fn put<W: Writer>(&self, writer: &mut W, format: Format) -> Result<(), Misuse>;
 }
 
-impl Get for Id {
-    fn read_from<'a, R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation> {
-        elements.required(name)?.id().ok_or_else(|| wrong(name, "an ID"))
+impl<'a> Get<'a> for Id {
+    fn read_from<R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation> {
+        elements.uint(name)?.and_then(Id::new).ok_or_else(|| wrong(name, "an ID"))
     }
 }
 
@@ -135,24 +166,23 @@ impl Put for Id {
         1
     }
 
-    fn size(&self) -> usize {
-        17
+    fn size(&self, format: Format) -> usize {
+        comma_size(format) + uint_size(format, self.get())
     }
 
     fn put<W: Writer>(&self, writer: &mut W, _format: Format) -> Result<(), Misuse> {
-        writer.int(self.get().into());
+        writer.uint(self.get());
         Ok(())
     }
 }
 
 /// The request that is answered; 0 where the router acts by itself.
-impl Get for Option<Id> {
-    fn read_from<'a, R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation> {
-        let token = elements.required(name)?;
-        if token.uint() == Some(0) {
-            return Ok(None);
+impl<'a> Get<'a> for Option<Id> {
+    fn read_from<R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation> {
+        match elements.uint(name)? {
+            Some(0) => Ok(None),
+            number => number.and_then(Id::new).map(Some).ok_or_else(|| wrong(name, "an ID or 0")),
         }
-        token.id().map(Some).ok_or_else(|| wrong(name, "an ID or 0"))
     }
 }
 
@@ -161,22 +191,25 @@ impl Put for Option<Id> {
         1
     }
 
-    fn size(&self) -> usize {
-        17
+    fn size(&self, format: Format) -> usize {
+        comma_size(format) + uint_size(format, self.map_or(0, Id::get))
     }
 
     fn put<W: Writer>(&self, writer: &mut W, _format: Format) -> Result<(), Misuse> {
-        writer.int(self.map_or(0, Id::get).into());
+        writer.uint(self.map_or(0, Id::get));
         Ok(())
     }
 }
 
-impl Get for String {
-    fn read_from<'a, R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation> {
-        match elements.required(name)? {
-            Token::Str(text) => Ok(text.into_owned()),
-            _ => Err(wrong(name, "a string")),
-        }
+impl<'a> Get<'a> for Cow<'a, str> {
+    fn read_from<R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation> {
+        elements.str(name)
+    }
+}
+
+impl<'a> Get<'a> for String {
+    fn read_from<R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation> {
+        elements.str(name).map(Cow::into_owned)
     }
 }
 
@@ -185,8 +218,8 @@ impl Put for str {
         1
     }
 
-    fn size(&self) -> usize {
-        self.len() + 6
+    fn size(&self, format: Format) -> usize {
+        comma_size(format) + str_size(format, self)
     }
 
     fn put<W: Writer>(&self, writer: &mut W, _format: Format) -> Result<(), Misuse> {
@@ -200,8 +233,8 @@ impl Put for String {
         1
     }
 
-    fn size(&self) -> usize {
-        self.as_str().size()
+    fn size(&self, format: Format) -> usize {
+        self.as_str().size(format)
     }
 
     fn put<W: Writer>(&self, writer: &mut W, format: Format) -> Result<(), Misuse> {
@@ -209,10 +242,10 @@ impl Put for String {
     }
 }
 
-impl Get for Dict {
-    fn read_from<'a, R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation> {
-        let token = elements.required(name)?;
-        elements.dict(token, name)
+impl<'a> Get<'a> for Dict {
+    fn read_from<R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation> {
+        elements.required(name)?;
+        elements.dict(name)
     }
 }
 
@@ -221,8 +254,8 @@ impl Put for Dict {
         1
     }
 
-    fn size(&self) -> usize {
-        dict_size(self)
+    fn size(&self, format: Format) -> usize {
+        comma_size(format) + dict_size(format, self)
     }
 
     fn put<W: Writer>(&self, writer: &mut W, _format: Format) -> Result<(), Misuse> {
@@ -232,14 +265,14 @@ impl Put for Dict {
 }
 
 /// A dictionary at the end that may be missing.
-impl Get for Option<Dict> {
-    fn read_from<'a, R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation> {
+impl<'a> Get<'a> for Option<Dict> {
+    fn read_from<R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation> {
         if !elements.next()? {
             return Ok(None);
         }
         match elements.reader.token()? {
             Token::Null => Ok(None),
-            token => elements.dict(token, name).map(Some),
+            token => elements.dict_of(token, name).map(Some),
         }
     }
 }
@@ -249,8 +282,8 @@ impl Put for Option<Dict> {
         usize::from(self.is_some())
     }
 
-    fn size(&self) -> usize {
-        self.as_ref().map_or(0, dict_size)
+    fn size(&self, format: Format) -> usize {
+        self.as_ref().map_or(0, |dict| dict.size(format))
     }
 
     fn put<W: Writer>(&self, writer: &mut W, _format: Format) -> Result<(), Misuse> {
@@ -261,26 +294,45 @@ impl Put for Option<Dict> {
     }
 }
 
-impl Get for Content {
-    fn read_from<'a, R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation> {
+impl<'a> Get<'a> for Content {
+    fn read_from<R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation> {
         elements.payload(name)
     }
 }
 
 impl Put for Content {
     fn count(&self) -> usize {
+        self.carried().map_or(1, |carried| carried.count())
+    }
+
+    fn size(&self, format: Format) -> usize {
+        self.carried().map_or(0, |carried| carried.size(format))
+    }
+
+    fn put<W: Writer>(&self, writer: &mut W, format: Format) -> Result<(), Misuse> {
+        self.carried().ok_or(Misuse::Body)?.put(writer, format)
+    }
+}
+
+impl Put for Carried<'_> {
+    fn count(&self) -> usize {
         match self {
             Self::Arguments(Arguments { kwargs, .. }) if !kwargs.is_empty() => 2,
             Self::Arguments(Arguments { args, .. }) => usize::from(!args.is_empty()),
-            Self::Opaque(_) | Self::Body(_) => 1,
+            Self::Opaque(_) => 1,
         }
     }
 
-    fn size(&self) -> usize {
+    fn size(&self, format: Format) -> usize {
+        let comma = comma_size(format);
         match self {
-            Self::Arguments(arguments) => arguments.args.len() + arguments.kwargs.len() + 4,
-            Self::Opaque(bytes) => bytes.len() / 3 * 4 + 14,
-            Self::Body(_) => 0,
+            Self::Arguments(Arguments { args, kwargs, .. }) if kwargs.is_empty() && args.is_empty() => 0,
+            Self::Arguments(Arguments { args, kwargs, .. }) if kwargs.is_empty() => comma + args.len(),
+            Self::Arguments(Arguments { args, kwargs, .. }) => {
+                let args = if args.is_empty() { 1 + comma_size(format) } else { args.len() };
+                comma + args + comma + kwargs.len()
+            }
+            Self::Opaque(bytes) => comma + bytes_size(format, bytes),
         }
     }
 
@@ -302,7 +354,6 @@ impl Put for Content {
                 }
             }
             Self::Opaque(bytes) => writer.bytes(bytes),
-            Self::Body(_) => return Err(Misuse::Body),
         }
         Ok(())
     }
@@ -316,8 +367,8 @@ macro_rules! put_tuple {
                 0 $(+ self.$index.count())*
             }
 
-            fn size(&self) -> usize {
-                0 $(+ self.$index.size())*
+            fn size(&self, format: Format) -> usize {
+                0 $(+ self.$index.size(format))*
             }
 
             fn put<W: Writer>(&self, writer: &mut W, format: Format) -> Result<(), Misuse> {

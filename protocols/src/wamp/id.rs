@@ -23,18 +23,21 @@ impl Id {
     /// assert_eq!(Id::new((1 << 53) + 1), None);
     /// ```
     #[must_use]
+    #[inline]
     pub fn new(value: u64) -> Option<Self> {
         NonZeroU64::new(value).map(Self).filter(|id| *id <= Self::MAX)
     }
 
     /// The integer.
     #[must_use]
+    #[inline]
     pub fn get(self) -> u64 {
         self.0.get()
     }
 
     /// The next of a sequence; after the last comes the first.
     #[must_use]
+    #[inline]
     pub fn next(self) -> Self {
         if self == Self::MAX { Self::FIRST } else { Self(self.0.saturating_add(1)) }
     }

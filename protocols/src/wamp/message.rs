@@ -8,6 +8,8 @@
 //! nowhere else. EVENT_RECEIVED, UNSUBSCRIBE.Options and UNREGISTER.Options are not in the specification but
 //! in its test vectors or in autobahn. Which peer may send what, and when, is not decided here.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::payload::{Arguments, Content, Format};
@@ -15,12 +17,12 @@ use crate::wamp::dict::Dict;
 use crate::wamp::error::{Misuse, Violation};
 use crate::wamp::field::{Elements, Get, Put};
 use crate::wamp::id::Id;
-use crate::wamp::wire::{Reader, Token, Writer};
+use crate::wamp::wire::{Reader, Writer, comma_size, uint_size};
 
 macro_rules! messages {
     ($(
         $(#[$doc:meta])*
-        $name:ident = $code:literal $wire:literal {
+        $name:ident $(<$text:ident>)? = $code:literal $wire:literal {
             $($(#[$field_doc:meta])* $field:ident: $type:ty = $element:literal,)*
         }
     )*) => {
@@ -37,6 +39,7 @@ macro_rules! messages {
 
             /// The type of a code; `None` where the code means nothing.
             #[must_use]
+    #[inline]
             pub fn from_code(code: u64) -> Option<Self> {
                 match code {
                     $($code => Some(Self::$name),)*
@@ -55,13 +58,14 @@ macro_rules! messages {
 
         /// Any message.
         #[derive(Clone, Debug, PartialEq)]
-        pub enum Message {
-            $($(#[$doc])* $name($name),)*
+        pub enum Message<Text = String> {
+            $($(#[$doc])* $name($name $(<$text>)?),)*
         }
 
-        impl Message {
+        impl<Text> Message<Text> {
             /// The type.
             #[must_use]
+    #[inline]
             pub fn message_type(&self) -> MessageType {
                 match self {
                     $(Self::$name(_) => MessageType::$name,)*
@@ -72,23 +76,26 @@ macro_rules! messages {
             pub(super) fn read_from<'a, R: Reader<'a>>(
                 message_type: MessageType,
                 elements: &mut Elements<'a, R>,
-            ) -> Result<Self, Violation> {
+            ) -> Result<Self, Violation>
+            where
+                Text: Get<'a>,
+            {
                 match message_type {
                     $(MessageType::$name => $name::read_from(elements, $wire).map(Self::$name),)*
                 }
             }
         }
 
-        impl Put for Message {
+        impl<Text: Put> Put for Message<Text> {
             fn count(&self) -> usize {
                 match self {
                     $(Self::$name(message) => message.count(),)*
                 }
             }
 
-            fn size(&self) -> usize {
+            fn size(&self, format: Format) -> usize {
                 match self {
-                    $(Self::$name(message) => message.size(),)*
+                    $(Self::$name(message) => message.size(format),)*
                 }
             }
 
@@ -102,12 +109,12 @@ macro_rules! messages {
         $(
             $(#[$doc])*
             #[derive(Clone, Debug, PartialEq)]
-            pub struct $name {
+            pub struct $name $(<$text = String>)? {
                 $($(#[$field_doc])* pub $field: $type,)*
             }
 
-            impl Get for $name {
-                fn read_from<'a, R: Reader<'a>>(
+            impl<'a $(, $text: Get<'a>)?> Get<'a> for $name $(<$text>)? {
+                fn read_from<R: Reader<'a>>(
                     elements: &mut Elements<'a, R>,
                     _name: &str,
                 ) -> Result<Self, Violation> {
@@ -115,13 +122,13 @@ macro_rules! messages {
                 }
             }
 
-            impl Put for $name {
+            impl $(<$text: Put>)? Put for $name $(<$text>)? {
                 fn count(&self) -> usize {
                     0 $(+ self.$field.count())*
                 }
 
-                fn size(&self) -> usize {
-                    0 $(+ self.$field.size())*
+                fn size(&self, format: Format) -> usize {
+                    0 $(+ self.$field.size(format))*
                 }
 
                 fn put<W: Writer>(&self, writer: &mut W, format: Format) -> Result<(), Misuse> {
@@ -198,13 +205,13 @@ messages! {
         payload: Content = "Arguments",
     }
     /// A client publishes an event.
-    Publish = 16 "PUBLISH" {
+    Publish<Text> = 16 "PUBLISH" {
         /// The request.
         request: Id = "Request",
         /// Options.
         options: Dict = "Options",
         /// The topic.
-        topic: String = "Topic",
+        topic: Text = "Topic",
         /// Optional.
         payload: Content = "Arguments",
     }
@@ -259,13 +266,13 @@ messages! {
         payload: Content = "Arguments",
     }
     /// A client calls a procedure.
-    Call = 48 "CALL" {
+    Call<Text> = 48 "CALL" {
         /// The request.
         request: Id = "Request",
         /// Options.
         options: Dict = "Options",
         /// The procedure.
-        procedure: String = "Procedure",
+        procedure: Text = "Procedure",
         /// Optional.
         payload: Content = "Arguments",
     }
@@ -354,16 +361,16 @@ messages! {
 impl MessageType {
     /// The code that stands first in the message.
     #[must_use]
+    #[inline]
     pub fn code(self) -> u16 {
         self as u16
     }
 }
 
-impl Get for MessageType {
-    fn read_from<'a, R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation> {
-        let token: Token<'a> = elements.required(name)?;
-        token
-            .uint()
+impl<'a> Get<'a> for MessageType {
+    fn read_from<R: Reader<'a>>(elements: &mut Elements<'a, R>, name: &str) -> Result<Self, Violation> {
+        elements
+            .uint(name)?
             .and_then(Self::from_code)
             .ok_or_else(|| Violation::new(format!("{name} is not the code of a message")))
     }
@@ -374,17 +381,20 @@ impl Put for MessageType {
         1
     }
 
-    fn size(&self) -> usize {
-        4
+    fn size(&self, format: Format) -> usize {
+        comma_size(format) + uint_size(format, self.code().into())
     }
 
     fn put<W: Writer>(&self, writer: &mut W, _format: Format) -> Result<(), Misuse> {
-        writer.int(self.code().into());
+        writer.uint(self.code().into());
         Ok(())
     }
 }
 
-impl Message {
+/// A message as it comes in: what clients send most keeps its name where it lies in their bytes.
+pub type Incoming<'a> = Message<Cow<'a, str>>;
+
+impl<Text> Message<Text> {
     /// The name of the type, as the specification writes it.
     #[must_use]
     pub fn name(&self) -> &'static str {

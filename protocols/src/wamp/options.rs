@@ -11,57 +11,96 @@ use crate::wamp::message::Message;
 /// What a key of a dictionary can mean.
 trait Read<'a>: Sized {
     fn read(dict: &'a Dict, key: &str) -> Result<Self, Violation>;
+
+    /// The same of a dictionary that is empty, as most are.
+    fn absent(dict: &'a Dict, key: &str) -> Result<Self, Violation>;
 }
 
 impl<'a> Read<'a> for bool {
+    fn absent(_dict: &'a Dict, _key: &str) -> Result<Self, Violation> {
+        Ok(false)
+    }
+
     fn read(dict: &'a Dict, key: &str) -> Result<Self, Violation> {
         Ok(dict.bool(key)?.unwrap_or(false))
     }
 }
 
 impl<'a> Read<'a> for Option<bool> {
+    fn absent(_dict: &'a Dict, _key: &str) -> Result<Self, Violation> {
+        Ok(None)
+    }
+
     fn read(dict: &'a Dict, key: &str) -> Result<Self, Violation> {
         dict.bool(key)
     }
 }
 
 impl<'a> Read<'a> for Option<u64> {
+    fn absent(_dict: &'a Dict, _key: &str) -> Result<Self, Violation> {
+        Ok(None)
+    }
+
     fn read(dict: &'a Dict, key: &str) -> Result<Self, Violation> {
         dict.uint(key)
     }
 }
 
 impl<'a> Read<'a> for Option<Id> {
+    fn absent(_dict: &'a Dict, _key: &str) -> Result<Self, Violation> {
+        Ok(None)
+    }
+
     fn read(dict: &'a Dict, key: &str) -> Result<Self, Violation> {
         dict.id(key)
     }
 }
 
 impl<'a> Read<'a> for Option<&'a str> {
+    fn absent(_dict: &'a Dict, _key: &str) -> Result<Self, Violation> {
+        Ok(None)
+    }
+
     fn read(dict: &'a Dict, key: &str) -> Result<Self, Violation> {
         dict.str(key)
     }
 }
 
 impl<'a> Read<'a> for Option<&'a Value> {
+    fn absent(_dict: &'a Dict, _key: &str) -> Result<Self, Violation> {
+        Ok(None)
+    }
+
     fn read(dict: &'a Dict, key: &str) -> Result<Self, Violation> {
         Ok(dict.get(key))
     }
 }
 
 impl<'a> Read<'a> for Option<&'a Dict> {
+    fn absent(_dict: &'a Dict, _key: &str) -> Result<Self, Violation> {
+        Ok(None)
+    }
+
     fn read(dict: &'a Dict, key: &str) -> Result<Self, Violation> {
         dict.dict(key)
     }
 }
 
 impl<'a> Read<'a> for Option<Vec<Id>> {
+    fn absent(_dict: &'a Dict, _key: &str) -> Result<Self, Violation> {
+        Ok(None)
+    }
+
     fn read(dict: &'a Dict, key: &str) -> Result<Self, Violation> {
         dict.ids(key)
     }
 }
 
 impl<'a> Read<'a> for Option<Vec<&'a str>> {
+    fn absent(_dict: &'a Dict, _key: &str) -> Result<Self, Violation> {
+        Ok(None)
+    }
+
     fn read(dict: &'a Dict, key: &str) -> Result<Self, Violation> {
         dict.strs(key)
     }
@@ -96,6 +135,10 @@ macro_rules! words {
         }
 
         impl<'a> Read<'a> for Option<$name> {
+            fn absent(_dict: &'a Dict, _key: &str) -> Result<Self, Violation> {
+                Ok(None)
+            }
+
             fn read(dict: &'a Dict, key: &str) -> Result<Self, Violation> {
                 let expected = concat!("one of" $(, " ", $word)*);
                 dict.read(key, expected, |value| value.as_str().and_then($name::from_word))
@@ -145,12 +188,20 @@ words! {
 }
 
 impl<'a> Read<'a> for MatchPolicy {
+    fn absent(_dict: &'a Dict, _key: &str) -> Result<Self, Violation> {
+        Ok(Self::Exact)
+    }
+
     fn read(dict: &'a Dict, key: &str) -> Result<Self, Violation> {
         Ok(Option::read(dict, key)?.unwrap_or(Self::Exact))
     }
 }
 
 impl<'a> Read<'a> for InvokePolicy {
+    fn absent(_dict: &'a Dict, _key: &str) -> Result<Self, Violation> {
+        Ok(Self::Single)
+    }
+
     fn read(dict: &'a Dict, key: &str) -> Result<Self, Violation> {
         Ok(Option::read(dict, key)?.unwrap_or(Self::Single))
     }
@@ -168,6 +219,10 @@ impl<'a> ForwardFor<'a> {
 }
 
 impl<'a> Read<'a> for Option<ForwardFor<'a>> {
+    fn absent(_dict: &'a Dict, _key: &str) -> Result<Self, Violation> {
+        Ok(None)
+    }
+
     fn read(dict: &'a Dict, key: &str) -> Result<Self, Violation> {
         let expected = "a list of sessions with authid and authrole";
         dict.read(key, expected, |value| {
@@ -197,6 +252,10 @@ impl<'a> EncAlgo<'a> {
 }
 
 impl<'a> Read<'a> for Option<EncAlgo<'a>> {
+    fn absent(_dict: &'a Dict, _key: &str) -> Result<Self, Violation> {
+        Ok(None)
+    }
+
     fn read(dict: &'a Dict, key: &str) -> Result<Self, Violation> {
         dict.read(key, "one of cryptobox mqtt xbr, or x_ and more", |value| {
             let name = value.as_str()?;
@@ -241,6 +300,10 @@ impl Passthru<'_> {
 }
 
 impl<'a> Read<'a> for Passthru<'a> {
+    fn absent(dict: &'a Dict, _key: &str) -> Result<Self, Violation> {
+        Ok(Self { dict, scheme: None, enc_algo: None })
+    }
+
     fn read(dict: &'a Dict, _key: &str) -> Result<Self, Violation> {
         for key in ["ppt_serializer", "ppt_cipher", "ppt_keyid", "enc_serializer"] {
             dict.str(key)?;
@@ -421,6 +484,10 @@ impl Roles {
 }
 
 impl<'a> Read<'a> for Roles {
+    fn absent(_dict: &'a Dict, key: &str) -> Result<Self, Violation> {
+        Err(Violation::new(format!("{key} has no role")))
+    }
+
     fn read(dict: &'a Dict, key: &str) -> Result<Self, Violation> {
         let mut roles = Self::default();
         if let Some(announced) = dict.dict(key)? {
@@ -458,7 +525,12 @@ macro_rules! views {
             ///
             /// A [`Violation`] that names the key whose value has a wrong type.
             pub fn parse(dict: & $($life)? Dict) -> Result<Self, Violation> {
-                let read = || Ok(Self { $($field: Read::read(dict, $key)?,)* });
+                let read = || {
+                    if dict.is_empty() {
+                        return Ok(Self { $($field: Read::absent(dict, $key)?,)* });
+                    }
+                    Ok(Self { $($field: Read::read(dict, $key)?,)* })
+                };
                 read().map_err(|violation: Violation| violation.within($place))
             }
         }
@@ -743,6 +815,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_dictionary_without_entries_says_what_one_without_known_keys_says() {
+        let (none, other) = (Dict::new(), Dict::new().with("unknown", true));
+        let passthru = PublishOptions::parse(&none).unwrap().passthru;
+        assert_eq!(
+            PublishOptions::parse(&none),
+            PublishOptions::parse(&other).map(|view| PublishOptions { passthru, ..view })
+        );
+        assert_eq!(
+            CallOptions::parse(&none),
+            CallOptions::parse(&other).map(|view| CallOptions { passthru, ..view })
+        );
+        assert_eq!(
+            EventDetails::parse(&none),
+            EventDetails::parse(&other).map(|view| EventDetails { passthru, ..view })
+        );
+        assert_eq!(SubscribeOptions::parse(&none), SubscribeOptions::parse(&other));
+        assert_eq!(RegisterOptions::parse(&none), RegisterOptions::parse(&other));
+        assert_eq!(CancelOptions::parse(&none), CancelOptions::parse(&other));
+        assert_eq!(HelloDetails::parse(&none), HelloDetails::parse(&other));
+        assert!(HelloDetails::parse(&none).is_err());
+    }
+
+    #[test]
     fn absent_keys_have_their_defaults() {
         let empty = Dict::new();
         let publish = PublishOptions::parse(&empty).unwrap();
@@ -772,7 +867,7 @@ mod tests {
             (HelloDetails::parse(&wrong("roles", Dict::new().into())).map(drop), "HELLO.Details: roles"),
         ];
         for (result, expected) in violations {
-            let message = result.unwrap_err().message;
+            let message = result.unwrap_err().into_message();
             assert!(message.starts_with(expected), "{message}");
         }
     }
@@ -785,7 +880,7 @@ mod tests {
         assert_eq!(options.forward_for.unwrap().hops().collect::<Vec<_>>(), [&hop]);
         for bad in [Value::Null, Value::Int(1), Dict::new().into(), hop.with("session", "x").into()] {
             let options = Dict::new().with("forward_for", vec![bad]);
-            assert!(SubscribeOptions::parse(&options).unwrap_err().message.contains("forward_for"));
+            assert!(SubscribeOptions::parse(&options).unwrap_err().message().contains("forward_for"));
         }
     }
 
@@ -811,7 +906,7 @@ mod tests {
 
         let callee = Dict::new().with("features", Dict::new().with("call_timeout", 1_u64));
         let details = Dict::new().with("roles", Dict::new().with("callee", callee));
-        assert!(HelloDetails::parse(&details).unwrap_err().message.contains("call_timeout"));
+        assert!(HelloDetails::parse(&details).unwrap_err().message().contains("call_timeout"));
     }
 
     #[test]

@@ -124,6 +124,6 @@ mod tests {
             assert_eq!(check_uri(text, Rule::Loose).is_ok(), expected[0]);
             assert_eq!(check_pattern(text, Rule::Strict).is_ok(), expected[3]);
         }
-        assert_eq!(check_uri("", Rule::Loose).unwrap_err().uri, INVALID_URI);
+        assert_eq!(check_uri("", Rule::Loose).unwrap_err().uri(), INVALID_URI);
     }
 }

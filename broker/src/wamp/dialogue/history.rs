@@ -78,7 +78,7 @@ fn encode(past: &Past, subscription: SubscriptionId, voice: &Voice) -> Option<By
 }
 
 fn query(keywords: &Dict) -> Result<Query, Fault> {
-    let argument = |violation: Violation| Fault::argument(&violation.message);
+    let argument = |violation: Violation| Fault::argument(violation.message());
     let time = |key: &str| {
         let Some(text) = keywords.str(key).map_err(argument)? else { return Ok(None) };
         let time = timestamp::read(text);

@@ -16,15 +16,15 @@
 //! Of those that narrow who gets an event, `exclude` and its kin that are empty exclude nobody, while
 //! `eligible` and its kin that are empty leave nobody.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use tandem_protocols::payload::Unconvertible;
+use tandem_protocols::payload::{Carried, Unconvertible};
 use tandem_protocols::wamp::codec;
 use tandem_protocols::wamp::dict::Dict;
+use tandem_protocols::wamp::error::Violation;
 use tandem_protocols::wamp::id::Id;
-use tandem_protocols::wamp::message::{
-    Publish, Published, Subscribe, Subscribed, Unsubscribe, Unsubscribed, nothing,
-};
+use tandem_protocols::wamp::message::{Publish, Published, Subscribe, Subscribed, Unsubscribe, Unsubscribed};
 use tandem_protocols::wamp::options::{PublishOptions, SubscribeOptions, WithdrawOptions};
 
 use crate::core::access::SessionId;
@@ -49,14 +49,12 @@ const REVOKED: &str = "wamp.subscription.revoked";
 impl Dialogue {
     pub(in crate::wamp) fn publish(
         &mut self,
-        publish: Publish,
+        publish: Publish<Cow<'_, str>>,
         received_bytes: usize,
         voice: &mut Voice,
     ) -> Result<(), Fault> {
-        let options = PublishOptions::parse(&publish.options)?;
-        let (request, acknowledge) = (publish.request, options.acknowledge);
-        let terms = terms(&options);
-        let attributes = attributes(&publish.options);
+        let request = publish.request;
+        let Wishes { acknowledge, terms, attributes } = Wishes::of(&publish.options)?;
         let ticket = if acknowledge { self.ticket_of_publication(request)? } else { 0 };
         let published = attributes.and_then(|attributes| {
             let name = self.name(&publish.topic)?;
@@ -211,7 +209,7 @@ fn say_without_payload(
     }
     let details = disclosure(publication, details);
     let (subscription, number) = (id(subscription.0), id(publication.id));
-    let bytes = codec::encode_event(voice.format, subscription, number, &details, &nothing());
+    let bytes = codec::encode_event(voice.format, subscription, number, &details, Carried::nothing());
     let bytes = bytes.expect("it has no payload");
     if voice.fits(bytes.len()) {
         voice.say_encoded(bytes);
@@ -226,9 +224,9 @@ fn event(
     voice: &Voice,
 ) -> Result<Message, Unconvertible> {
     let details = self::details(publication, details);
-    let payload = luggage::content(&publication.payload, voice.format)?;
+    let payload = publication.payload.arguments(voice.format)?;
     let (subscription, number) = (id(subscription.0), id(publication.id));
-    let bytes = codec::encode_event(voice.format, subscription, number, &details, &payload);
+    let bytes = codec::encode_event(voice.format, subscription, number, &details, payload);
     Ok(voice.wrap(bytes.expect("the payload was converted, and is below 4 GiB")))
 }
 
@@ -275,6 +273,26 @@ fn disclosure(publication: &Publication, mut details: Dict) -> Dict {
         details.insert("trustlevel", u64::from(level));
     }
     details
+}
+
+/// What a publisher asks for.
+struct Wishes {
+    acknowledge: bool,
+    terms: PublishTerms,
+    /// What is wrong with them, only those learn who want to know.
+    attributes: Result<Attributes, Fault>,
+}
+
+impl Wishes {
+    fn of(options: &Dict) -> Result<Wishes, Violation> {
+        if options.is_empty() {
+            // As nearly all of them are.
+            let terms = PublishTerms { exclude_me: true, ..PublishTerms::default() };
+            return Ok(Wishes { acknowledge: false, terms, attributes: Ok(Attributes::default()) });
+        }
+        let parsed = PublishOptions::parse(options)?;
+        Ok(Wishes { acknowledge: parsed.acknowledge, terms: terms(&parsed), attributes: attributes(options) })
+    }
 }
 
 /// What travels with a publication by these options.

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use tandem_protocols::payload::{Arguments, Content, Format, Payload, encode_bytes};
+use tandem_protocols::payload::{Arguments, Carried, Content, Format, Payload, encode_bytes};
 use tandem_protocols::wamp::codec::encode_result;
 use tandem_protocols::wamp::dict::{Dict, Value};
 use tandem_protocols::wamp::error::INVALID_PAYLOAD;
@@ -325,7 +325,7 @@ fn say_delivery(request: Id, delivery: &Delivery, voice: &mut Voice) -> Result<(
     let mut details = Dict::new();
     luggage::unpack(&publication.attributes, &mut details);
     let arguments = Arguments { format: voice.format, args, kwargs: Default::default() };
-    let bytes = encode_result(voice.format, request, &details, &Content::Arguments(arguments));
+    let bytes = encode_result(voice.format, request, &details, Carried::Arguments(&arguments));
     let bytes = bytes.expect("the payload was converted, and is below 4 GiB");
     if !voice.fits(bytes.len()) {
         note_too_long(bytes.len());

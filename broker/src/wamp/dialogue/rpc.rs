@@ -11,6 +11,7 @@
 //! answers of all become one, the specification leaves to be written: it is refused by its name. An `rkey`
 //! without `runmode` means nothing.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use tandem_protocols::payload::Format;
@@ -107,7 +108,7 @@ impl Dialogue {
             self.member.decline(*request, gone);
             return;
         }
-        let payload = match luggage::content(payload, voice.format) {
+        let payload = match payload.arguments(voice.format) {
             Ok(payload) => payload,
             Err(why) => {
                 note_unconvertible(why);
@@ -118,7 +119,7 @@ impl Dialogue {
         let mut details = invocation_details(invocation);
         luggage::unpack(attributes, &mut details);
         let (number, registration) = (id(*request), id(registration.0));
-        let bytes = codec::encode_invocation(voice.format, number, registration, &details, &payload);
+        let bytes = codec::encode_invocation(voice.format, number, registration, &details, payload);
         let bytes = bytes.expect("the payload was converted, and is below 4 GiB");
         if voice.fits(bytes.len()) {
             return voice.say_encoded(bytes);
@@ -191,7 +192,7 @@ impl Dialogue {
 
     pub(in crate::wamp) fn call(
         &mut self,
-        call: Call,
+        call: Call<Cow<'_, str>>,
         received_bytes: usize,
         voice: &mut Voice,
         now: Instant,
@@ -224,7 +225,7 @@ impl Dialogue {
                 return Ok(());
             }
         } else {
-            if self.open_calls().open.len() >= CALLS_MAX {
+            if self.open_calls().open.count() >= CALLS_MAX {
                 return Err(Refusal::TooMany("calls of a session under way", CALLS_MAX).into());
             }
             let terms = CallTerms {
@@ -253,7 +254,12 @@ impl Dialogue {
     }
 
     /// More arguments of a call, or the last. What comes after its end is for nobody.
-    fn proceed(&mut self, call: Call, received_bytes: usize, more_follows: bool) -> Result<(), Fault> {
+    fn proceed(
+        &mut self,
+        call: Call<Cow<'_, str>>,
+        received_bytes: usize,
+        more_follows: bool,
+    ) -> Result<(), Fault> {
         let request = call.request.get();
         let attributes = luggage::attributes(&call.options)?;
         let payload = luggage::payload(call.payload, received_bytes);
@@ -317,14 +323,14 @@ impl Dialogue {
 /// Says a RESULT; false where the caller's encoding has no form for it, or it is too long for the caller, which
 /// it is told by an ERROR.
 fn say_result(request: Id, answer: &Answer, voice: &mut Voice) -> bool {
-    match luggage::content(&answer.payload, voice.format) {
+    match answer.payload.arguments(voice.format) {
         Ok(payload) => {
             let mut details = Dict::new();
             if answer.is_progress {
                 details.insert("progress", true);
             }
             luggage::unpack(&answer.attributes, &mut details);
-            let bytes = codec::encode_result(voice.format, request, &details, &payload);
+            let bytes = codec::encode_result(voice.format, request, &details, payload);
             let bytes = bytes.expect("the payload was converted, and is below 4 GiB");
             if !voice.fits(bytes.len()) {
                 note_too_long(bytes.len());

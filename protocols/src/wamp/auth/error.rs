@@ -29,7 +29,7 @@ impl AuthError {
     #[must_use]
     pub fn uri(&self) -> &'static str {
         match self {
-            Self::Violation(violation) => violation.uri,
+            Self::Violation(violation) => violation.uri(),
             Self::Required(_) => AUTHENTICATION_REQUIRED,
             Self::Denied | Self::RouterDenied => AUTHENTICATION_DENIED,
             Self::Failed(_) => AUTHENTICATION_FAILED,

@@ -41,7 +41,7 @@ impl<'a> CborReader<'a> {
         Ok(Cow::Owned(joined))
     }
 
-    fn str(&mut self, head: Head) -> Result<Cow<'a, str>, Violation> {
+    fn text(&mut self, head: Head) -> Result<Cow<'a, str>, Violation> {
         Ok(match self.string(head)? {
             Cow::Borrowed(bytes) => Cow::Borrowed(text(bytes)?),
             Cow::Owned(bytes) => Cow::Owned(
@@ -50,19 +50,13 @@ impl<'a> CborReader<'a> {
         })
     }
 
-    fn seq(head: Head) -> Seq {
-        head.argument.map_or(Seq::until(BREAK), Seq::counted)
-    }
-}
-
-impl<'a> Reader<'a> for CborReader<'a> {
-    fn token(&mut self) -> Result<Token<'a>, Violation> {
-        let head = self.untagged()?;
+    /// The token that begins with `head`.
+    fn begun(&mut self, head: Head) -> Result<Token<'a>, Violation> {
         match (head.major, head.info, head.argument) {
-            (0, _, Some(value)) => Ok(Token::Int(value.into())),
+            (0, _, Some(value)) => Ok(Token::Uint(value)),
             (1, _, Some(value)) => Ok(negative(value)),
             (2, ..) => self.string(head).map(Token::Bytes),
-            (3, ..) => self.str(head).map(Token::Str),
+            (3, ..) => self.text(head).map(Token::Str),
             (4, ..) => Ok(Token::List(Self::seq(head))),
             (5, ..) => Ok(Token::Dict(Self::seq(head))),
             (7, 20 | 21, _) => Ok(Token::Bool(head.info == 21)),
@@ -75,6 +69,33 @@ impl<'a> Reader<'a> for CborReader<'a> {
             (7, 27, Some(bits)) => Ok(Token::Float(f64::from_bits(bits))),
             _ => Err(Violation::new("a CBOR simple value that means nothing")),
         }
+    }
+
+    fn seq(head: Head) -> Seq {
+        head.argument.map_or(Seq::until(BREAK), Seq::counted)
+    }
+}
+
+impl<'a> Reader<'a> for CborReader<'a> {
+    fn token(&mut self) -> Result<Token<'a>, Violation> {
+        let head = self.untagged()?;
+        self.begun(head)
+    }
+
+    #[inline]
+    fn uint(&mut self) -> Result<Option<u64>, Violation> {
+        Ok(self.token()?.uint())
+    }
+
+    #[inline]
+    fn str(&mut self) -> Result<Option<Cow<'a, str>>, Violation> {
+        let head = self.untagged()?;
+        if head.major == 3 { self.text(head).map(Some) } else { self.begun(head).map(|_| None) }
+    }
+
+    #[inline]
+    fn pass_empty_dict(&mut self) -> bool {
+        self.cursor.peek() == Ok(0xa0) && self.cursor.pass(1).is_ok()
     }
 
     fn next(&mut self, seq: &mut Seq) -> Result<bool, Violation> {
@@ -95,7 +116,7 @@ impl<'a> Reader<'a> for CborReader<'a> {
     fn key(&mut self) -> Result<Cow<'a, str>, Violation> {
         let head = self.untagged()?;
         if head.major == 3 {
-            self.str(head)
+            self.text(head)
         } else {
             Err(Violation::new("a key of a dictionary is not a string"))
         }
@@ -134,8 +155,10 @@ impl<'a> Reader<'a> for CborReader<'a> {
 
 /// -1 - `value`: a double where 64 bits do not hold it.
 fn negative(value: u64) -> Token<'static> {
-    let value = -1 - i128::from(value);
-    if value < i128::from(i64::MIN) { Token::Float(value as f64) } else { Token::Int(value) }
+    match i64::try_from(value) {
+        Ok(value) => Token::Negative(-1 - value),
+        Err(_) => Token::Float((-1 - i128::from(value)) as f64),
+    }
 }
 
 /// A number of 16 bits (RFC 8949, appendix D).
@@ -191,6 +214,11 @@ impl Writer for CborWriter {
 
     fn bool(&mut self, value: bool) {
         self.0.push(0xf4 + u8::from(value));
+    }
+
+    #[inline]
+    fn uint(&mut self, value: u64) {
+        self.head(0, value);
     }
 
     /// What has no 64 bits is written as the double next to it.

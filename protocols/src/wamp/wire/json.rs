@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use memchr::memchr2;
 
-use crate::payload::skip;
+use crate::payload::skip::{self, has_control};
 use crate::wamp::error::Violation;
 use crate::wamp::wire::{Reader, Seq, Shape, Token, Writer};
 
@@ -15,6 +16,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// So many digits fit into 64 bits, whatever they are.
+const DIGITS: usize = 19;
 
 /// Reads JSON.
 pub(in crate::wamp) struct JsonReader<'a> {
@@ -27,17 +31,21 @@ impl<'a> JsonReader<'a> {
         Self { text, at: 0 }
     }
 
+    #[inline]
     fn space(&mut self) {
-        let rest = &self.text.as_bytes()[self.at..];
-        self.at += rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count();
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.text.as_bytes().get(self.at) {
+            self.at += 1;
+        }
     }
 
     /// The next byte that is no whitespace.
+    #[inline]
     fn ahead(&mut self) -> Result<u8, Violation> {
         self.space();
-        self.text.as_bytes().get(self.at).copied().ok_or_else(|| Violation::new("the message ends early"))
+        self.text.as_bytes().get(self.at).copied().ok_or_else(ends_early)
     }
 
+    #[inline]
     fn expect(&mut self, byte: u8) -> Result<(), Violation> {
         if self.ahead()? != byte {
             return Err(self.syntax());
@@ -54,6 +62,7 @@ impl<'a> JsonReader<'a> {
         Ok(token)
     }
 
+    #[cold]
     fn syntax(&self) -> Violation {
         Violation::new(format!("not JSON at byte {}", self.at))
     }
@@ -65,17 +74,18 @@ impl<'a> JsonReader<'a> {
         let mut end = start + 1;
         let mut escaped = false;
         loop {
-            match bytes.get(end) {
-                Some(b'"') => break,
-                // Whatever follows is passed as well, so that an escaped mark does not end the string.
-                Some(b'\\') => {
-                    escaped = true;
-                    end += 2;
-                }
-                Some(0..=0x1f) => return Err(Violation::new("a control character in a JSON string")),
-                Some(_) => end += 1,
-                None => return Err(Violation::new("the message ends early")),
+            let rest = bytes.get(end..).unwrap_or_default();
+            let plain = memchr2(b'"', b'\\', rest).ok_or_else(ends_early)?;
+            if has_control(&rest[..plain]) {
+                return Err(Violation::new("a control character in a JSON string"));
             }
+            end += plain;
+            if bytes[end] == b'"' {
+                break;
+            }
+            // Whatever follows is passed as well, so that an escaped mark does not end the string.
+            escaped = true;
+            end += 2;
         }
         self.at = end + 1;
         if escaped {
@@ -117,10 +127,10 @@ impl<'a> JsonReader<'a> {
         let text = &self.text[start..self.at];
         if integer {
             if let Ok(value) = text.parse::<u64>() {
-                return Ok(Token::Int(value.into()));
+                return Ok(Token::Uint(value));
             }
             if let Ok(value) = text.parse::<i64>() {
-                return Ok(Token::Int(value.into()));
+                return Ok(u64::try_from(value).map_or(Token::Negative(value), Token::Uint));
             }
         }
         match text.parse::<f64>() {
@@ -150,6 +160,51 @@ impl<'a> Reader<'a> for JsonReader<'a> {
         }
     }
 
+    #[inline]
+    fn uint(&mut self) -> Result<Option<u64>, Violation> {
+        self.space();
+        let rest = &self.text.as_bytes()[self.at..];
+        let mut value = 0;
+        for (count, byte) in rest.iter().take(DIGITS + 1).enumerate() {
+            match byte {
+                b'0'..=b'9' if count < DIGITS => value = value * 10 + u64::from(byte - b'0'),
+                // A number that begins with 0 is that alone, or no integer.
+                b',' | b']' | b'}' if count > 0 && (rest[0] != b'0' || count == 1) => {
+                    self.at += count;
+                    return Ok(Some(value));
+                }
+                _ => break,
+            }
+        }
+        Ok(self.token()?.uint())
+    }
+
+    #[inline]
+    fn str(&mut self) -> Result<Option<Cow<'a, str>>, Violation> {
+        if self.ahead()? != b'"' {
+            self.token()?;
+            return Ok(None);
+        }
+        // Names are short: to look at each byte once is faster than to search for many at a time.
+        let start = self.at + 1;
+        let rest = &self.text.as_bytes()[start..];
+        let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f));
+        if let Some(length) = plain.filter(|length| rest[*length] == b'"') {
+            self.at = start + length + 1;
+            return Ok(Some(Cow::Borrowed(&self.text[start..start + length])));
+        }
+        Ok(if let Token::Str(text) = bytes_or_str(self.string()?)? { Some(text) } else { None })
+    }
+
+    #[inline]
+    fn pass_empty_dict(&mut self) -> bool {
+        self.space();
+        let is_empty = self.text.as_bytes()[self.at..].starts_with(b"{}");
+        self.at += if is_empty { 2 } else { 0 };
+        is_empty
+    }
+
+    #[inline]
     fn next(&mut self, seq: &mut Seq) -> Result<bool, Violation> {
         if self.ahead()? == seq.close {
             self.at += 1;
@@ -186,6 +241,17 @@ impl<'a> Reader<'a> for JsonReader<'a> {
         Ok(self.at)
     }
 
+    #[inline]
+    fn container(&mut self) -> Result<Option<(usize, usize)>, Violation> {
+        self.space();
+        let start = self.at;
+        let end = self.skip()?;
+        let inside = self.text.as_bytes().get(start + 1..end - 1).unwrap_or_default();
+        let is_empty = inside.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
+        Ok((!is_empty).then_some((start, end)))
+    }
+
+    #[inline]
     fn position(&mut self) -> usize {
         self.space();
         self.at
@@ -199,6 +265,11 @@ impl<'a> Reader<'a> for JsonReader<'a> {
         self.space();
         self.at == self.text.len()
     }
+}
+
+#[cold]
+fn ends_early() -> Violation {
+    Violation::new("the message ends early")
 }
 
 fn bytes_or_str(string: Cow<'_, str>) -> Result<Token<'_>, Violation> {
@@ -223,6 +294,7 @@ impl JsonWriter {
         self.0
     }
 
+    #[inline]
     fn comma(&mut self) {
         if !matches!(self.0.last(), None | Some(b'[' | b'{' | b':')) {
             self.0.push(b',');
@@ -242,6 +314,11 @@ impl Writer for JsonWriter {
 
     fn bool(&mut self, value: bool) {
         self.raw(if value { b"true" } else { b"false" });
+    }
+
+    #[inline]
+    fn uint(&mut self, value: u64) {
+        self.display(&value);
     }
 
     fn int(&mut self, value: i128) {
@@ -271,7 +348,8 @@ impl Writer for JsonWriter {
     }
 
     fn list(&mut self, _length: usize) {
-        self.raw(b"[");
+        self.comma();
+        self.0.push(b'[');
     }
 
     fn end_list(&mut self) {
@@ -279,7 +357,8 @@ impl Writer for JsonWriter {
     }
 
     fn dict(&mut self, _length: usize) {
-        self.raw(b"{");
+        self.comma();
+        self.0.push(b'{');
     }
 
     fn key(&mut self, key: &str) {

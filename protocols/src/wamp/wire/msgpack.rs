@@ -35,14 +35,14 @@ impl<'a> MsgPackReader<'a> {
     }
 
     fn uint(&mut self, width: u8) -> Result<Token<'a>, Violation> {
-        Ok(Token::Int(self.cursor.uint(width)?.into()))
+        Ok(Token::Uint(self.cursor.uint(width)?))
     }
 
     fn int(&mut self, width: u8) -> Result<Token<'a>, Violation> {
         let unused = 64 - 8 * u32::from(width);
         // The shift to and fro extends the sign.
         let value = (self.cursor.uint(width)? << unused).cast_signed() >> unused;
-        Ok(Token::Int(value.into()))
+        Ok(u64::try_from(value).map_or(Token::Negative(value), Token::Uint))
     }
 
     fn seq(length: u64) -> Seq {
@@ -54,7 +54,7 @@ impl<'a> Reader<'a> for MsgPackReader<'a> {
     fn token(&mut self) -> Result<Token<'a>, Violation> {
         let marker = self.cursor.byte()?;
         match marker {
-            0x00..=0x7f => Ok(Token::Int(marker.into())),
+            0x00..=0x7f => Ok(Token::Uint(marker.into())),
             0x80..=0x8f => Ok(Token::Dict(Self::seq((marker & 0x0f).into()))),
             0x90..=0x9f => Ok(Token::List(Self::seq((marker & 0x0f).into()))),
             0xa0..=0xbf => self.str((marker & 0x1f).into()),
@@ -83,10 +83,43 @@ impl<'a> Reader<'a> for MsgPackReader<'a> {
             }
             0xdc | 0xdd => Ok(Token::List(Self::seq(self.cursor.uint(2 << (marker - 0xdc))?))),
             0xde | 0xdf => Ok(Token::Dict(Self::seq(self.cursor.uint(2 << (marker - 0xde))?))),
-            0xe0..=0xff => Ok(Token::Int(marker.cast_signed().into())),
+            0xe0..=0xff => Ok(Token::Negative(marker.cast_signed().into())),
         }
     }
 
+    #[inline]
+    fn uint(&mut self) -> Result<Option<u64>, Violation> {
+        let marker = self.cursor.peek()?;
+        match marker {
+            0x00..=0x7f => {
+                self.cursor.byte()?;
+                Ok(Some(marker.into()))
+            }
+            0xcc..=0xcf => {
+                self.cursor.byte()?;
+                Ok(Some(self.cursor.uint(1 << (marker - 0xcc))?))
+            }
+            _ => Ok(self.token()?.uint()),
+        }
+    }
+
+    #[inline]
+    fn str(&mut self) -> Result<Option<Cow<'a, str>>, Violation> {
+        let marker = self.cursor.peek()?;
+        if let 0xa0..=0xbf = marker {
+            self.cursor.byte()?;
+            let text = text(self.cursor.take((marker & 0x1f).into())?)?;
+            return Ok(Some(Cow::Borrowed(text)));
+        }
+        Ok(if let Token::Str(text) = self.token()? { Some(text) } else { None })
+    }
+
+    #[inline]
+    fn pass_empty_dict(&mut self) -> bool {
+        self.cursor.peek() == Ok(0x80) && self.cursor.pass(1).is_ok()
+    }
+
+    #[inline]
     fn next(&mut self, seq: &mut Seq) -> Result<bool, Violation> {
         Ok(match seq.left {
             None | Some(0) => false,
@@ -125,6 +158,20 @@ impl<'a> Reader<'a> for MsgPackReader<'a> {
         Ok(self.cursor.position())
     }
 
+    #[inline]
+    fn container(&mut self) -> Result<Option<(usize, usize)>, Violation> {
+        let (start, marker) = (self.cursor.position(), self.cursor.peek()?);
+        let end = self.skip()?;
+        // One that is empty is its head alone.
+        let head = match marker {
+            0x80..=0x9f => 1,
+            0xdc | 0xde => 3,
+            _ => 5,
+        };
+        Ok((end - start > head).then_some((start, end)))
+    }
+
+    #[inline]
     fn position(&mut self) -> usize {
         self.cursor.position()
     }
@@ -165,7 +212,8 @@ impl MsgPackWriter {
         }
     }
 
-    fn uint(&mut self, value: u64) {
+    #[inline]
+    fn unsigned(&mut self, value: u64) {
         if let Ok(value) = u8::try_from(value) {
             if value < 0x80 { self.0.push(value) } else { self.put(0xcc, [value]) }
         } else if let Ok(value) = u16::try_from(value) {
@@ -203,10 +251,15 @@ impl Writer for MsgPackWriter {
         self.0.push(0xc2 + u8::from(value));
     }
 
+    #[inline]
+    fn uint(&mut self, value: u64) {
+        self.unsigned(value);
+    }
+
     /// What has no 64 bits is written as the double next to it.
     fn int(&mut self, value: i128) {
         match (u64::try_from(value), i64::try_from(value)) {
-            (Ok(value), _) => self.uint(value),
+            (Ok(value), _) => self.unsigned(value),
             (_, Ok(value)) => self.negative(value),
             _ => self.float(value as f64),
         }
