@@ -100,10 +100,10 @@ impl Dialogue {
         self.rare.as_deref_mut()
     }
 
-    /// Does what a frame asks.
+    /// Does what a frame asks, with its body, which is gone then.
     pub(super) fn take(
         &mut self,
-        frame: &Frame,
+        frame: &mut Frame,
         voice: &mut Voice,
         settings: &Settings,
         now: Instant,
@@ -167,7 +167,7 @@ impl Dialogue {
 
     fn send(
         &mut self,
-        frame: &Frame,
+        frame: &mut Frame,
         voice: &mut Voice,
         settings: &Settings,
         now: Instant,
@@ -175,7 +175,7 @@ impl Dialogue {
         headers::check_send(&frame.headers)?;
         headers::check_user(&frame.headers, &self.member.principal().id)?;
         let destination = frame.headers.require("destination")?;
-        let target = destination::target(destination)?;
+        let target = target(destination, voice.last_target())?;
         terms::check_kind(&frame.headers, matches!(target, Target::Topic(_)))?;
         let operation = match target {
             Target::Topic(name) => {
@@ -208,7 +208,7 @@ impl Dialogue {
         &mut self,
         name: Name,
         existing: bool,
-        frame: &Frame,
+        frame: &mut Frame,
         settings: &Settings,
     ) -> Result<Operation, Fault> {
         let handling = terms::handling(&frame.headers)?;
@@ -262,8 +262,8 @@ impl Dialogue {
         }
     }
 
-    fn outgoing(&mut self, name: Name, frame: &Frame, settings: &Settings) -> Result<Outgoing, Fault> {
-        let payload = headers::payload(frame)?;
+    fn outgoing(&mut self, name: Name, frame: &mut Frame, settings: &Settings) -> Result<Outgoing, Fault> {
+        let payload = headers::payload(&frame.headers, std::mem::take(&mut frame.body))?;
         let attributes = match frame.headers.get("reply-to") {
             Some(reply_to) if reply_to.starts_with(TEMP_QUEUE) => {
                 let queue = self.reply_queue(reply_to, settings)?;
@@ -284,6 +284,18 @@ impl Dialogue {
         let (queue, consumer) = self.member.reply_queue(settings.credit)?;
         self.rare().replies.push(Reply { temp: temp.into(), queue: queue.clone(), consumer });
         Ok(queue)
+    }
+}
+
+/// What a destination means. Most who send, send to the same one again and again.
+fn target(destination: &str, last: &mut Option<Target>) -> Result<Target, Fault> {
+    match last {
+        Some(last) if last.is_spelled(destination) => Ok(last.clone()),
+        _ => {
+            let target = destination::target(destination)?;
+            *last = target.is_spelled(destination).then(|| target.clone());
+            Ok(target)
+        }
     }
 }
 

@@ -28,11 +28,10 @@
 //! [`state::accept`]: crate::stomp::state::accept
 
 use std::borrow::Cow;
-use std::fmt::Write;
 use std::mem;
 use std::sync::Arc;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use memchr::{memchr, memchr2};
 use nom::bytes::complete::{tag, take_until};
 use nom::combinator::rest;
@@ -40,7 +39,8 @@ use nom::sequence::{separated_pair, terminated};
 use nom::{IResult, Parser};
 
 use crate::stomp::error::{Reason, Violation, quote};
-use crate::stomp::frame::{Command, Frame, Headers, Side, Version, trimmed};
+use crate::stomp::frame::{Command, Frame, Side, Version};
+use crate::stomp::headers::{Ends, Headers, trimmed};
 
 /// What is sent when there is nothing to say.
 pub const HEART_BEAT: &[u8] = b"\n";
@@ -222,6 +222,11 @@ impl Decoder {
     ///
     /// The body of a frame that lies whole in `input` is a slice of it.
     pub fn decode(&mut self, input: &mut Bytes) -> Result<Option<Item>, Violation> {
+        if matches!(self.stage, Stage::Between { cr: false })
+            && let Some(frame) = self.whole(input)
+        {
+            return Ok(Some(Item::Frame(frame)));
+        }
         match mem::replace(&mut self.stage, Stage::Failed) {
             Stage::Between { cr } => self.between(cr, input),
             Stage::Command(line) => self.command(*line, input),
@@ -229,6 +234,48 @@ impl Decoder {
             Stage::Body(body) => self.body(*body, input),
             Stage::Failed => Err(Violation::new(Reason::BadFrame, "nothing can be read after an error")),
         }
+    }
+
+    /// Takes a frame that lies whole at the beginning of the input and is like most: in a version with escapes, but
+    /// without any, and its lines end without CR. All else, and whatever is wrong, is left to those that go step by
+    /// step.
+    fn whole(&self, input: &mut Bytes) -> Option<Frame> {
+        if !self.grammar.has_escapes() {
+            return None;
+        }
+        let line = memchr(b'\n', &input[..input.len().min(COMMAND_BYTES_MAX)])?;
+        let command = Command::from_name(&input[..line])?;
+        if self.objection(command).is_some() {
+            return None;
+        }
+        let head = line + 1;
+        let (mut headers, length, block) = whole_headers(&input[head..], &self.limits)?;
+        let start = head + block + 1;
+        let rest = input.get(start..)?;
+        let body_bytes = match length {
+            Some(length) => length,
+            None => memchr(0, rest)?,
+        };
+        let most = if command.may_have_body() { self.limits.body_bytes_max as usize } else { 0 };
+        if body_bytes > most || rest.get(body_bytes) != Some(&0) {
+            return None;
+        }
+        headers.lay(str::from_utf8(&input[head..head + block]).ok()?.to_owned());
+        let ends_here = rest.len() == body_bytes + 1;
+        input.advance(start);
+        let body = if body_bytes == 0 {
+            input.advance(1);
+            Bytes::new()
+        } else if ends_here {
+            let mut body = mem::take(input);
+            body.truncate(body_bytes);
+            body
+        } else {
+            let body = input.split_to(body_bytes);
+            input.advance(1);
+            body
+        };
+        Some(Frame { command, headers, body })
     }
 
     fn between(&mut self, mut cr: bool, input: &mut Bytes) -> Result<Option<Item>, Violation> {
@@ -271,17 +318,24 @@ impl Decoder {
 
     /// Refuses a frame as soon as its first line is known, before its headers and body cost anything.
     fn permit(&self, command: Command) -> Result<(), Violation> {
-        let refuse = |why| Err(Violation::new(Reason::BadCommand, format!("{command} {why}")));
+        match self.objection(command) {
+            Some(why) => Err(Violation::new(Reason::BadCommand, format!("{command} {why}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Why there can be no frame with that command now.
+    fn objection(&self, command: Command) -> Option<&'static str> {
         if command.sender() == self.side {
-            return refuse("goes the other way");
+            return Some("goes the other way");
         }
         match self.grammar {
-            Grammar::Opening if command.is_opening() || command == Command::Error => Ok(()),
-            Grammar::Opening => refuse("cannot be the first frame"),
+            Grammar::Opening if command.is_opening() || command == Command::Error => None,
+            Grammar::Opening => Some("cannot be the first frame"),
             Grammar::V10 | Grammar::V11 | Grammar::V12 if command.is_opening() => {
-                refuse("can only be the first frame")
+                Some("can only be the first frame")
             }
-            Grammar::V10 | Grammar::V11 | Grammar::V12 => Ok(()),
+            Grammar::V10 | Grammar::V11 | Grammar::V12 => None,
         }
     }
 
@@ -434,6 +488,38 @@ impl Head {
             (self.line_bytes, self.line_cr) = (0, false);
         }
     }
+}
+
+/// `*( header LF ) LF` at the beginning of `rest`, with nothing in it that stands for something else: where the names
+/// and values lie, what `content-length` says, and where the empty line begins. `None` if it is anything else.
+fn whole_headers(rest: &[u8], limits: &Limits) -> Option<(Headers, Option<usize>, usize)> {
+    let mut headers = Headers::new();
+    let (mut length, mut start) = (None, 0);
+    loop {
+        let line = &rest[start..];
+        let end = memchr2(b'\n', 0, line)?;
+        if line[end] == 0 {
+            return None;
+        }
+        if end == 0 {
+            break;
+        }
+        let line = &line[..end];
+        let colon = memchr(b':', line).filter(|colon| *colon > 0)?;
+        if end > limits.header_line_bytes_max as usize || headers.len() >= limits.headers_max as usize {
+            return None;
+        }
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        if name == b"content-length" {
+            let this = content_length(str::from_utf8(value).ok()?, limits).ok()?;
+            length.get_or_insert(this);
+        }
+        let at = |place: usize| u32::try_from(start + place).ok();
+        headers.note(name, Ends { name: at(colon)?, value: at(end)? });
+        start += end + 1;
+    }
+    let within = start <= limits.header_block_bytes_max as usize;
+    (within && memchr2(b'\\', b'\r', &rest[..start]).is_none()).then_some((headers, length, start))
 }
 
 /// `*( header EOL ) EOL`, of which it is known that it ends with the only empty line.
@@ -615,14 +701,16 @@ impl Body {
 /// Headers that `version` cannot write are left out, as is a `content-length` of the caller's and a body
 /// where none may be. An ERROR before a version was agreed on is written in 1.0.
 pub fn encode(version: Version, frame: &Frame) -> Bytes {
-    let headers = frame.headers.text_bytes() + 4 * frame.headers.len();
-    let mut out = BytesMut::with_capacity(headers + frame.body.len() + 48);
-    let mut encoder = Encoder::begin(&mut out, version, frame.command);
-    for (name, value) in frame.headers.iter() {
+    let Frame { command, headers, body } = frame;
+    // Exactly, if nothing is left out and nothing needs an escape: then the bytes are where they are to stay.
+    let lines = Encoder::command_bytes(*command) + headers.text_bytes() + 2 * headers.len();
+    let mut out = Vec::with_capacity(lines + Encoder::end_bytes(*command, body.len()));
+    let mut encoder = Encoder::begin(&mut out, version, *command);
+    for (name, value) in headers.iter() {
         encoder.header(name, value);
     }
-    encoder.finish(&frame.body);
-    out.freeze()
+    encoder.finish(body);
+    Bytes::from(out)
 }
 
 /// Writes a frame piece by piece.
@@ -632,44 +720,60 @@ pub fn encode(version: Version, frame: &Frame) -> Bytes {
 /// headers the first one counts, nothing in the tail can override it.
 ///
 /// ```
-/// use bytes::BytesMut;
 /// use tandem_protocols::stomp::codec::Encoder;
 /// use tandem_protocols::stomp::frame::{Command, Version};
 ///
-/// let mut out = BytesMut::new();
+/// let mut out = Vec::new();
 /// let mut tail = Encoder::resume(&mut out, Version::V12, Command::Message);
 /// tail.header("destination", "/topic/a");
 /// tail.finish(b"hello");
-/// let tail = out.split().freeze();
+/// let tail = std::mem::take(&mut out);
 ///
 /// let mut head = Encoder::begin(&mut out, Version::V12, Command::Message);
 /// head.header("subscription", "0");
 /// head.pause();
-/// let head = out.split().freeze();
+/// let head = out;
 ///
-/// assert_eq!(head, "MESSAGE\nsubscription:0\n");
-/// assert_eq!(tail, "destination:/topic/a\ncontent-length:5\n\nhello\0");
+/// assert_eq!(head, b"MESSAGE\nsubscription:0\n");
+/// assert_eq!(tail, b"destination:/topic/a\ncontent-length:5\n\nhello\0");
 /// ```
 #[derive(Debug)]
 #[must_use = "a frame has an end"]
 pub struct Encoder<'a> {
-    out: &'a mut BytesMut,
+    out: &'a mut Vec<u8>,
     grammar: Grammar,
     command: Command,
 }
 
 impl<'a> Encoder<'a> {
     /// Writes the first line.
-    pub fn begin(out: &'a mut BytesMut, version: Version, command: Command) -> Self {
-        out.put_slice(command.as_str().as_bytes());
-        out.put_u8(b'\n');
+    pub fn begin(out: &'a mut Vec<u8>, version: Version, command: Command) -> Self {
+        out.extend_from_slice(command.as_str().as_bytes());
+        out.push(b'\n');
         Self::resume(out, version, command)
     }
 
     /// Goes on where another writer of the same version and command has paused, or will.
-    pub fn resume(out: &'a mut BytesMut, version: Version, command: Command) -> Self {
+    pub fn resume(out: &'a mut Vec<u8>, version: Version, command: Command) -> Self {
         let grammar = if command.is_opening() { Grammar::Opening } else { Grammar::of(version) };
         Self { out, grammar, command }
+    }
+
+    /// The octets of the first line.
+    pub const fn command_bytes(command: Command) -> usize {
+        command.as_str().len() + 1
+    }
+
+    /// The octets of a header in which nothing needs an escape.
+    pub const fn header_bytes(name: &str, value_bytes: usize) -> usize {
+        name.len() + value_bytes + 2
+    }
+
+    /// The octets that [`finish`](Self::finish) writes.
+    pub fn end_bytes(command: Command, body_bytes: usize) -> usize {
+        let body_bytes = if command.may_have_body() { body_bytes } else { 0 };
+        let length = if has_length(command, body_bytes) { LENGTH.len() + decimals(body_bytes as u64) + 1 } else { 0 };
+        length + body_bytes + 2
     }
 
     /// Writes a header, or answers `false` and leaves it out, because the version has no way to write it.
@@ -677,21 +781,54 @@ impl<'a> Encoder<'a> {
     /// `content-length` is always left out: it is written by [`finish`](Self::finish), which knows it. So are
     /// names that a careless reader could take for it.
     pub fn header(&mut self, name: &str, value: &str) -> bool {
-        let is_plain = !name.is_empty() && is_plain(name) && is_plain(value);
-        if is_length(name) || !(is_plain || self.grammar.can_write(name, value)) {
+        if is_length(name) || name.is_empty() {
             return false;
         }
-        self.out.reserve(name.len() + value.len() + 2);
-        if is_plain {
-            self.out.extend_from_slice(name.as_bytes());
-            self.out.extend_from_slice(b":");
-            self.out.extend_from_slice(value.as_bytes());
-        } else {
-            self.escaped(name);
-            self.out.put_u8(b':');
-            self.escaped(value);
+        if is_plain(name) { self.put(name, &[value]) } else { self.put_escaped(name, &[value]) }
+    }
+
+    /// The same for a name that is known to be fit to be written as it is, and for a value in pieces.
+    #[inline]
+    pub fn known(&mut self, name: &'static str, value: &[&str]) -> bool {
+        debug_assert!(!name.is_empty() && is_plain(name) && !is_length(name), "{name}");
+        self.put(name, value)
+    }
+
+    /// The same for a value that is a number.
+    #[inline]
+    pub fn number(&mut self, name: &'static str, value: u64) {
+        debug_assert!(!name.is_empty() && is_plain(name) && !is_length(name), "{name}");
+        self.put_plain(name, &[itoa::Buffer::new().format(value)]);
+    }
+
+    #[inline]
+    fn put(&mut self, name: &str, value: &[&str]) -> bool {
+        if !value.iter().all(|piece| is_plain(piece)) {
+            return self.put_escaped(name, value);
         }
-        self.out.extend_from_slice(b"\n");
+        self.put_plain(name, value);
+        true
+    }
+
+    #[inline]
+    fn put_plain(&mut self, name: &str, value: &[&str]) {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.push(b':');
+        for piece in value {
+            self.out.extend_from_slice(piece.as_bytes());
+        }
+        self.out.push(b'\n');
+    }
+
+    #[cold]
+    fn put_escaped(&mut self, name: &str, value: &[&str]) -> bool {
+        if !value.iter().all(|piece| self.grammar.can_write(name, piece)) {
+            return false;
+        }
+        self.escaped(name);
+        self.out.push(b':');
+        value.iter().for_each(|piece| self.escaped(piece));
+        self.out.push(b'\n');
         true
     }
 
@@ -699,11 +836,11 @@ impl<'a> Encoder<'a> {
         let mut rest = text.as_bytes();
         let special = |octet: &u8| self.grammar.escape(*octet);
         while let Some((at, letter)) = rest.iter().enumerate().find_map(|(at, o)| Some((at, special(o)?))) {
-            self.out.put_slice(&rest[..at]);
-            self.out.put_slice(&[b'\\', letter]);
+            self.out.extend_from_slice(&rest[..at]);
+            self.out.extend_from_slice(&[b'\\', letter]);
             rest = &rest[at + 1..];
         }
-        self.out.put_slice(rest);
+        self.out.extend_from_slice(rest);
     }
 
     /// Ends this piece in the middle of the headers.
@@ -714,15 +851,27 @@ impl<'a> Encoder<'a> {
     /// The length is written of every body and in every MESSAGE.
     pub fn finish(self, body: &[u8]) {
         let body = if self.command.may_have_body() { body } else { &[] };
-        if !body.is_empty() || self.command == Command::Message {
-            // Writing to a buffer that grows cannot fail.
-            let _ = writeln!(self.out, "content-length:{}", body.len());
+        if has_length(self.command, body.len()) {
+            self.out.extend_from_slice(LENGTH.as_bytes());
+            self.out.extend_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
+            self.out.push(b'\n');
         }
-        self.out.reserve(body.len() + 2);
-        self.out.put_u8(b'\n');
-        self.out.put_slice(body);
-        self.out.put_u8(0);
+        self.out.reserve_exact(body.len() + 2);
+        self.out.push(b'\n');
+        self.out.extend_from_slice(body);
+        self.out.push(0);
     }
+}
+
+const LENGTH: &str = "content-length:";
+
+fn has_length(command: Command, body_bytes: usize) -> bool {
+    body_bytes > 0 || command == Command::Message
+}
+
+/// How many digits a number has.
+pub fn decimals(number: u64) -> usize {
+    number.checked_ilog10().unwrap_or(0) as usize + 1
 }
 
 /// Whether nothing in a text means something else in any version. Looks at all of it, which is faster for
@@ -1028,10 +1177,10 @@ mod tests {
     #[test]
     fn a_header_is_written_so_that_it_is_read_again_or_not_at_all() {
         let write = |version, command, name: &str, value: &str| {
-            let mut out = BytesMut::new();
+            let mut out = Vec::new();
             let written = Encoder::resume(&mut out, version, command).header(name, value);
             assert_eq!(written, !out.is_empty());
-            String::from_utf8(out.to_vec()).unwrap()
+            String::from_utf8(out).unwrap()
         };
         let send = Command::Send;
         // A name and a value, and how they are written in 1.0 and in opening frames, in 1.1, in 1.2.
