@@ -35,7 +35,9 @@ pub(super) const TEMP_QUEUE: &str = "/temp-queue/";
 
 const TOPIC: &str = "/topic/";
 const QUEUE: &str = "/queue/";
-const REPLY_QUEUE: &str = "/reply-queue/";
+
+/// How the header begins that says a destination.
+const HEADER: &str = "destination:";
 
 /// What the topics begin with that are RabbitMQ's direct exchange.
 const DIRECT: &str = "amq.direct.";
@@ -147,17 +149,25 @@ pub(super) fn write(place: Place, name: &Name) -> String {
     [prefix, &name].concat()
 }
 
-/// The same in two pieces, of which the first one needs no escape.
+/// The same in two pieces.
 pub(super) fn written(place: Place, name: &Name) -> (&'static str, Cow<'_, str>) {
+    let (header, name) = header(place, name);
+    (&header[HEADER.len()..], name)
+}
+
+/// The same as a header in two pieces, of which the first one needs no escape.
+pub(super) fn header(place: Place, name: &Name) -> (&'static str, Cow<'_, str>) {
     let (prefix, name) = match place {
         Place::Topic => match name.as_str().strip_prefix(DIRECT) {
-            Some(key) => ("/exchange/amq.direct/", key),
-            None if name.as_str() == FANOUT => ("/exchange/", FANOUT),
-            None => (TOPIC, name.as_str()),
+            Some(key) => ("destination:/exchange/amq.direct/", key),
+            None if name.as_str() == FANOUT => ("destination:/exchange/", FANOUT),
+            None => ("destination:/topic/", name.as_str()),
         },
-        Place::Queue => (QUEUE, name.as_str()),
-        Place::Procedure => ("/procedure/", name.as_str()),
-        Place::Reply => (REPLY_QUEUE, name.as_str().strip_prefix(REPLY_PREFIX).unwrap_or(name.as_str())),
+        Place::Queue => ("destination:/queue/", name.as_str()),
+        Place::Procedure => ("destination:/procedure/", name.as_str()),
+        Place::Reply => {
+            ("destination:/reply-queue/", name.as_str().strip_prefix(REPLY_PREFIX).unwrap_or(name.as_str()))
+        }
     };
     let stands_for_something = |octet: u8| matches!(octet, b'*' | b'>' | b'%' | b'/');
     if !name.bytes().fold(false, |found, octet| found | stands_for_something(octet)) {

@@ -106,9 +106,8 @@ const UNBUILT_SUBSCRIBE_PROPERTIES: [(&str, &str); 6] = [
 ];
 
 /// What a SEND is refused for, or for its value.
-const REFUSED_IN_SEND: Marks = Marks::of(&["message-id"])
-    .and(marks_of(&UNBUILT_ARGUMENTS))
-    .and(marks_of(&UNBUILT_SEND_PROPERTIES));
+const REFUSED_IN_SEND: Marks =
+    Marks::of(&["message-id"]).and(marks_of(&UNBUILT_ARGUMENTS)).and(marks_of(&UNBUILT_SEND_PROPERTIES));
 
 /// The longest name of a header that a consumer wants the place of a message in.
 const INCLUDED_BYTES_MAX: usize = 128;
@@ -226,6 +225,10 @@ pub(super) fn retain(headers: &Headers) -> Result<Retain, Fault> {
 /// The peer's own headers, without those in `without`.
 pub(super) fn attributes(headers: &Headers, without: &[&str]) -> Attributes {
     let own = |(name, _): &(&str, &str)| is_theirs(name) && !without.contains(name);
+    // Most have none.
+    if !headers.iter().any(|header| own(&header)) {
+        return Attributes::default();
+    }
     headers.unique().filter(own).collect()
 }
 

@@ -20,11 +20,15 @@ use crate::stomp::destination::{self, Place};
 use crate::stomp::headers::{self, CALL_HEADERS};
 use crate::stomp::voice::{Carrier, Voice};
 
-const ACK: &str = "ack";
-const CONTENT_TYPE: &str = "content-type";
-const DESTINATION: &str = "destination";
-const MESSAGE_ID: &str = "message-id";
-const SUBSCRIPTION: &str = "subscription";
+// How lines begin.
+const ACK: &str = "ack:";
+const CONTENT_TYPE: &str = "content-type:";
+const MESSAGE_ID: &str = "message-id:";
+const SUBSCRIPTION: &str = "subscription:";
+const REDELIVERED: &str = "redelivered:";
+const DELIVERY_COUNT: &str = "x-delivery-count:";
+const RETAINED: &str = "retained:";
+const TRUE: &str = "true";
 
 /// Names a delivery from a queue in this session: each time it is delivered it has another name.
 ///
@@ -51,23 +55,16 @@ impl DeliveryId {
         parts.next().is_none().then_some(DeliveryId { consumer, sequence, redeliveries })
     }
 
-    fn put(self, name: &'static str, encoder: &mut Encoder<'_>) {
-        let (mut consumer, mut sequence, mut redeliveries) = Default::default();
-        let numbers: [&mut itoa::Buffer; 3] = [&mut consumer, &mut sequence, &mut redeliveries];
-        let [consumer, sequence, redeliveries] = numbers;
-        let id = [
-            consumer.format(self.consumer.0),
-            "-",
-            sequence.format(self.sequence),
-            "-",
-            redeliveries.format(self.redeliveries),
-        ];
-        encoder.known(name, &id);
-    }
-
-    /// The bytes of its name.
-    fn bytes(self) -> usize {
-        decimals(self.consumer.0) + decimals(self.sequence) + decimals(self.redeliveries.into()) + 2
+    fn write(self) -> String {
+        let numbers = [self.consumer.0, self.sequence, self.redeliveries.into()];
+        let mut text = String::with_capacity(numbers.into_iter().map(decimals).sum::<usize>() + 2);
+        for (at, number) in numbers.into_iter().enumerate() {
+            if at > 0 {
+                text.push('-');
+            }
+            text.push_str(itoa::Buffer::new().format(number));
+        }
+        text
     }
 }
 
@@ -101,9 +98,7 @@ pub(super) fn event(
         });
     }
     let body = tail.shared(voice.version)?;
-    publication
-        .encodings
-        .get_or_make(dialect, variant, || Ok(Message { kind, head: head(0).into(), body }))
+    publication.encodings.get_or_make(dialect, variant, || Ok(Message { kind, head: head(0).into(), body }))
 }
 
 /// Names up to seven bytes long, as most are, are told apart as numbers, which takes no memory.
@@ -124,12 +119,12 @@ fn variant(subscription: Option<&str>) -> Variant<'_> {
 /// The first lines of a message on a topic, with room for what follows.
 fn event_head(version: Version, id: u64, subscription: Option<&str>, room: usize) -> Vec<u8> {
     let bytes = Encoder::command_bytes(Command::Message)
-        + subscription.map_or(0, |name| Encoder::header_bytes(SUBSCRIPTION, name.len()))
-        + Encoder::header_bytes(MESSAGE_ID, decimals(id));
+        + subscription.map_or(0, |name| Encoder::known_bytes(SUBSCRIPTION, name.len()))
+        + Encoder::known_bytes(MESSAGE_ID, decimals(id));
     let mut out = Vec::with_capacity(bytes + room);
     let mut encoder = Encoder::begin(&mut out, version, Command::Message);
     if let Some(name) = subscription {
-        encoder.known(SUBSCRIPTION, &[name]);
+        encoder.known(SUBSCRIPTION, name);
     }
     encoder.number(MESSAGE_ID, id);
     encoder.pause();
@@ -142,12 +137,11 @@ pub(super) fn retained(
     publication: &Publication,
     subscription: Option<&str>,
 ) -> Result<Frame, Unconvertible> {
-    const RETAINED: (&str, &str) = ("retained", "true");
     let tail = Tail::of(publication, Place::Topic)?;
-    let room = Encoder::header_bytes(RETAINED.0, RETAINED.1.len());
+    let room = Encoder::known_bytes(RETAINED, TRUE.len());
     let mut head = event_head(voice.version, publication.id, subscription, room);
     let mut encoder = Encoder::resume(&mut head, voice.version, Command::Message);
-    encoder.known(RETAINED.0, &[RETAINED.1]);
+    encoder.known(RETAINED, TRUE);
     encoder.pause();
     let body = tail.shared(voice.version)?;
     Ok(Frame::Own(Message { kind: tail.kind(voice), head: head.into(), body }))
@@ -181,34 +175,32 @@ pub(super) fn delivery(voice: &Voice, delivery: &Delivery, told: Told<'_>) -> Re
 
 /// The first lines of a message from a queue, with room for what follows.
 fn delivery_head(version: Version, delivery: &Delivery, told: Told<'_>, room: usize) -> Vec<u8> {
-    const REDELIVERED: (&str, &str) = ("redelivered", "true");
-    const COUNT: &str = "x-delivery-count";
     let Told { subscription, include_sequence, .. } = told;
-    let (id, count) = (DeliveryId::of(delivery), u64::from(delivery.redeliveries));
+    let (id, count) = (&*DeliveryId::of(delivery).write(), u64::from(delivery.redeliveries));
     let is_acknowledged = version == Version::V12 && told.mode != AckMode::Auto;
     let mut bytes = Encoder::command_bytes(Command::Message)
-        + subscription.map_or(0, |name| Encoder::header_bytes(SUBSCRIPTION, name.len()))
-        + Encoder::header_bytes(MESSAGE_ID, id.bytes())
+        + subscription.map_or(0, |name| Encoder::known_bytes(SUBSCRIPTION, name.len()))
+        + Encoder::known_bytes(MESSAGE_ID, id.len())
         + include_sequence.map_or(0, |name| Encoder::header_bytes(name, decimals(delivery.sequence)));
     if is_acknowledged {
-        bytes += Encoder::header_bytes(ACK, id.bytes());
+        bytes += Encoder::known_bytes(ACK, id.len());
     }
     if count > 0 {
-        bytes += Encoder::header_bytes(REDELIVERED.0, REDELIVERED.1.len());
-        bytes += Encoder::header_bytes(COUNT, decimals(count));
+        bytes += Encoder::known_bytes(REDELIVERED, TRUE.len());
+        bytes += Encoder::known_bytes(DELIVERY_COUNT, decimals(count));
     }
     let mut out = Vec::with_capacity(bytes + room);
     let mut encoder = Encoder::begin(&mut out, version, Command::Message);
     if let Some(name) = subscription {
-        encoder.known(SUBSCRIPTION, &[name]);
+        encoder.known(SUBSCRIPTION, name);
     }
-    id.put(MESSAGE_ID, &mut encoder);
+    encoder.known(MESSAGE_ID, id);
     if is_acknowledged {
-        id.put(ACK, &mut encoder);
+        encoder.known(ACK, id);
     }
     if count > 0 {
-        encoder.known(REDELIVERED.0, &[REDELIVERED.1]);
-        encoder.number(COUNT, count);
+        encoder.known(REDELIVERED, TRUE);
+        encoder.number(DELIVERY_COUNT, count);
     }
     if let Some(name) = include_sequence {
         encoder.header(name, itoa::Buffer::new().format(delivery.sequence));
@@ -250,7 +242,7 @@ struct Tail<'a> {
 
 impl<'a> Tail<'a> {
     fn of(publication: &'a Publication, place: Place) -> Result<Tail<'a>, Unconvertible> {
-        let destination = destination::written(place, &publication.name);
+        let destination = destination::header(place, &publication.name);
         Ok(Tail { publication, body: publication.payload.body()?, destination })
     }
 
@@ -261,9 +253,9 @@ impl<'a> Tail<'a> {
     /// How long it is, if nothing in it needs an escape.
     fn bytes(&self) -> usize {
         let Publication { attributes, disclosed, trust, publisher, .. } = self.publication;
-        let line = Encoder::header_bytes;
-        let mut bytes = line(DESTINATION, self.destination.0.len() + self.destination.1.len())
-            + self.body.content_type.as_ref().map_or(0, |text| line(CONTENT_TYPE, text.len()))
+        let (line, known) = (Encoder::header_bytes, Encoder::known_bytes);
+        let mut bytes = known(self.destination.0, self.destination.1.len())
+            + self.body.content_type.as_ref().map_or(0, |text| known(CONTENT_TYPE, text.len()))
             + self.body.shape.word().map_or(0, |word| line(Shape::HEADER, word.len()))
             + attributes.iter().map(|(name, value)| line(name, value.len())).sum::<usize>()
             + Encoder::end_bytes(Command::Message, self.body.bytes.len());
@@ -279,13 +271,13 @@ impl<'a> Tail<'a> {
 
     fn put(&self, mut encoder: Encoder<'_>) {
         let Publication { attributes, disclosed, trust, publisher, .. } = self.publication;
-        encoder.known(DESTINATION, &[self.destination.0, &self.destination.1]);
+        encoder.known(self.destination.0, &self.destination.1);
         if let Some(who) = disclosed {
-            encoder.number(headers::PUBLISHER, publisher.0);
-            encoder.known(headers::PUBLISHER_AUTHID, &[&who.id]);
+            encoder.header(headers::PUBLISHER, itoa::Buffer::new().format(publisher.0));
+            encoder.header(headers::PUBLISHER_AUTHID, &who.id);
         }
         if let Some(level) = trust {
-            encoder.number(headers::TRUST_LEVEL, (*level).into());
+            encoder.header(headers::TRUST_LEVEL, itoa::Buffer::new().format(*level));
         }
         put_rest(encoder, attributes.iter(), self.body);
     }
@@ -308,10 +300,10 @@ impl<'a> Tail<'a> {
 
 fn put_rest<'a>(mut encoder: Encoder<'_>, attributes: impl Iterator<Item = (&'a str, &'a str)>, body: &Body) {
     if let Some(content_type) = &body.content_type {
-        encoder.known(CONTENT_TYPE, &[content_type]);
+        encoder.known(CONTENT_TYPE, content_type);
     }
     if let Some(word) = body.shape.word() {
-        encoder.known(Shape::HEADER, &[word]);
+        encoder.header(Shape::HEADER, word);
     }
     for (name, value) in attributes.filter(|(name, _)| !headers::is_ours(name)) {
         encoder.header(name, value);
@@ -331,31 +323,28 @@ mod tests {
     #[test]
     fn the_name_of_a_delivery_is_read_back_and_nothing_else_is() {
         let id = DeliveryId { consumer: ConsumerId(3), sequence: 70, redeliveries: 2 };
-        let mut out = Vec::new();
-        id.put(MESSAGE_ID, &mut Encoder::resume(&mut out, Version::V12, Command::Message));
-        assert_eq!(out, b"message-id:3-70-2\n");
-        assert_eq!(id.bytes(), "3-70-2".len());
+        assert_eq!(id.write(), "3-70-2");
         assert_eq!(DeliveryId::parse("3-70-2"), Some(id));
         assert_eq!(DeliveryId::parse("0-0-0").map(|id| id.sequence), Some(0));
-        for other in [
-            "",
-            "3",
-            "3-70",
-            "3-70-2-1",
-            "+3-70-2",
-            "03-70-2",
-            "3-00-2",
-            "3-70-",
-            "a-b-c",
-            "3-70-4294967296",
-        ] {
+        for other in
+            ["", "3", "3-70", "3-70-2-1", "+3-70-2", "03-70-2", "3-00-2", "3-70-", "a-b-c", "3-70-4294967296"]
+        {
             assert_eq!(DeliveryId::parse(other), None, "{other}");
         }
     }
 
     #[test]
     fn names_of_subscriptions_are_told_apart() {
-        let names = [None, Some(""), Some("\0"), Some("1"), Some("1\0"), Some("sub-0"), Some("seven-7"), Some("eight--8")];
+        let names = [
+            None,
+            Some(""),
+            Some("\0"),
+            Some("1"),
+            Some("1\0"),
+            Some("sub-0"),
+            Some("seven-7"),
+            Some("eight--8"),
+        ];
         for (at, one) in names.iter().enumerate() {
             for (other_at, other) in names.iter().enumerate() {
                 assert_eq!(variant(*one) == variant(*other), at == other_at, "{one:?} {other:?}");

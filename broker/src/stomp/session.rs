@@ -139,7 +139,7 @@ impl StompSession {
         }
         let buffer_bytes = input.len();
         while !matches!(self.stage, Stage::Over) {
-            let mut frame = match self.decoder.decode(&mut input) {
+            let mut frame = match self.decoder.decode_with(&mut input, self.voice.spare()) {
                 Ok(Some(Item::Frame(frame))) => frame,
                 Ok(Some(Item::HeartBeats(_))) => continue,
                 Ok(None) => return,
@@ -232,6 +232,7 @@ impl StompSession {
                 return Next::Stop;
             }
         }
+        self.voice.recycle(frame.headers);
         Next::Read
     }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use tandem_protocols::stomp::codec::{Encoder, HEART_BEAT, encode};
 use tandem_protocols::stomp::frame::{self, Command, Version};
+use tandem_protocols::stomp::headers::Headers;
 
 use crate::core::message::{Frame, Kind, Message};
 use crate::core::protocol::{Close, Output};
@@ -52,7 +53,12 @@ pub(super) struct Voice {
 struct Work {
     outputs: VecDeque<Output>,
     last_target: Option<Target>,
+    /// What the next frame's headers can be read into.
+    spare: Headers,
 }
+
+/// What of that may be kept, in bytes.
+const SPARE_BYTES_MAX: usize = 1024;
 
 impl Voice {
     /// Until a version is agreed on, 1.0 is spoken: it has no escapes.
@@ -99,13 +105,13 @@ impl Voice {
 
     /// Says that a frame which asked for a receipt was processed.
     pub(super) fn receipt(&mut self, id: &str) {
-        const NAME: &str = "receipt-id";
+        const ID: &str = "receipt-id:";
         let bytes = Encoder::command_bytes(Command::Receipt)
-            + Encoder::header_bytes(NAME, id.len())
+            + Encoder::known_bytes(ID, id.len())
             + Encoder::end_bytes(Command::Receipt, 0);
         let mut out = Vec::with_capacity(bytes);
         let mut encoder = Encoder::begin(&mut out, self.version, Command::Receipt);
-        encoder.header(NAME, id);
+        encoder.known(ID, id);
         encoder.finish(&[]);
         self.send(Frame::Own(Message::new(self.kind(true), out.into())));
     }
@@ -139,6 +145,18 @@ impl Voice {
     /// What the peer sent to last, while it does not pause.
     pub(super) fn last_target(&mut self) -> &mut Option<Target> {
         &mut self.work().last_target
+    }
+
+    /// Headers whose memory may be used.
+    pub(super) fn spare(&mut self) -> &mut Headers {
+        &mut self.work().spare
+    }
+
+    /// Keeps headers that are not needed any more, for their memory.
+    pub(super) fn recycle(&mut self, headers: Headers) {
+        if headers.heap_bytes() <= SPARE_BYTES_MAX {
+            *self.spare() = headers;
+        }
     }
 
     /// Holds no memory for work, if there is none.

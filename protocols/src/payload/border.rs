@@ -23,7 +23,6 @@
 //! A body is foreign input that is about to be part of a WAMP message: it is read through, even where
 //! its encoding stays. Arguments were part of one already.
 
-
 use bytes::Bytes;
 
 use super::split::{self, Entries};

@@ -120,8 +120,9 @@ impl Grammar {
     }
 
     /// Whether an octet may mean something else than itself in some version.
+    #[inline]
     const fn is_special(octet: u8) -> bool {
-        matches!(octet, b'\n' | b'\r' | b':' | b'\\' | 0)
+        SPECIAL[octet as usize]
     }
 
     /// Whether a name and a value can be written so that exactly they are read.
@@ -131,6 +132,17 @@ impl Grammar {
         !name.is_empty() && fits(name) && fits(value) && !(raw(b':') && name.contains(':'))
     }
 }
+
+/// Those octets that may mean something else than themselves.
+const SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut at = 0;
+    while at < 256 {
+        special[at] = matches!(at as u8, b'\n' | b'\r' | b':' | b'\\' | 0);
+        at += 1;
+    }
+    special
+};
 
 // ---------------------------------------------------------------------------------------------- reading
 
@@ -145,7 +157,7 @@ pub enum Item {
 
 /// Reads frames from chunks of any size, be they what TCP handed over or the messages of a WebSocket.
 ///
-/// Between frames it owns no heap. Every octet is looked at once, however the frames are cut. After an error
+/// Between frames it owns no heap. No octet is looked at more than twice, however the frames are cut. After an error
 /// nothing can be read any more.
 ///
 /// ```
@@ -222,10 +234,19 @@ impl Decoder {
     ///
     /// The body of a frame that lies whole in `input` is a slice of it.
     pub fn decode(&mut self, input: &mut Bytes) -> Result<Option<Item>, Violation> {
-        if matches!(self.stage, Stage::Between { cr: false })
-            && let Some(frame) = self.whole(input)
-        {
-            return Ok(Some(Item::Frame(frame)));
+        self.decode_with(input, &mut Headers::new())
+    }
+
+    /// The same, in the memory of headers that are not needed any more, if it is of use.
+    pub fn decode_with(&mut self, input: &mut Bytes, spare: &mut Headers) -> Result<Option<Item>, Violation> {
+        if matches!(self.stage, Stage::Between { cr: false }) {
+            if input.is_empty() {
+                return Ok(None);
+            }
+            if let Some(frame) = self.whole(input, spare) {
+                return Ok(Some(Item::Frame(frame)));
+            }
+            spare.clear();
         }
         match mem::replace(&mut self.stage, Stage::Failed) {
             Stage::Between { cr } => self.between(cr, input),
@@ -239,17 +260,18 @@ impl Decoder {
     /// Takes a frame that lies whole at the beginning of the input and is like most: in a version with escapes, but
     /// without any, and its lines end without CR. All else, and whatever is wrong, is left to those that go step by
     /// step.
-    fn whole(&self, input: &mut Bytes) -> Option<Frame> {
+    fn whole(&self, input: &mut Bytes, spare: &mut Headers) -> Option<Frame> {
         if !self.grammar.has_escapes() {
             return None;
         }
-        let line = memchr(b'\n', &input[..input.len().min(COMMAND_BYTES_MAX)])?;
+        let line = input.iter().take(COMMAND_BYTES_MAX).position(|octet| *octet == b'\n')?;
         let command = Command::from_name(&input[..line])?;
         if self.objection(command).is_some() {
             return None;
         }
         let head = line + 1;
-        let (mut headers, length, block) = whole_headers(&input[head..], &self.limits)?;
+        spare.clear();
+        let (length, block) = whole_headers(&input[head..], &self.limits, spare)?;
         let start = head + block + 1;
         let rest = input.get(start..)?;
         let body_bytes = match length {
@@ -260,7 +282,8 @@ impl Decoder {
         if body_bytes > most || rest.get(body_bytes) != Some(&0) {
             return None;
         }
-        headers.lay(str::from_utf8(&input[head..head + block]).ok()?.to_owned());
+        spare.lay(str::from_utf8(&input[head..head + block]).ok()?);
+        let headers = mem::take(spare);
         let ends_here = rest.len() == body_bytes + 1;
         input.advance(start);
         let body = if body_bytes == 0 {
@@ -490,36 +513,42 @@ impl Head {
     }
 }
 
-/// `*( header LF ) LF` at the beginning of `rest`, with nothing in it that stands for something else: where the names
-/// and values lie, what `content-length` says, and where the empty line begins. `None` if it is anything else.
-fn whole_headers(rest: &[u8], limits: &Limits) -> Option<(Headers, Option<usize>, usize)> {
-    let mut headers = Headers::new();
-    let (mut length, mut start) = (None, 0);
-    loop {
-        let line = &rest[start..];
-        let end = memchr2(b'\n', 0, line)?;
-        if line[end] == 0 {
-            return None;
+/// `*( header LF ) LF` at the beginning of `rest`, with nothing in it that stands for something else: notes where the
+/// names and values lie; what `content-length` says, and where the empty line begins. `None` if it is anything else.
+fn whole_headers(rest: &[u8], limits: &Limits, headers: &mut Headers) -> Option<(Option<usize>, usize)> {
+    // Lines are short: one look at each octet is faster than to search for each of those that end something.
+    let (mut length, mut start, mut colon) = (None, 0, None);
+    for (place, octet) in rest.iter().enumerate() {
+        if !Grammar::is_special(*octet) {
+            continue;
         }
-        if end == 0 {
-            break;
+        match (octet, colon) {
+            (b':', None) if place > start => colon = Some(place),
+            (b':', Some(_)) => {}
+            (b'\n', Some(name_end)) => {
+                let (name, value) = (&rest[start..name_end], &rest[name_end + 1..place]);
+                let line_max = limits.header_line_bytes_max as usize;
+                if place - start > line_max || headers.len() >= limits.headers_max as usize {
+                    return None;
+                }
+                if name == b"content-length" {
+                    let this = content_length(str::from_utf8(value).ok()?, limits).ok()?;
+                    length.get_or_insert(this);
+                }
+                headers.note(
+                    name,
+                    Ends { name: u32::try_from(name_end).ok()?, value: u32::try_from(place).ok()? },
+                );
+                (start, colon) = (place + 1, None);
+            }
+            (b'\n', None) if place == start => {
+                let within = start <= limits.header_block_bytes_max as usize;
+                return within.then_some((length, start));
+            }
+            _ => return None,
         }
-        let line = &line[..end];
-        let colon = memchr(b':', line).filter(|colon| *colon > 0)?;
-        if end > limits.header_line_bytes_max as usize || headers.len() >= limits.headers_max as usize {
-            return None;
-        }
-        let (name, value) = (&line[..colon], &line[colon + 1..]);
-        if name == b"content-length" {
-            let this = content_length(str::from_utf8(value).ok()?, limits).ok()?;
-            length.get_or_insert(this);
-        }
-        let at = |place: usize| u32::try_from(start + place).ok();
-        headers.note(name, Ends { name: at(colon)?, value: at(end)? });
-        start += end + 1;
     }
-    let within = start <= limits.header_block_bytes_max as usize;
-    (within && memchr2(b'\\', b'\r', &rest[..start]).is_none()).then_some((headers, length, start))
+    None
 }
 
 /// `*( header EOL ) EOL`, of which it is known that it ends with the only empty line.
@@ -674,13 +703,13 @@ impl Body {
             Some(length) => input.len().min(length - self.passed),
             None => memchr(0, input).unwrap_or(input.len()),
         };
-        self.passed += part;
-        if self.passed > limits.body_bytes_max as usize {
-            return Err(body_too_large(limits));
-        }
         if grammar == Grammar::V12 && (part > 0 || self.length.is_some_and(|length| length > 0)) {
             let detail = format!("{} cannot have a body", self.frame.command);
             return Err(Violation::new(Reason::BadFrame, detail));
+        }
+        self.passed += part;
+        if self.passed > limits.body_bytes_max as usize {
+            return Err(body_too_large(limits));
         }
         input.advance(part);
         Ok(())
@@ -769,10 +798,16 @@ impl<'a> Encoder<'a> {
         name.len() + value_bytes + 2
     }
 
+    /// The octets that [`known`](Self::known) and [`number`](Self::number) write if nothing needs an escape.
+    pub const fn known_bytes(begin: &str, value_bytes: usize) -> usize {
+        begin.len() + value_bytes + 1
+    }
+
     /// The octets that [`finish`](Self::finish) writes.
     pub fn end_bytes(command: Command, body_bytes: usize) -> usize {
         let body_bytes = if command.may_have_body() { body_bytes } else { 0 };
-        let length = if has_length(command, body_bytes) { LENGTH.len() + decimals(body_bytes as u64) + 1 } else { 0 };
+        let length =
+            if has_length(command, body_bytes) { LENGTH.len() + decimals(body_bytes as u64) + 1 } else { 0 };
         length + body_bytes + 2
     }
 
@@ -784,50 +819,62 @@ impl<'a> Encoder<'a> {
         if is_length(name) || name.is_empty() {
             return false;
         }
-        if is_plain(name) { self.put(name, &[value]) } else { self.put_escaped(name, &[value]) }
+        if !(is_plain(name) && is_plain(value)) {
+            return self.put_escaped(name, value);
+        }
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.push(b':');
+        self.line(value);
+        true
     }
 
-    /// The same for a name that is known to be fit to be written as it is, and for a value in pieces.
+    /// The same for a header of which it is known how it begins: with a name, a colon, and perhaps some of the value,
+    /// and that this needs no escapes.
     #[inline]
-    pub fn known(&mut self, name: &'static str, value: &[&str]) -> bool {
-        debug_assert!(!name.is_empty() && is_plain(name) && !is_length(name), "{name}");
-        self.put(name, value)
+    pub fn known(&mut self, begin: &'static str, value: &str) -> bool {
+        debug_assert!(begin.split_once(':').is_some_and(|(name, value)| is_plain(name) && is_plain(value)));
+        if !is_plain(value) {
+            return self.put_known_escaped(begin, value);
+        }
+        self.out.extend_from_slice(begin.as_bytes());
+        self.line(value);
+        true
     }
 
     /// The same for a value that is a number.
     #[inline]
-    pub fn number(&mut self, name: &'static str, value: u64) {
-        debug_assert!(!name.is_empty() && is_plain(name) && !is_length(name), "{name}");
-        self.put_plain(name, &[itoa::Buffer::new().format(value)]);
+    pub fn number(&mut self, begin: &'static str, value: u64) {
+        debug_assert!(begin.split_once(':').is_some_and(|(name, value)| is_plain(name) && is_plain(value)));
+        self.out.extend_from_slice(begin.as_bytes());
+        self.line(itoa::Buffer::new().format(value));
     }
 
     #[inline]
-    fn put(&mut self, name: &str, value: &[&str]) -> bool {
-        if !value.iter().all(|piece| is_plain(piece)) {
-            return self.put_escaped(name, value);
-        }
-        self.put_plain(name, value);
-        true
-    }
-
-    #[inline]
-    fn put_plain(&mut self, name: &str, value: &[&str]) {
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.push(b':');
-        for piece in value {
-            self.out.extend_from_slice(piece.as_bytes());
-        }
+    fn line(&mut self, value: &str) {
+        self.out.extend_from_slice(value.as_bytes());
         self.out.push(b'\n');
     }
 
     #[cold]
-    fn put_escaped(&mut self, name: &str, value: &[&str]) -> bool {
-        if !value.iter().all(|piece| self.grammar.can_write(name, piece)) {
+    fn put_escaped(&mut self, name: &str, value: &str) -> bool {
+        if !self.grammar.can_write(name, value) {
             return false;
         }
         self.escaped(name);
         self.out.push(b':');
-        value.iter().for_each(|piece| self.escaped(piece));
+        self.escaped(value);
+        self.out.push(b'\n');
+        true
+    }
+
+    #[cold]
+    fn put_known_escaped(&mut self, begin: &'static str, value: &str) -> bool {
+        // The name is fit, whatever it is.
+        if !self.grammar.can_write("name", value) {
+            return false;
+        }
+        self.out.extend_from_slice(begin.as_bytes());
+        self.escaped(value);
         self.out.push(b'\n');
         true
     }
@@ -874,10 +921,10 @@ pub fn decimals(number: u64) -> usize {
     number.checked_ilog10().unwrap_or(0) as usize + 1
 }
 
-/// Whether nothing in a text means something else in any version. Looks at all of it, which is faster for
-/// short texts than to stop early.
+/// Whether nothing in a text means something else in any version.
+#[inline]
 fn is_plain(text: &str) -> bool {
-    !text.bytes().fold(false, |found, octet| found | Grammar::is_special(octet))
+    !text.bytes().any(Grammar::is_special)
 }
 
 /// Whether some reader takes the name for `content-length`: there are those that trim and ignore case.

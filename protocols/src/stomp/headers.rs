@@ -120,8 +120,21 @@ impl Headers {
     }
 
     /// Gives headers that were noted their text.
-    pub(super) fn lay(&mut self, text: String) {
-        self.text = text;
+    pub(super) fn lay(&mut self, text: &str) {
+        self.text.clear();
+        self.text.push_str(text);
+    }
+
+    /// Forgets all of them, and keeps their memory.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.ends.clear();
+        (self.marks, self.may_repeat) = (Marks(0), false);
+    }
+
+    /// Octets of heap that their text has.
+    pub const fn heap_bytes(&self) -> usize {
+        self.text.capacity()
     }
 
     /// Whether some header may have one of these names. If not, none has.
@@ -260,12 +273,10 @@ mod tests {
     fn names_with_the_same_mark_are_told_apart() {
         // Length, first, middle and last octet are the same.
         let headers: Headers = [("abcd", "1"), ("abxd", "2"), ("", "3")].into_iter().collect();
-        assert_eq!(["abcd", "abxd", "abyd", ""].map(|name| headers.get(name)), [
-            Some("1"),
-            Some("2"),
-            None,
-            Some("3")
-        ]);
+        assert_eq!(
+            ["abcd", "abxd", "abyd", ""].map(|name| headers.get(name)),
+            [Some("1"), Some("2"), None, Some("3")]
+        );
         assert_eq!(headers.unique().count(), 3);
         assert_eq!(headers.text_bytes(), 11);
     }
