@@ -516,13 +516,9 @@ impl Head {
 /// `*( header LF ) LF` at the beginning of `rest`, with nothing in it that stands for something else: notes where the
 /// names and values lie; what `content-length` says, and where the empty line begins. `None` if it is anything else.
 fn whole_headers(rest: &[u8], limits: &Limits, headers: &mut Headers) -> Option<(Option<usize>, usize)> {
-    // Lines are short: one look at each octet is faster than to search for each of those that end something.
     let (mut length, mut start, mut colon) = (None, 0, None);
-    for (place, octet) in rest.iter().enumerate() {
-        if !Grammar::is_special(*octet) {
-            continue;
-        }
-        match (octet, colon) {
+    for place in special_places(rest) {
+        match (rest[place], colon) {
             (b':', None) if place > start => colon = Some(place),
             (b':', Some(_)) => {}
             (b'\n', Some(name_end)) => {
@@ -535,10 +531,8 @@ fn whole_headers(rest: &[u8], limits: &Limits, headers: &mut Headers) -> Option<
                     let this = content_length(str::from_utf8(value).ok()?, limits).ok()?;
                     length.get_or_insert(this);
                 }
-                headers.note(
-                    name,
-                    Ends { name: u32::try_from(name_end).ok()?, value: u32::try_from(place).ok()? },
-                );
+                let ends = Ends { name: u32::try_from(name_end).ok()?, value: u32::try_from(place).ok()? };
+                headers.note(name, ends);
                 (start, colon) = (place + 1, None);
             }
             (b'\n', None) if place == start => {
@@ -549,6 +543,33 @@ fn whole_headers(rest: &[u8], limits: &Limits, headers: &mut Headers) -> Option<
         }
     }
     None
+}
+
+/// Where the special octets are, in order. Looks at eight at a time, as few are.
+fn special_places(octets: &[u8]) -> impl Iterator<Item = usize> {
+    let (words, rest) = octets.as_chunks::<8>();
+    let in_words = words.iter().enumerate().flat_map(|(at, word)| {
+        let mut found = special_in(u64::from_le_bytes(*word));
+        std::iter::from_fn(move || {
+            let bit = (found != 0).then(|| found.trailing_zeros())?;
+            found &= found - 1;
+            Some(at * 8 + bit as usize / 8)
+        })
+        .filter(|place| Grammar::is_special(octets[*place]))
+    });
+    let before = octets.len() - rest.len();
+    in_words.chain((before..octets.len()).filter(|place| Grammar::is_special(octets[*place])))
+}
+
+/// The highest bit of each octet that is special, and perhaps of some that are not.
+const fn special_in(word: u64) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let control = word.wrapping_sub(ONES * b' ' as u64) & !word;
+    let colon = word ^ (ONES * b':' as u64);
+    let backslash = word ^ (ONES * b'\\' as u64);
+    let colon = colon.wrapping_sub(ONES) & !colon;
+    let backslash = backslash.wrapping_sub(ONES) & !backslash;
+    (control | colon | backslash) & (ONES << 7)
 }
 
 /// `*( header EOL ) EOL`, of which it is known that it ends with the only empty line.
@@ -776,6 +797,7 @@ pub struct Encoder<'a> {
 
 impl<'a> Encoder<'a> {
     /// Writes the first line.
+    #[inline]
     pub fn begin(out: &'a mut Vec<u8>, version: Version, command: Command) -> Self {
         out.extend_from_slice(command.as_str().as_bytes());
         out.push(b'\n');
@@ -783,22 +805,26 @@ impl<'a> Encoder<'a> {
     }
 
     /// Goes on where another writer of the same version and command has paused, or will.
+    #[inline]
     pub fn resume(out: &'a mut Vec<u8>, version: Version, command: Command) -> Self {
         let grammar = if command.is_opening() { Grammar::Opening } else { Grammar::of(version) };
         Self { out, grammar, command }
     }
 
     /// The octets of the first line.
+    #[inline]
     pub const fn command_bytes(command: Command) -> usize {
         command.as_str().len() + 1
     }
 
     /// The octets of a header in which nothing needs an escape.
+    #[inline]
     pub const fn header_bytes(name: &str, value_bytes: usize) -> usize {
         name.len() + value_bytes + 2
     }
 
     /// The octets that [`known`](Self::known) and [`number`](Self::number) write if nothing needs an escape.
+    #[inline]
     pub const fn known_bytes(begin: &str, value_bytes: usize) -> usize {
         begin.len() + value_bytes + 1
     }
@@ -896,6 +922,7 @@ impl<'a> Encoder<'a> {
     /// Writes the length, the empty line, the body and the NUL.
     ///
     /// The length is written of every body and in every MESSAGE.
+    #[inline]
     pub fn finish(self, body: &[u8]) {
         let body = if self.command.may_have_body() { body } else { &[] };
         if has_length(self.command, body.len()) {
@@ -912,11 +939,13 @@ impl<'a> Encoder<'a> {
 
 const LENGTH: &str = "content-length:";
 
+#[inline]
 fn has_length(command: Command, body_bytes: usize) -> bool {
     body_bytes > 0 || command == Command::Message
 }
 
 /// How many digits a number has.
+#[inline]
 pub fn decimals(number: u64) -> usize {
     number.checked_ilog10().unwrap_or(0) as usize + 1
 }
@@ -924,7 +953,10 @@ pub fn decimals(number: u64) -> usize {
 /// Whether nothing in a text means something else in any version.
 #[inline]
 fn is_plain(text: &str) -> bool {
-    !text.bytes().any(Grammar::is_special)
+    let (words, rest) = text.as_bytes().as_chunks::<8>();
+    let is_special = |octets: &[u8]| octets.iter().any(|octet| Grammar::is_special(*octet));
+    let mut words = words.iter();
+    !(words.any(|word| special_in(u64::from_le_bytes(*word)) != 0 && is_special(word)) || is_special(rest))
 }
 
 /// Whether some reader takes the name for `content-length`: there are those that trim and ignore case.
@@ -1218,6 +1250,24 @@ mod tests {
         ];
         for (version, bytes, expected) in table {
             assert_eq!(read(version, bytes), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn special_octets_are_found_wherever_they_are() {
+        let all: Vec<u8> = (0..=u8::MAX).collect();
+        let table: Vec<u8> =
+            all.iter().chain(all.iter().rev()).chain(b"\0\x01\n:;:\\]\\\r ").copied().collect();
+        for start in 0..9 {
+            for end in [start, start + 1, start + 7, table.len() - start] {
+                let octets = &table[start..end.max(start)];
+                let expected = (0..octets.len()).filter(|at| Grammar::is_special(octets[*at]));
+                assert!(special_places(octets).eq(expected));
+            }
+        }
+        let texts = ["", "a", "abcdefgh", "abcdefgh:", "abcdefg:h", "abcdefg\u{1}\u{80}", "abcdefgh\\i"];
+        for text in texts {
+            assert_eq!(is_plain(text), !text.bytes().any(Grammar::is_special), "{text:?}");
         }
     }
 

@@ -107,6 +107,7 @@ impl Command {
     ];
 
     /// As it stands in a frame.
+    #[inline]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "CONNECT",
@@ -168,11 +169,13 @@ impl Command {
     }
 
     /// Whether it opens a connection. Such frames are written without escapes, and in no version yet.
+    #[inline]
     pub const fn is_opening(self) -> bool {
         matches!(self, Self::Connect | Self::Stomp | Self::Connected)
     }
 
     /// Whether a frame with this command may carry a body.
+    #[inline]
     pub const fn may_have_body(self) -> bool {
         matches!(self, Self::Send | Self::Message | Self::Error)
     }

@@ -170,6 +170,7 @@ impl Headers {
     }
 
     /// All headers in their order, with the repeated ones that do not count.
+    #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> + Clone {
         let mut start = 0;
         self.ends.iter().map(move |ends| {
@@ -193,6 +194,7 @@ impl Headers {
     }
 
     /// How many headers there are, repeated ones included.
+    #[inline]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
