@@ -55,16 +55,9 @@ impl DeliveryId {
         parts.next().is_none().then_some(DeliveryId { consumer, sequence, redeliveries })
     }
 
-    fn write(self) -> String {
-        let numbers = [self.consumer.0, self.sequence, self.redeliveries.into()];
-        let mut text = String::with_capacity(numbers.into_iter().map(decimals).sum::<usize>() + 2);
-        for (at, number) in numbers.into_iter().enumerate() {
-            if at > 0 {
-                text.push('-');
-            }
-            text.push_str(itoa::Buffer::new().format(number));
-        }
-        text
+    /// What is written of it, with hyphens between.
+    fn numbers(self) -> [u64; 3] {
+        [self.consumer.0, self.sequence, self.redeliveries.into()]
     }
 }
 
@@ -176,14 +169,15 @@ pub(super) fn delivery(voice: &Voice, delivery: &Delivery, told: Told<'_>) -> Re
 /// The first lines of a message from a queue, with room for what follows.
 fn delivery_head(version: Version, delivery: &Delivery, told: Told<'_>, room: usize) -> Vec<u8> {
     let Told { subscription, include_sequence, .. } = told;
-    let (id, count) = (&*DeliveryId::of(delivery).write(), u64::from(delivery.redeliveries));
+    let (id, count) = (DeliveryId::of(delivery).numbers(), u64::from(delivery.redeliveries));
+    let id_bytes = id.into_iter().map(decimals).sum::<usize>() + id.len() - 1;
     let is_acknowledged = version == Version::V12 && told.mode != AckMode::Auto;
     let mut bytes = Encoder::command_bytes(Command::Message)
         + subscription.map_or(0, |name| Encoder::known_bytes(SUBSCRIPTION, name.len()))
-        + Encoder::known_bytes(MESSAGE_ID, id.len())
+        + Encoder::known_bytes(MESSAGE_ID, id_bytes)
         + include_sequence.map_or(0, |name| Encoder::header_bytes(name, decimals(delivery.sequence)));
     if is_acknowledged {
-        bytes += Encoder::known_bytes(ACK, id.len());
+        bytes += Encoder::known_bytes(ACK, id_bytes);
     }
     if count > 0 {
         bytes += Encoder::known_bytes(REDELIVERED, TRUE.len());
@@ -194,9 +188,9 @@ fn delivery_head(version: Version, delivery: &Delivery, told: Told<'_>, room: us
     if let Some(name) = subscription {
         encoder.known(SUBSCRIPTION, name);
     }
-    encoder.known(MESSAGE_ID, id);
+    encoder.numbers(MESSAGE_ID, id);
     if is_acknowledged {
-        encoder.known(ACK, id);
+        encoder.numbers(ACK, id);
     }
     if count > 0 {
         encoder.known(REDELIVERED, TRUE);
@@ -323,7 +317,9 @@ mod tests {
     #[test]
     fn the_name_of_a_delivery_is_read_back_and_nothing_else_is() {
         let id = DeliveryId { consumer: ConsumerId(3), sequence: 70, redeliveries: 2 };
-        assert_eq!(id.write(), "3-70-2");
+        let mut out = Vec::new();
+        Encoder::resume(&mut out, Version::V12, Command::Message).numbers(MESSAGE_ID, id.numbers());
+        assert_eq!(out, b"message-id:3-70-2\n");
         assert_eq!(DeliveryId::parse("3-70-2"), Some(id));
         assert_eq!(DeliveryId::parse("0-0-0").map(|id| id.sequence), Some(0));
         for other in

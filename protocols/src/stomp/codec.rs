@@ -870,9 +870,21 @@ impl<'a> Encoder<'a> {
     /// The same for a value that is a number.
     #[inline]
     pub fn number(&mut self, begin: &'static str, value: u64) {
+        self.numbers(begin, [value]);
+    }
+
+    /// The same for one that is several, with hyphens between.
+    #[inline]
+    pub fn numbers<const N: usize>(&mut self, begin: &'static str, value: [u64; N]) {
         debug_assert!(begin.split_once(':').is_some_and(|(name, value)| is_plain(name) && is_plain(value)));
         self.out.extend_from_slice(begin.as_bytes());
-        self.line(itoa::Buffer::new().format(value));
+        for (at, number) in value.into_iter().enumerate() {
+            if at > 0 {
+                self.out.push(b'-');
+            }
+            self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        }
+        self.out.push(b'\n');
     }
 
     #[inline]
