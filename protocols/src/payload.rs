@@ -9,10 +9,12 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 pub use self::border::encode_bytes;
+pub use self::content_type::ContentType;
 pub use self::transcode::{Limits, Unconvertible, transcode};
 
 mod border;
 mod cbor;
+mod content_type;
 mod json;
 mod msgpack;
 pub mod skip;
@@ -64,7 +66,17 @@ impl Encoding {
     /// assert_eq!(Encoding::from_content_type(None), Encoding::Binary);
     /// ```
     pub fn from_content_type(content_type: Option<&str>) -> Encoding {
-        let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        match content_type.map(str::as_bytes) {
+            None => Encoding::Binary,
+            Some(b"text/plain") => Encoding::Text,
+            Some(b"application/json") => Encoding::Structured(Format::Json),
+            Some(b"application/octet-stream") => Encoding::Binary,
+            Some(_) => Encoding::of_media_type(content_type.unwrap_or_default()),
+        }
+    }
+
+    fn of_media_type(content_type: &str) -> Encoding {
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
         let is = |name: &str| media_type.eq_ignore_ascii_case(name);
         let begins =
             |head: &str| media_type.get(..head.len()).is_some_and(|start| start.eq_ignore_ascii_case(head));
@@ -139,7 +151,7 @@ pub struct Arguments {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
     /// The media type as its sender wrote it, if at all.
-    pub content_type: Option<Arc<str>>,
+    pub content_type: Option<ContentType>,
     /// How to read `bytes`.
     pub encoding: Encoding,
     /// What the value stands for.
@@ -418,7 +430,7 @@ mod tests {
     #[test]
     fn an_unconverted_payload_costs_few_bytes() {
         assert_eq!(size_of::<Payload>(), size_of::<usize>());
-        assert_eq!(size_of::<Content>(), 72);
+        assert_eq!(size_of::<Content>(), 80);
         assert_eq!(size_of::<Inner>(), size_of::<Content>() + 16);
     }
 }

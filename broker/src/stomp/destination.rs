@@ -33,7 +33,11 @@ use crate::stomp::fault::Fault;
 /// What `reply-to` begins with when it asks for a queue of the session's own.
 pub(super) const TEMP_QUEUE: &str = "/temp-queue/";
 
-const REPLY_QUEUE: &str = "/reply-queue/";
+const TOPIC: &str = "/topic/";
+const QUEUE: &str = "/queue/";
+
+/// How the header begins that says a destination.
+const HEADER: &str = "destination:";
 
 /// What the topics begin with that are RabbitMQ's direct exchange.
 const DIRECT: &str = "amq.direct.";
@@ -42,7 +46,7 @@ const DIRECT: &str = "amq.direct.";
 const FANOUT: &str = "amq.fanout";
 
 /// Where a SEND goes.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Topic(Name),
     Queue(Name),
@@ -56,6 +60,19 @@ pub(super) enum Target {
     Invocation(u64),
     /// The session's own time.
     Renewal,
+}
+
+impl Target {
+    /// Whether a destination is this one's name as it is, behind the word for its kind. If it is, and led here once,
+    /// it leads here again.
+    pub(super) fn is_spelled(&self, text: &str) -> bool {
+        let (prefix, name) = match self {
+            Target::Topic(name) => (TOPIC, name),
+            Target::Queue(name) => (QUEUE, name),
+            _ => return false,
+        };
+        text.strip_prefix(prefix) == Some(name.as_str())
+    }
 }
 
 /// Where the messages of a SUBSCRIBE come from.
@@ -128,18 +145,35 @@ pub(super) fn source(text: &str) -> Result<Source, Fault> {
 
 /// Writes a name as the destination that leads to it.
 pub(super) fn write(place: Place, name: &Name) -> String {
+    let (prefix, name) = written(place, name);
+    [prefix, &name].concat()
+}
+
+/// The same in two pieces.
+pub(super) fn written(place: Place, name: &Name) -> (&'static str, Cow<'_, str>) {
+    let (header, name) = header(place, name);
+    (&header[HEADER.len()..], name)
+}
+
+/// The same as a header in two pieces, of which the first one needs no escape.
+pub(super) fn header(place: Place, name: &Name) -> (&'static str, Cow<'_, str>) {
     let (prefix, name) = match place {
         Place::Topic => match name.as_str().strip_prefix(DIRECT) {
-            Some(key) => ("/exchange/amq.direct/", key),
-            None if name.as_str() == FANOUT => ("/exchange/", FANOUT),
-            None => ("/topic/", name.as_str()),
+            Some(key) => ("destination:/exchange/amq.direct/", key),
+            None if name.as_str() == FANOUT => ("destination:/exchange/", FANOUT),
+            None => ("destination:/topic/", name.as_str()),
         },
-        Place::Queue => ("/queue/", name.as_str()),
-        Place::Procedure => ("/procedure/", name.as_str()),
-        Place::Reply => (REPLY_QUEUE, name.as_str().strip_prefix(REPLY_PREFIX).unwrap_or(name.as_str())),
+        Place::Queue => ("destination:/queue/", name.as_str()),
+        Place::Procedure => ("destination:/procedure/", name.as_str()),
+        Place::Reply => {
+            ("destination:/reply-queue/", name.as_str().strip_prefix(REPLY_PREFIX).unwrap_or(name.as_str()))
+        }
     };
-    let mut text = String::with_capacity(prefix.len() + name.len());
-    text.push_str(prefix);
+    let stands_for_something = |octet: u8| matches!(octet, b'*' | b'>' | b'%' | b'/');
+    if !name.bytes().fold(false, |found, octet| found | stands_for_something(octet)) {
+        return (prefix, Cow::Borrowed(name));
+    }
+    let mut text = String::with_capacity(name.len() + 2);
     for (at, component) in name.split('.').enumerate() {
         if at > 0 {
             text.push('.');
@@ -151,7 +185,7 @@ pub(super) fn write(place: Place, name: &Name) -> String {
             _ => text.push_str(&component.replace('%', "%25").replace('/', "%2F")),
         }
     }
-    text
+    (prefix, Cow::Owned(text))
 }
 
 fn split(text: &str) -> Result<(&str, &str), Fault> {
@@ -377,6 +411,19 @@ mod tests {
     }
 
     #[test]
+    fn a_destination_that_is_spelled_like_its_target_leads_there_always() {
+        for text in ["/topic/a.b", "/queue/q"] {
+            let target = target(text).expect(text);
+            assert!(target.is_spelled(text) && !target.is_spelled("/topic/a.c"));
+        }
+        // What is written otherwise could be the spelling of something else.
+        for text in ["/topic/a%2Eb", "/topic/a%252Fb", "/exchange/amq.topic/a", "/amq/queue/q"] {
+            assert!(!target(text).expect(text).is_spelled(text), "{text}");
+        }
+        assert_ne!(target("/topic/a%2Fb").expect("a topic"), target("/topic/a%252Fb").expect("a topic"));
+    }
+
+    #[test]
     fn what_was_written_is_read_back() {
         for text in ["a.b", "a/b", "a.*", ">", "50%", "é*", "a%2Fb"] {
             let name = named(text);
@@ -387,6 +434,7 @@ mod tests {
             let procedure = write(Place::Procedure, &name);
             assert_eq!(source(&procedure).expect(text), Source::Procedure(Pattern::exact(name)));
         }
+        assert_eq!(write(Place::Topic, &named("a.*.b/c>")), "/topic/a.%2A.b%2Fc>");
         assert_eq!(write(Place::Reply, &named("tandem.reply.ab")), "/reply-queue/ab");
         assert_eq!(write(Place::Topic, &named("com.example")), "/topic/com.example");
     }

@@ -100,15 +100,15 @@ impl Dialogue {
         self.rare.as_deref_mut()
     }
 
-    /// Does what a frame asks.
+    /// Does what a frame asks, with its body, which is gone then.
     pub(super) fn take(
         &mut self,
-        frame: &Frame,
+        frame: &mut Frame,
         voice: &mut Voice,
         settings: &Settings,
         now: Instant,
     ) -> Result<Receipt, Fault> {
-        if !is_plain_send(frame) {
+        if frame.command != Command::Send {
             self.member.publish_gathered();
         }
         match frame.command {
@@ -138,11 +138,7 @@ impl Dialogue {
             Parcel::Event { publication, subscription } => {
                 self.tell_event(&publication, subscription, voice);
             }
-            Parcel::Events { bundle, subscription } => {
-                for publication in bundle.singles() {
-                    self.tell_event(&publication, subscription, voice);
-                }
-            }
+            Parcel::Events { bundle, subscription } => self.tell_events(&bundle, subscription, voice),
             Parcel::Retained { publication, tag, .. } => self.tell_retained(&publication, tag, voice),
             Parcel::Delivery(delivery) => self.hand_over(&delivery, voice),
             Parcel::Exhausted { consumer } => self.tell_end(consumer, voice),
@@ -175,7 +171,7 @@ impl Dialogue {
 
     fn send(
         &mut self,
-        frame: &Frame,
+        frame: &mut Frame,
         voice: &mut Voice,
         settings: &Settings,
         now: Instant,
@@ -183,8 +179,12 @@ impl Dialogue {
         headers::check_send(&frame.headers)?;
         headers::check_user(&frame.headers, &self.member.principal().id)?;
         let destination = frame.headers.require("destination")?;
-        let target = destination::target(destination)?;
-        terms::check_kind(&frame.headers, matches!(target, Target::Topic(_)))?;
+        let target = target(destination, voice.last_target())?;
+        let to_topic = matches!(target, Target::Topic(_));
+        if !to_topic {
+            self.member.publish_gathered();
+        }
+        terms::check_kind(&frame.headers, to_topic)?;
         let operation = match target {
             Target::Topic(name) => {
                 terms::refuse_queue_arguments(&frame.headers)?;
@@ -216,7 +216,7 @@ impl Dialogue {
         &mut self,
         name: Name,
         existing: bool,
-        frame: &Frame,
+        frame: &mut Frame,
         settings: &Settings,
     ) -> Result<Operation, Fault> {
         let handling = terms::handling(&frame.headers)?;
@@ -270,8 +270,8 @@ impl Dialogue {
         }
     }
 
-    fn outgoing(&mut self, name: Name, frame: &Frame, settings: &Settings) -> Result<Outgoing, Fault> {
-        let payload = headers::payload(frame)?;
+    fn outgoing(&mut self, name: Name, frame: &mut Frame, settings: &Settings) -> Result<Outgoing, Fault> {
+        let payload = headers::payload(&frame.headers, std::mem::take(&mut frame.body))?;
         let attributes = match frame.headers.get("reply-to") {
             Some(reply_to) if reply_to.starts_with(TEMP_QUEUE) => {
                 let queue = self.reply_queue(reply_to, settings)?;
@@ -295,10 +295,16 @@ impl Dialogue {
     }
 }
 
-/// Whether a frame does nothing but publish to a topic.
-fn is_plain_send(frame: &Frame) -> bool {
-    frame.command == Command::Send
-        && frame.headers.get("destination").is_some_and(|destination| destination.starts_with("/topic/"))
+/// What a destination means. Most who send, send to the same one again and again.
+fn target(destination: &str, last: &mut Option<Target>) -> Result<Target, Fault> {
+    match last {
+        Some(last) if last.is_spelled(destination) => Ok(last.clone()),
+        _ => {
+            let target = destination::target(destination)?;
+            *last = target.is_spelled(destination).then(|| target.clone());
+            Ok(target)
+        }
+    }
 }
 
 /// Whether what begins like a temporary queue is one.

@@ -1,13 +1,12 @@
 //! Which headers are the peer's own, which are the broker's, and which ask for something that it cannot do.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use tandem_protocols::payload::{Body, Content, Encoding, Payload, Shape};
+use tandem_protocols::payload::{Body, Content, ContentType, Encoding, Payload, Shape};
 use tandem_protocols::stomp::error::{Reason, Violation};
-use tandem_protocols::stomp::frame::{Frame, Headers};
+use tandem_protocols::stomp::headers::{Headers, Marks};
 
 use crate::core::calls::Policy;
 use crate::core::message::Attributes;
@@ -106,6 +105,10 @@ const UNBUILT_SUBSCRIBE_PROPERTIES: [(&str, &str); 6] = [
     ("x-stream-offset", ""),
 ];
 
+/// What a SEND is refused for, or for its value.
+const REFUSED_IN_SEND: Marks =
+    Marks::of(&["message-id"]).and(marks_of(&UNBUILT_ARGUMENTS)).and(marks_of(&UNBUILT_SEND_PROPERTIES));
+
 /// The longest name of a header that a consumer wants the place of a message in.
 const INCLUDED_BYTES_MAX: usize = 128;
 
@@ -114,13 +117,29 @@ pub(super) fn is_ours(name: &str) -> bool {
     OURS.contains(&name) || name.starts_with(PUBLISHER_PREFIX) || name.starts_with(CALLER_PREFIX)
 }
 
+/// The marks of properties.
+pub(super) const fn marks_of(properties: &[(&str, &str)]) -> Marks {
+    let (mut marks, mut at) = (Marks::of(&[]), 0);
+    while at < properties.len() {
+        marks = marks.and(Marks::of(&[properties[at].0]));
+        at += 1;
+    }
+    marks
+}
+
 /// Whether a header of that name in a SEND is the peer's own, for whoever gets the message.
 fn is_theirs(name: &str) -> bool {
-    !is_ours(name) && !QUEUE_ARGUMENTS.contains(&name) && !DEATH_ATTRIBUTES.contains(&name)
+    // Those that nearly every SEND has are found out first.
+    let is_usual =
+        matches!(name.as_bytes(), b"destination" | b"content-type" | b"content-length" | b"receipt");
+    !is_usual && !is_ours(name) && !QUEUE_ARGUMENTS.contains(&name) && !DEATH_ATTRIBUTES.contains(&name)
 }
 
 /// Refuses a SEND that asks for what is not there, rather than doing something else.
 pub(super) fn check_send(headers: &Headers) -> Result<(), Fault> {
+    if !headers.may_have(REFUSED_IN_SEND) {
+        return Ok(());
+    }
     if let Some(id) = headers.get("message-id") {
         return Err(Violation::invalid_header("message-id", id).into());
     }
@@ -206,6 +225,10 @@ pub(super) fn retain(headers: &Headers) -> Result<Retain, Fault> {
 /// The peer's own headers, without those in `without`.
 pub(super) fn attributes(headers: &Headers, without: &[&str]) -> Attributes {
     let own = |(name, _): &(&str, &str)| is_theirs(name) && !without.contains(name);
+    // Most have none.
+    if !headers.iter().any(|header| own(&header)) {
+        return Attributes::default();
+    }
     headers.unique().filter(own).collect()
 }
 
@@ -215,28 +238,28 @@ pub(super) fn attributes_answered_at(headers: &Headers, reply_to: &str) -> Attri
     own.map(|(name, value)| (name, if name == "reply-to" { reply_to } else { value })).collect()
 }
 
-/// The body of a frame, with what its headers say of it. Bytes with WAMP's mark of a transparent payload are
+/// The body of a frame, with what the headers say of it. Bytes with WAMP's mark of a transparent payload are
 /// one: so it came over the border, or is to go.
-pub(super) fn payload(frame: &Frame) -> Result<Payload, Fault> {
-    let shape = match frame.headers.get(Shape::HEADER) {
+pub(super) fn payload(headers: &Headers, body: Bytes) -> Result<Payload, Fault> {
+    let shape = match headers.get(Shape::HEADER) {
         None => Shape::Value,
         Some(word) => Shape::from_word(word).ok_or_else(|| {
             let detail = format!("header '{}' is args, kwargs or full", Shape::HEADER);
             Fault::new(Reason::InvalidHeader, detail)
         })?,
     };
-    let content_type = frame.headers.get("content-type");
-    if frame.headers.get(TRANSPARENT).is_some()
+    let content_type = headers.get("content-type");
+    if headers.get(TRANSPARENT).is_some()
         && shape == Shape::Value
         && content_type.is_none_or(|content_type| content_type == "application/octet-stream")
     {
-        return Ok(Payload::new(Content::Opaque(frame.body.clone())));
+        return Ok(Payload::new(Content::Opaque(body)));
     }
     Ok(Payload::new(Content::Body(Body {
-        content_type: content_type.map(Arc::from),
+        content_type: content_type.map(ContentType::from),
         encoding: Encoding::from_content_type(content_type),
         shape,
-        bytes: frame.body.clone(),
+        bytes: body,
     })))
 }
 

@@ -1,22 +1,36 @@
 //! What a publication becomes: a MESSAGE.
 //!
 //! Its first lines differ from receiver to receiver: which subscription it is for, and how it is
-//! acknowledged. The rest is made once per publication and version, and shared. As of repeated headers the
+//! acknowledged. The rest is the same for all of a version; where it is long it is made once, and shared. As of repeated headers the
 //! first one counts, nothing that a publisher sent can override the first lines.
 
-use bytes::{Bytes, BytesMut};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 use tandem_protocols::payload::{Body, Payload, Shape, Unconvertible};
-use tandem_protocols::stomp::codec::Encoder;
+use tandem_protocols::stomp::codec::{Encoder, decimals};
 use tandem_protocols::stomp::frame::{Command, Version};
 use tandem_protocols::stomp::state::AckMode;
 
-use crate::core::message::{Attributes, Frame, Kind, Message, Publication, Variant};
+use crate::core::bundle::Bundle;
+use crate::core::message::{Attributes, Frame, Kind, Message, Publication, SharedMessages, Variant};
 use crate::core::parcel::{ConsumerId, Delivery};
 use crate::metrics;
 use crate::stomp::destination::{self, Place};
 use crate::stomp::headers::{self, CALL_HEADERS};
-use crate::stomp::voice::Voice;
+use crate::stomp::voice::{Carrier, Voice};
+
+// How lines begin.
+const ACK: &str = "ack:";
+const CONTENT_TYPE: &str = "content-type:";
+const MESSAGE_ID: &str = "message-id:";
+const SUBSCRIPTION: &str = "subscription:";
+const REDELIVERED: &str = "redelivered:";
+const DELIVERY_COUNT: &str = "x-delivery-count:";
+const RETAINED: &str = "retained:";
+const TRUE: &str = "true";
 
 /// Names a delivery from a queue in this session: each time it is delivered it has another name.
 ///
@@ -36,20 +50,27 @@ impl DeliveryId {
 
     /// Reads what was written; nothing else.
     pub(super) fn parse(text: &str) -> Option<DeliveryId> {
-        let mut parts = text.split('-');
-        let consumer = ConsumerId(parts.next()?.parse().ok()?);
-        let sequence = parts.next()?.parse().ok()?;
-        let redeliveries = parts.next()?.parse().ok()?;
-        let id = DeliveryId { consumer, sequence, redeliveries };
-        (parts.next().is_none() && id.to_string() == text).then_some(id)
+        let mut parts = text.split('-').map(number);
+        let consumer = ConsumerId(parts.next()??);
+        let sequence = parts.next()??;
+        let redeliveries = u32::try_from(parts.next()??).ok()?;
+        parts.next().is_none().then_some(DeliveryId { consumer, sequence, redeliveries })
+    }
+
+    /// What is written of it, with hyphens between.
+    fn numbers(self) -> [u64; 3] {
+        [self.consumer.0, self.sequence, self.redeliveries.into()]
     }
 }
 
-impl std::fmt::Display for DeliveryId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}-{}", self.consumer.0, self.sequence, self.redeliveries)
-    }
+/// Decimal digits as a number is written, and in no other way.
+fn number(text: &str) -> Option<u64> {
+    let is_written_so = text == "0" || (!text.starts_with(['0', '+']));
+    text.parse().ok().filter(|_| is_written_so)
 }
+
+/// From so many bytes of a body on, what several receivers share is not copied for each name of a subscription.
+const SHARED_BYTES_MIN: usize = 2048;
 
 /// A message on a topic, for a subscription that does not acknowledge. In 1.0 one may have no name.
 pub(super) fn event(
@@ -57,18 +78,81 @@ pub(super) fn event(
     publication: &Publication,
     subscription: Option<&str>,
 ) -> Result<Frame, Unconvertible> {
-    let variant = subscription.map_or(Variant::Number(0), Variant::Text);
-    if let Some(frame) = publication.encodings.get(voice.dialect(), variant) {
+    let (dialect, variant) = (voice.dialect(), variant(subscription));
+    if let Some(frame) = publication.encodings.get(dialect, variant) {
         return Ok(frame);
     }
-    let (is_text, tail) = tail(voice.version, publication, Place::Topic)?;
-    publication.encodings.get_or_make(voice.dialect(), variant, || {
-        let head = head(voice.version, |encoder| {
-            subscription.map(|id| encoder.header("subscription", id));
-            encoder.header("message-id", &publication.id.to_string());
+    let tail = Tail::of(publication, Place::Topic)?;
+    let kind = tail.kind(voice);
+    let head = |tail_bytes| event_head(voice.version, publication.id, subscription, tail_bytes);
+    if tail.body.bytes.len() < SHARED_BYTES_MIN {
+        return publication.encodings.get_or_make(dialect, variant, || {
+            let mut out = head(tail.bytes());
+            tail.put(Encoder::resume(&mut out, voice.version, Command::Message));
+            Ok(Message::new(kind, out.into()))
         });
-        Ok(Message { kind: voice.kind(is_text), head, body: tail })
-    })
+    }
+    let body = tail.shared(voice.version)?;
+    publication.encodings.get_or_make(dialect, variant, || Ok(Message { kind, head: head(0).into(), body }))
+}
+
+/// Several messages on a topic, for one subscription. None where they are not all of one kind, or one of them has no form
+/// that the receiver could read.
+pub(super) fn events(
+    voice: &Voice,
+    bundle: &Bundle,
+    subscription: Option<&str>,
+) -> Option<Arc<SharedMessages>> {
+    let encoded = || {
+        let (mut bytes, mut ends) = (Vec::with_capacity(bundle.cost()), Vec::with_capacity(bundle.count()));
+        let mut kinds = None;
+        for publication in bundle.publications() {
+            let tail = Tail::of(publication, Place::Topic).map_err(drop)?;
+            let kind = tail.kind(voice);
+            if *kinds.get_or_insert(kind) != kind {
+                return Err(());
+            }
+            put_event_head(&mut bytes, voice.version, publication.id, subscription);
+            tail.put(Encoder::resume(&mut bytes, voice.version, Command::Message));
+            ends.push(u32::try_from(bytes.len()).map_err(drop)?);
+        }
+        Ok(SharedMessages::new(kinds.ok_or(())?, bytes.into(), ends))
+    };
+    bundle.encodings.share(voice.dialect(), variant(subscription), encoded).ok()
+}
+
+/// Names up to seven bytes long, as most are, are told apart as numbers, which takes no memory.
+fn variant(subscription: Option<&str>) -> Variant<'_> {
+    let Some(name) = subscription else { return Variant::Number(0) };
+    let mut bytes = [0; 8];
+    match bytes.get_mut(1..=name.len()) {
+        Some(place) => {
+            place.copy_from_slice(name.as_bytes());
+            // Unlike any other name, and unlike none.
+            bytes[0] = name.len() as u8 + 1;
+            Variant::Number(u64::from_le_bytes(bytes))
+        }
+        None => Variant::Text(name),
+    }
+}
+
+/// The first lines of a message on a topic, with room for what follows.
+fn event_head(version: Version, id: u64, subscription: Option<&str>, room: usize) -> Vec<u8> {
+    let bytes = Encoder::command_bytes(Command::Message)
+        + subscription.map_or(0, |name| Encoder::known_bytes(SUBSCRIPTION, name.len()))
+        + Encoder::known_bytes(MESSAGE_ID, decimals(id));
+    let mut out = Vec::with_capacity(bytes + room);
+    put_event_head(&mut out, version, id, subscription);
+    out
+}
+
+fn put_event_head(out: &mut Vec<u8>, version: Version, id: u64, subscription: Option<&str>) {
+    let mut encoder = Encoder::begin(out, version, Command::Message);
+    if let Some(name) = subscription {
+        encoder.known(SUBSCRIPTION, name);
+    }
+    encoder.number(MESSAGE_ID, id);
+    encoder.pause();
 }
 
 /// The message that a topic had kept when it was subscribed to.
@@ -77,13 +161,14 @@ pub(super) fn retained(
     publication: &Publication,
     subscription: Option<&str>,
 ) -> Result<Frame, Unconvertible> {
-    let (is_text, tail) = tail(voice.version, publication, Place::Topic)?;
-    let head = head(voice.version, |encoder| {
-        subscription.map(|id| encoder.header("subscription", id));
-        encoder.header("message-id", &publication.id.to_string());
-        encoder.header("retained", "true");
-    });
-    Ok(Frame::Own(Message { kind: voice.kind(is_text), head, body: tail }))
+    let tail = Tail::of(publication, Place::Topic)?;
+    let room = Encoder::known_bytes(RETAINED, TRUE.len());
+    let mut head = event_head(voice.version, publication.id, subscription, room);
+    let mut encoder = Encoder::resume(&mut head, voice.version, Command::Message);
+    encoder.known(RETAINED, TRUE);
+    encoder.pause();
+    let body = tail.shared(voice.version)?;
+    Ok(Frame::Own(Message { kind: tail.kind(voice), head: head.into(), body }))
 }
 
 /// What of a subscription is in the messages from its queue.
@@ -99,21 +184,54 @@ pub(super) struct Told<'a> {
 /// A message from a queue.
 pub(super) fn delivery(voice: &Voice, delivery: &Delivery, told: Told<'_>) -> Result<Frame, Unconvertible> {
     let place = if delivery.from_topic { Place::Topic } else { told.place };
-    let (is_text, tail) = tail(voice.version, &delivery.publication, place)?;
-    let id = DeliveryId::of(delivery).to_string();
-    let head = head(voice.version, |encoder| {
-        told.subscription.map(|id| encoder.header("subscription", id));
-        encoder.header("message-id", &id);
-        if voice.version == Version::V12 && told.mode != AckMode::Auto {
-            encoder.header("ack", &id);
-        }
-        if delivery.redeliveries > 0 {
-            encoder.header("redelivered", "true");
-            encoder.header("x-delivery-count", &delivery.redeliveries.to_string());
-        }
-        told.include_sequence.map(|name| encoder.header(name, &delivery.sequence.to_string()));
-    });
-    Ok(Frame::Own(Message { kind: voice.kind(is_text), head, body: tail }))
+    let tail = Tail::of(&delivery.publication, place)?;
+    let kind = tail.kind(voice);
+    // What a topic brought may lie in other queues, too.
+    if delivery.from_topic || tail.body.bytes.len() >= SHARED_BYTES_MIN {
+        let body = tail.shared(voice.version)?;
+        let head = delivery_head(voice.version, delivery, told, 0).into();
+        return Ok(Frame::Own(Message { kind, head, body }));
+    }
+    let mut out = delivery_head(voice.version, delivery, told, tail.bytes());
+    tail.put(Encoder::resume(&mut out, voice.version, Command::Message));
+    Ok(Frame::Own(Message::new(kind, out.into())))
+}
+
+/// The first lines of a message from a queue, with room for what follows.
+fn delivery_head(version: Version, delivery: &Delivery, told: Told<'_>, room: usize) -> Vec<u8> {
+    let Told { subscription, include_sequence, .. } = told;
+    let (id, count) = (DeliveryId::of(delivery).numbers(), u64::from(delivery.redeliveries));
+    let id_bytes = id.into_iter().map(decimals).sum::<usize>() + id.len() - 1;
+    let is_acknowledged = version == Version::V12 && told.mode != AckMode::Auto;
+    let mut bytes = Encoder::command_bytes(Command::Message)
+        + subscription.map_or(0, |name| Encoder::known_bytes(SUBSCRIPTION, name.len()))
+        + Encoder::known_bytes(MESSAGE_ID, id_bytes)
+        + include_sequence.map_or(0, |name| Encoder::header_bytes(name, decimals(delivery.sequence)));
+    if is_acknowledged {
+        bytes += Encoder::known_bytes(ACK, id_bytes);
+    }
+    if count > 0 {
+        bytes += Encoder::known_bytes(REDELIVERED, TRUE.len());
+        bytes += Encoder::known_bytes(DELIVERY_COUNT, decimals(count));
+    }
+    let mut out = Vec::with_capacity(bytes + room);
+    let mut encoder = Encoder::begin(&mut out, version, Command::Message);
+    if let Some(name) = subscription {
+        encoder.known(SUBSCRIPTION, name);
+    }
+    encoder.numbers(MESSAGE_ID, id);
+    if is_acknowledged {
+        encoder.numbers(ACK, id);
+    }
+    if count > 0 {
+        encoder.known(REDELIVERED, TRUE);
+        encoder.number(DELIVERY_COUNT, count);
+    }
+    if let Some(name) = include_sequence {
+        encoder.header(name, itoa::Buffer::new().format(delivery.sequence));
+    }
+    encoder.pause();
+    out
 }
 
 /// A call or an answer, which only this receiver gets. `first` are the headers that count; those of a call
@@ -125,13 +243,13 @@ pub(super) fn direct(
     attributes: &Attributes,
 ) -> Result<Frame, Unconvertible> {
     let body = payload.body()?;
-    let mut out = BytesMut::with_capacity(256 + attributes.bytes() + body.bytes.len());
+    let mut out = Vec::with_capacity(256 + attributes.bytes() + body.bytes.len());
     let mut encoder = Encoder::begin(&mut out, voice.version, Command::Message);
     for (name, value) in first {
         encoder.header(name, value);
     }
     put_rest(encoder, attributes.iter().filter(|(name, _)| !CALL_HEADERS.contains(name)), body);
-    Ok(Frame::Own(Message::new(voice.kind(is_text(body)), out.freeze())))
+    Ok(Frame::Own(Message::new(kind(voice, body), out.into())))
 }
 
 /// Notes that a message has no form that its receiver could read.
@@ -140,45 +258,74 @@ pub(super) fn note_unconvertible(why: Unconvertible) {
     tracing::debug!(%why, "a message has no form for a STOMP receiver");
 }
 
-fn head(version: Version, write: impl FnOnce(&mut Encoder<'_>)) -> Bytes {
-    let mut out = BytesMut::with_capacity(96);
-    let mut encoder = Encoder::begin(&mut out, version, Command::Message);
-    write(&mut encoder);
-    encoder.pause();
-    out.freeze()
+/// The lines that all receivers of a version share, with the body.
+struct Tail<'a> {
+    publication: &'a Publication,
+    body: &'a Body,
+    destination: (&'static str, Cow<'a, str>),
 }
 
-/// The lines that all receivers of a version share, with the body; and whether that is text.
-fn tail(version: Version, publication: &Publication, place: Place) -> Result<(bool, Bytes), Unconvertible> {
-    let dialect = match version {
-        Version::V10 => "v10.stomp/tail",
-        Version::V11 => "v11.stomp/tail",
-        Version::V12 => "v12.stomp/tail",
-    };
-    let made = publication.encodings.get_or_make(dialect, Variant::Number(0), || {
-        let body = publication.payload.body()?;
-        let Publication { attributes, name, .. } = publication;
-        let mut out = BytesMut::with_capacity(128 + attributes.bytes() + body.bytes.len());
-        let mut encoder = Encoder::resume(&mut out, version, Command::Message);
-        encoder.header("destination", &destination::write(place, name));
-        if let Some(who) = &publication.disclosed {
-            encoder.header(headers::PUBLISHER, &publication.publisher.0.to_string());
+impl<'a> Tail<'a> {
+    fn of(publication: &'a Publication, place: Place) -> Result<Tail<'a>, Unconvertible> {
+        let destination = destination::header(place, &publication.name);
+        Ok(Tail { publication, body: publication.payload.body()?, destination })
+    }
+
+    fn kind(&self, voice: &Voice) -> Kind {
+        kind(voice, self.body)
+    }
+
+    /// How long it is, if nothing in it needs an escape.
+    fn bytes(&self) -> usize {
+        let Publication { attributes, disclosed, trust, publisher, .. } = self.publication;
+        let (line, known) = (Encoder::header_bytes, Encoder::known_bytes);
+        let mut bytes = known(self.destination.0, self.destination.1.len())
+            + self.body.content_type.as_ref().map_or(0, |text| known(CONTENT_TYPE, text.len()))
+            + self.body.shape.word().map_or(0, |word| line(Shape::HEADER, word.len()))
+            + attributes.iter().map(|(name, value)| line(name, value.len())).sum::<usize>()
+            + Encoder::end_bytes(Command::Message, self.body.bytes.len());
+        if let Some(who) = disclosed {
+            bytes += line(headers::PUBLISHER, decimals(publisher.0));
+            bytes += line(headers::PUBLISHER_AUTHID, who.id.len());
+        }
+        if let Some(level) = trust {
+            bytes += line(headers::TRUST_LEVEL, decimals((*level).into()));
+        }
+        bytes
+    }
+
+    fn put(&self, mut encoder: Encoder<'_>) {
+        let Publication { attributes, disclosed, trust, publisher, .. } = self.publication;
+        encoder.known(self.destination.0, &self.destination.1);
+        if let Some(who) = disclosed {
+            encoder.header(headers::PUBLISHER, itoa::Buffer::new().format(publisher.0));
             encoder.header(headers::PUBLISHER_AUTHID, &who.id);
         }
-        if let Some(level) = publication.trust {
-            encoder.header(headers::TRUST_LEVEL, &level.to_string());
+        if let Some(level) = trust {
+            encoder.header(headers::TRUST_LEVEL, itoa::Buffer::new().format(*level));
         }
-        put_rest(encoder, attributes.iter(), body);
-        let kind = if is_text(body) { Kind::Text } else { Kind::Binary };
-        Ok(Message::new(kind, out.freeze()))
-    })?;
-    let message = made.message();
-    Ok((message.kind == Kind::Text, message.head.clone()))
+        put_rest(encoder, attributes.iter(), self.body);
+    }
+
+    /// Its bytes, made once for all receivers of a version.
+    fn shared(&self, version: Version) -> Result<Bytes, Unconvertible> {
+        let dialect = match version {
+            Version::V10 => "v10.stomp/tail",
+            Version::V11 => "v11.stomp/tail",
+            Version::V12 => "v12.stomp/tail",
+        };
+        let made = self.publication.encodings.get_or_make(dialect, Variant::Number(0), || {
+            let mut out = Vec::with_capacity(self.bytes());
+            self.put(Encoder::resume(&mut out, version, Command::Message));
+            Ok(Message::new(Kind::Raw, out.into()))
+        })?;
+        Ok(made.message().head.clone())
+    }
 }
 
 fn put_rest<'a>(mut encoder: Encoder<'_>, attributes: impl Iterator<Item = (&'a str, &'a str)>, body: &Body) {
     if let Some(content_type) = &body.content_type {
-        encoder.header("content-type", content_type);
+        encoder.known(CONTENT_TYPE, content_type);
     }
     if let Some(word) = body.shape.word() {
         encoder.header(Shape::HEADER, word);
@@ -189,9 +336,9 @@ fn put_rest<'a>(mut encoder: Encoder<'_>, attributes: impl Iterator<Item = (&'a 
     encoder.finish(&body.bytes);
 }
 
-/// Whether a frame with that body is text: all else in it is.
-fn is_text(body: &Body) -> bool {
-    str::from_utf8(&body.bytes).is_ok()
+/// The kind of a message with that body: it is text if the body is, as all else in it is.
+fn kind(voice: &Voice, body: &Body) -> Kind {
+    voice.kind(voice.carrier == Carrier::Text && str::from_utf8(&body.bytes).is_ok())
 }
 
 #[cfg(test)]
@@ -201,11 +348,35 @@ mod tests {
     #[test]
     fn the_name_of_a_delivery_is_read_back_and_nothing_else_is() {
         let id = DeliveryId { consumer: ConsumerId(3), sequence: 70, redeliveries: 2 };
-        assert_eq!(id.to_string(), "3-70-2");
+        let mut out = Vec::new();
+        Encoder::resume(&mut out, Version::V12, Command::Message).numbers(MESSAGE_ID, id.numbers());
+        assert_eq!(out, b"message-id:3-70-2\n");
         assert_eq!(DeliveryId::parse("3-70-2"), Some(id));
-        for other in ["", "3", "3-70", "3-70-2-1", "+3-70-2", "03-70-2", "3-70-", "a-b-c", "3-70-4294967296"]
+        assert_eq!(DeliveryId::parse("0-0-0").map(|id| id.sequence), Some(0));
+        for other in
+            ["", "3", "3-70", "3-70-2-1", "+3-70-2", "03-70-2", "3-00-2", "3-70-", "a-b-c", "3-70-4294967296"]
         {
             assert_eq!(DeliveryId::parse(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn names_of_subscriptions_are_told_apart() {
+        let names = [
+            None,
+            Some(""),
+            Some("\0"),
+            Some("1"),
+            Some("1\0"),
+            Some("sub-0"),
+            Some("seven-7"),
+            Some("eight--8"),
+        ];
+        for (at, one) in names.iter().enumerate() {
+            for (other_at, other) in names.iter().enumerate() {
+                assert_eq!(variant(*one) == variant(*other), at == other_at, "{one:?} {other:?}");
+            }
+        }
+        assert!(matches!(variant(Some("seven-7")), Variant::Number(_)));
     }
 }

@@ -139,7 +139,7 @@ impl StompSession {
         }
         let buffer_bytes = input.len();
         while !matches!(self.stage, Stage::Over) {
-            let mut frame = match self.decoder.decode(&mut input) {
+            let mut frame = match self.decoder.decode_with(&mut input, self.voice.spare()) {
                 Ok(Some(Item::Frame(frame))) => frame,
                 Ok(Some(Item::HeartBeats(_))) => continue,
                 Ok(None) => return,
@@ -204,7 +204,7 @@ impl StompSession {
         self.watch_completeness(now);
     }
 
-    fn take(&mut self, frame: Frame, now: Instant) -> Next {
+    fn take(&mut self, mut frame: Frame, now: Instant) -> Next {
         let result = match &mut self.stage {
             Stage::Stranger(_) => return self.connect(frame, now),
             Stage::Over => return Next::Stop,
@@ -213,9 +213,11 @@ impl StompSession {
                 return Next::Stop;
             }
             Stage::Open(dialogue, _) => {
-                dialogue.member.may_ask(now);
-                let mut result = dialogue.take(&frame, &mut self.voice, &self.settings, now);
+                // A body is kept only where the frame may have to be taken again.
+                let body = dialogue.member.may_ask(now).then(|| frame.body.clone());
+                let mut result = dialogue.take(&mut frame, &mut self.voice, &self.settings, now);
                 if let Some(question) = result.as_mut().err().and_then(Fault::take_question) {
+                    frame.body = body.unwrap_or_default();
                     return Next::Ask(Box::new(frame), question);
                 }
                 dialogue.member.forget_answers();
@@ -230,6 +232,7 @@ impl StompSession {
                 return Next::Stop;
             }
         }
+        self.voice.recycle(frame.headers);
         Next::Read
     }
 

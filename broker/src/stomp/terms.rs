@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use tandem_protocols::stomp::error::Violation;
-use tandem_protocols::stomp::frame::Headers;
+use tandem_protocols::stomp::headers::{Headers, Marks};
 
 use crate::core::message::Handling;
 use crate::core::name::Name;
 use crate::core::queues::{Browse, ConsumeTerms, Credit, Filter, Properties, QueueTerms, WhenFull};
 use crate::stomp::fault::Fault;
-use crate::stomp::headers::{QUEUE_ARGUMENTS, flag, refuse};
+use crate::stomp::headers::{QUEUE_ARGUMENTS, flag, marks_of, refuse};
 use crate::stomp::settings::Settings;
 
 /// How somebody consumes from a queue, with the value that asks for nothing.
@@ -31,8 +31,24 @@ const DELAYS: [(&str, &str); 2] = [("AMQ_SCHEDULED_DELAY", "0"), ("AMQ_SCHEDULED
 const DURABLE_NAMES: [&str; 3] =
     ["durable-subscription-name", "durable-subscriber-name", "activemq.subscriptionName"];
 
+/// What a SEND says of how its message is to be handled.
+const HANDLING: Marks = Marks::of(&[
+    "AMQ_SCHEDULED_DELAY",
+    "AMQ_SCHEDULED_TIME",
+    "JMSXGroupID",
+    "JMSXGroupSeq",
+    "expiration",
+    "expires",
+    "message_group",
+    "priority",
+]);
+
 /// Refuses what is said of a queue where there is none.
 pub(super) fn refuse_queue_arguments(headers: &Headers) -> Result<(), Fault> {
+    const MARKS: Marks = Marks::of(&QUEUE_ARGUMENTS);
+    if !headers.may_have(MARKS) {
+        return Ok(());
+    }
     match headers.iter().find(|(name, _)| QUEUE_ARGUMENTS.contains(name)) {
         Some((name, value)) => Err(Fault::unsupported(name, value)),
         None => Ok(()),
@@ -46,7 +62,8 @@ pub(super) fn refuse_consumer_properties(headers: &Headers) -> Result<(), Fault>
 
 /// Refuses to send a message later.
 pub(super) fn refuse_delays(headers: &Headers) -> Result<(), Fault> {
-    refuse(headers, &DELAYS)
+    const MARKS: Marks = marks_of(&DELAYS);
+    if headers.may_have(MARKS) { refuse(headers, &DELAYS) } else { Ok(()) }
 }
 
 /// Refuses a destination of the other kind than Artemis' headers say that it is.
@@ -129,6 +146,9 @@ fn name(headers: &Headers, header: &str) -> Result<Option<Name>, Fault> {
 
 /// What a queue is to do with a message.
 pub(super) fn handling(headers: &Headers) -> Result<Option<Arc<Handling>>, Fault> {
+    if !headers.may_have(HANDLING) {
+        return Ok(None);
+    }
     let priority = match number(headers, "priority")? {
         Some(number) => Some(
             u8::try_from(number).map_err(|_| Violation::invalid_header("priority", &number.to_string()))?,

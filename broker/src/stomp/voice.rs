@@ -3,13 +3,18 @@
 //! Over a WebSocket a frame is a text message if the peer speaks in texts and the frame is one, and a binary
 //! message otherwise. One frame is one message.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use tandem_protocols::stomp::codec::{HEART_BEAT, encode};
+use tandem_protocols::stomp::codec::{Encoder, HEART_BEAT, encode};
 use tandem_protocols::stomp::frame::{self, Command, Version};
+use tandem_protocols::stomp::headers::Headers;
 
-use crate::core::message::{Frame, Kind, Message};
-use crate::core::protocol::{Close, Output, Outputs};
+use crate::core::message::{Frame, Kind, Message, SharedMessages};
+use crate::core::protocol::{Close, Output};
+use crate::stomp::destination::Target;
 
 /// What carries the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,14 +45,27 @@ pub(super) struct Voice {
     pub(super) carrier: Carrier,
     /// Something was said since the flag was last taken.
     spoke: bool,
-    outputs: Outputs,
+    /// While there is any.
+    work: Option<Box<Work>>,
 }
+
+/// What is only needed while the session has something to do.
+#[derive(Debug, Default)]
+struct Work {
+    outputs: VecDeque<Output>,
+    last_target: Option<Target>,
+    /// What the next frame's headers can be read into.
+    spare: Headers,
+}
+
+/// What of that may be kept, in bytes.
+const SPARE_BYTES_MAX: usize = 1024;
 
 impl Voice {
     /// Until a version is agreed on, 1.0 is spoken: it has no escapes.
     pub(super) fn new() -> Voice {
         let (version, carrier) = (Version::V10, Carrier::Stream);
-        Voice { version, carrier, spoke: false, outputs: Outputs::default() }
+        Voice { version, carrier, spoke: false, work: None }
     }
 
     /// The kind of a message whose bytes are text, or are not.
@@ -88,7 +106,15 @@ impl Voice {
 
     /// Says that a frame which asked for a receipt was processed.
     pub(super) fn receipt(&mut self, id: &str) {
-        self.say(&frame::Frame::new(Command::Receipt).with("receipt-id", id));
+        const ID: &str = "receipt-id:";
+        let bytes = Encoder::command_bytes(Command::Receipt)
+            + Encoder::known_bytes(ID, id.len())
+            + Encoder::end_bytes(Command::Receipt, 0);
+        let mut out = Vec::with_capacity(bytes);
+        let mut encoder = Encoder::begin(&mut out, self.version, Command::Receipt);
+        encoder.known(ID, id);
+        encoder.finish(&[]);
+        self.send(Frame::Own(Message::new(self.kind(true), out.into())));
     }
 
     /// Shows that this end is alive.
@@ -102,9 +128,15 @@ impl Voice {
         self.push(Output::Send(frame));
     }
 
+    /// Says several frames that were encoded before.
+    pub(super) fn send_all(&mut self, messages: Arc<SharedMessages>) {
+        self.spoke = true;
+        self.push(Output::SendAll(messages));
+    }
+
     /// Asks for something else than to say a frame.
     pub(super) fn push(&mut self, output: Output) {
-        self.outputs.push(output);
+        self.work().outputs.push_back(output);
     }
 
     /// Ends the wire once everything was said.
@@ -114,12 +146,33 @@ impl Voice {
 
     /// What is next.
     pub(super) fn poll(&mut self) -> Option<Output> {
-        self.outputs.poll()
+        self.work.as_mut()?.outputs.pop_front()
     }
 
-    /// Holds no memory for what is to be said.
+    /// What the peer sent to last, while it does not pause.
+    pub(super) fn last_target(&mut self) -> &mut Option<Target> {
+        &mut self.work().last_target
+    }
+
+    /// Headers whose memory may be used.
+    pub(super) fn spare(&mut self) -> &mut Headers {
+        &mut self.work().spare
+    }
+
+    /// Keeps headers that are not needed any more, for their memory.
+    pub(super) fn recycle(&mut self, headers: Headers) {
+        if headers.heap_bytes() <= SPARE_BYTES_MAX {
+            *self.spare() = headers;
+        }
+    }
+
+    /// Holds no memory for work, if there is none.
     pub(super) fn rest(&mut self) {
-        self.outputs.rest();
+        self.work.take_if(|work| work.outputs.is_empty());
+    }
+
+    fn work(&mut self) -> &mut Work {
+        self.work.get_or_insert_default()
     }
 
     /// Whether anything was said since this was last asked.

@@ -85,7 +85,7 @@ impl Voice {
         Some(batch)
     }
 
-    fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> Kind {
         match self.wrapping {
             Wrapping::Raw => Kind::Raw,
             Wrapping::None | Wrapping::Batched(_) if codec::is_text(self.format) => Kind::Text,
@@ -129,6 +129,15 @@ impl Voice {
         batched::append(self.format, separator.unwrap_or(batched::SEPARATOR), &bytes, &mut batch)
             .expect("an encoded message is below 4 GiB");
         Bytestring::new(self.kind(), batch.into())
+    }
+
+    /// Appends a message that `encode` appends, as one of the wire's kind.
+    pub(super) fn append(&self, out: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
+        let Wrapping::Batched(_) = self.wrapping else { return encode(out) };
+        let mut message = Vec::new();
+        encode(&mut message);
+        let wrapped = self.wrap(message.into());
+        out.extend_from_slice(&wrapped.head);
     }
 
     /// Says something that is already encoded.

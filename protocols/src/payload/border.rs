@@ -23,8 +23,6 @@
 //! A body is foreign input that is about to be part of a WAMP message: it is read through, even where
 //! its encoding stays. Arguments were part of one already.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use super::split::{self, Entries};
@@ -136,7 +134,7 @@ fn body_of_one(from: Format, value: &Bytes, limits: &Limits) -> Result<Body, Unc
     read(from, value, &mut lone, limits)?;
     Ok(match lone.found {
         Found::Text(text) => Body {
-            content_type: Some(Arc::from("text/plain")),
+            content_type: Some("text/plain".into()),
             encoding: Encoding::Text,
             shape: Shape::Value,
             bytes: text.into(),
@@ -179,12 +177,12 @@ impl Sink for Lone {
 
 fn json_body(bytes: Bytes, shape: Shape) -> Body {
     let encoding = Encoding::Structured(Format::Json);
-    Body { content_type: Some(Arc::from("application/json")), encoding, shape, bytes }
+    Body { content_type: Some("application/json".into()), encoding, shape, bytes }
 }
 
 fn binary_body(bytes: Bytes) -> Body {
     Body {
-        content_type: Some(Arc::from("application/octet-stream")),
+        content_type: Some("application/octet-stream".into()),
         encoding: Encoding::Binary,
         shape: Shape::Value,
         bytes,
@@ -237,7 +235,7 @@ mod tests {
     const CBOR: Encoding = Encoding::Structured(Cbor);
 
     fn body(content_type: &str, encoding: Encoding, shape: Shape, bytes: &'static [u8]) -> Body {
-        let content_type = (!content_type.is_empty()).then(|| Arc::from(content_type));
+        let content_type = (!content_type.is_empty()).then(|| content_type.into());
         Body { content_type, encoding, shape, bytes: Bytes::from_static(bytes) }
     }
 

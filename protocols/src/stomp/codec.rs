@@ -28,11 +28,10 @@
 //! [`state::accept`]: crate::stomp::state::accept
 
 use std::borrow::Cow;
-use std::fmt::Write;
 use std::mem;
 use std::sync::Arc;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use memchr::{memchr, memchr2};
 use nom::bytes::complete::{tag, take_until};
 use nom::combinator::rest;
@@ -40,7 +39,8 @@ use nom::sequence::{separated_pair, terminated};
 use nom::{IResult, Parser};
 
 use crate::stomp::error::{Reason, Violation, quote};
-use crate::stomp::frame::{Command, Frame, Headers, Side, Version, trimmed};
+use crate::stomp::frame::{Command, Frame, Side, Version};
+use crate::stomp::headers::{Ends, Headers, trimmed};
 
 /// What is sent when there is nothing to say.
 pub const HEART_BEAT: &[u8] = b"\n";
@@ -120,8 +120,9 @@ impl Grammar {
     }
 
     /// Whether an octet may mean something else than itself in some version.
+    #[inline]
     const fn is_special(octet: u8) -> bool {
-        matches!(octet, b'\n' | b'\r' | b':' | b'\\' | 0)
+        SPECIAL[octet as usize]
     }
 
     /// Whether a name and a value can be written so that exactly they are read.
@@ -131,6 +132,17 @@ impl Grammar {
         !name.is_empty() && fits(name) && fits(value) && !(raw(b':') && name.contains(':'))
     }
 }
+
+/// Those octets that may mean something else than themselves.
+const SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut at = 0;
+    while at < 256 {
+        special[at] = matches!(at as u8, b'\n' | b'\r' | b':' | b'\\' | 0);
+        at += 1;
+    }
+    special
+};
 
 // ---------------------------------------------------------------------------------------------- reading
 
@@ -145,7 +157,7 @@ pub enum Item {
 
 /// Reads frames from chunks of any size, be they what TCP handed over or the messages of a WebSocket.
 ///
-/// Between frames it owns no heap. Every octet is looked at once, however the frames are cut. After an error
+/// Between frames it owns no heap. No octet is looked at more than twice, however the frames are cut. After an error
 /// nothing can be read any more.
 ///
 /// ```
@@ -222,6 +234,20 @@ impl Decoder {
     ///
     /// The body of a frame that lies whole in `input` is a slice of it.
     pub fn decode(&mut self, input: &mut Bytes) -> Result<Option<Item>, Violation> {
+        self.decode_with(input, &mut Headers::new())
+    }
+
+    /// The same, in the memory of headers that are not needed any more, if it is of use.
+    pub fn decode_with(&mut self, input: &mut Bytes, spare: &mut Headers) -> Result<Option<Item>, Violation> {
+        if matches!(self.stage, Stage::Between { cr: false }) {
+            if input.is_empty() {
+                return Ok(None);
+            }
+            if let Some(frame) = self.whole(input, spare) {
+                return Ok(Some(Item::Frame(frame)));
+            }
+            spare.clear();
+        }
         match mem::replace(&mut self.stage, Stage::Failed) {
             Stage::Between { cr } => self.between(cr, input),
             Stage::Command(line) => self.command(*line, input),
@@ -229,6 +255,50 @@ impl Decoder {
             Stage::Body(body) => self.body(*body, input),
             Stage::Failed => Err(Violation::new(Reason::BadFrame, "nothing can be read after an error")),
         }
+    }
+
+    /// Takes a frame that lies whole at the beginning of the input and is like most: in a version with escapes, but
+    /// without any, and its lines end without CR. All else, and whatever is wrong, is left to those that go step by
+    /// step.
+    fn whole(&self, input: &mut Bytes, spare: &mut Headers) -> Option<Frame> {
+        if !self.grammar.has_escapes() {
+            return None;
+        }
+        let line = input.iter().take(COMMAND_BYTES_MAX).position(|octet| *octet == b'\n')?;
+        let command = Command::from_name(&input[..line])?;
+        if self.objection(command).is_some() {
+            return None;
+        }
+        let head = line + 1;
+        spare.clear();
+        let (length, block) = whole_headers(&input[head..], &self.limits, spare)?;
+        let start = head + block + 1;
+        let rest = input.get(start..)?;
+        let body_bytes = match length {
+            Some(length) => length,
+            None => memchr(0, rest)?,
+        };
+        let most = if command.may_have_body() { self.limits.body_bytes_max as usize } else { 0 };
+        if body_bytes > most || rest.get(body_bytes) != Some(&0) {
+            return None;
+        }
+        spare.lay(str::from_utf8(&input[head..head + block]).ok()?);
+        let headers = mem::take(spare);
+        let ends_here = rest.len() == body_bytes + 1;
+        input.advance(start);
+        let body = if body_bytes == 0 {
+            input.advance(1);
+            Bytes::new()
+        } else if ends_here {
+            let mut body = mem::take(input);
+            body.truncate(body_bytes);
+            body
+        } else {
+            let body = input.split_to(body_bytes);
+            input.advance(1);
+            body
+        };
+        Some(Frame { command, headers, body })
     }
 
     fn between(&mut self, mut cr: bool, input: &mut Bytes) -> Result<Option<Item>, Violation> {
@@ -271,17 +341,24 @@ impl Decoder {
 
     /// Refuses a frame as soon as its first line is known, before its headers and body cost anything.
     fn permit(&self, command: Command) -> Result<(), Violation> {
-        let refuse = |why| Err(Violation::new(Reason::BadCommand, format!("{command} {why}")));
+        match self.objection(command) {
+            Some(why) => Err(Violation::new(Reason::BadCommand, format!("{command} {why}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Why there can be no frame with that command now.
+    fn objection(&self, command: Command) -> Option<&'static str> {
         if command.sender() == self.side {
-            return refuse("goes the other way");
+            return Some("goes the other way");
         }
         match self.grammar {
-            Grammar::Opening if command.is_opening() || command == Command::Error => Ok(()),
-            Grammar::Opening => refuse("cannot be the first frame"),
+            Grammar::Opening if command.is_opening() || command == Command::Error => None,
+            Grammar::Opening => Some("cannot be the first frame"),
             Grammar::V10 | Grammar::V11 | Grammar::V12 if command.is_opening() => {
-                refuse("can only be the first frame")
+                Some("can only be the first frame")
             }
-            Grammar::V10 | Grammar::V11 | Grammar::V12 => Ok(()),
+            Grammar::V10 | Grammar::V11 | Grammar::V12 => None,
         }
     }
 
@@ -436,6 +513,65 @@ impl Head {
     }
 }
 
+/// `*( header LF ) LF` at the beginning of `rest`, with nothing in it that stands for something else: notes where the
+/// names and values lie; what `content-length` says, and where the empty line begins. `None` if it is anything else.
+fn whole_headers(rest: &[u8], limits: &Limits, headers: &mut Headers) -> Option<(Option<usize>, usize)> {
+    let (mut length, mut start, mut colon) = (None, 0, None);
+    for place in special_places(rest) {
+        match (rest[place], colon) {
+            (b':', None) if place > start => colon = Some(place),
+            (b':', Some(_)) => {}
+            (b'\n', Some(name_end)) => {
+                let (name, value) = (&rest[start..name_end], &rest[name_end + 1..place]);
+                let line_max = limits.header_line_bytes_max as usize;
+                if place - start > line_max || headers.len() >= limits.headers_max as usize {
+                    return None;
+                }
+                if name == b"content-length" {
+                    let this = content_length(str::from_utf8(value).ok()?, limits).ok()?;
+                    length.get_or_insert(this);
+                }
+                let ends = Ends { name: u32::try_from(name_end).ok()?, value: u32::try_from(place).ok()? };
+                headers.note(name, ends);
+                (start, colon) = (place + 1, None);
+            }
+            (b'\n', None) if place == start => {
+                let within = start <= limits.header_block_bytes_max as usize;
+                return within.then_some((length, start));
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// Where the special octets are, in order. Looks at eight at a time, as few are.
+fn special_places(octets: &[u8]) -> impl Iterator<Item = usize> {
+    let (words, rest) = octets.as_chunks::<8>();
+    let in_words = words.iter().enumerate().flat_map(|(at, word)| {
+        let mut found = special_in(u64::from_le_bytes(*word));
+        std::iter::from_fn(move || {
+            let bit = (found != 0).then(|| found.trailing_zeros())?;
+            found &= found - 1;
+            Some(at * 8 + bit as usize / 8)
+        })
+        .filter(|place| Grammar::is_special(octets[*place]))
+    });
+    let before = octets.len() - rest.len();
+    in_words.chain((before..octets.len()).filter(|place| Grammar::is_special(octets[*place])))
+}
+
+/// The highest bit of each octet that is special, and perhaps of some that are not.
+const fn special_in(word: u64) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let control = word.wrapping_sub(ONES * b' ' as u64) & !word;
+    let colon = word ^ (ONES * b':' as u64);
+    let backslash = word ^ (ONES * b'\\' as u64);
+    let colon = colon.wrapping_sub(ONES) & !colon;
+    let backslash = backslash.wrapping_sub(ONES) & !backslash;
+    (control | colon | backslash) & (ONES << 7)
+}
+
 /// `*( header EOL ) EOL`, of which it is known that it ends with the only empty line.
 fn parse_headers(
     block: &[u8],
@@ -588,13 +724,13 @@ impl Body {
             Some(length) => input.len().min(length - self.passed),
             None => memchr(0, input).unwrap_or(input.len()),
         };
-        self.passed += part;
-        if self.passed > limits.body_bytes_max as usize {
-            return Err(body_too_large(limits));
-        }
         if grammar == Grammar::V12 && (part > 0 || self.length.is_some_and(|length| length > 0)) {
             let detail = format!("{} cannot have a body", self.frame.command);
             return Err(Violation::new(Reason::BadFrame, detail));
+        }
+        self.passed += part;
+        if self.passed > limits.body_bytes_max as usize {
+            return Err(body_too_large(limits));
         }
         input.advance(part);
         Ok(())
@@ -615,14 +751,16 @@ impl Body {
 /// Headers that `version` cannot write are left out, as is a `content-length` of the caller's and a body
 /// where none may be. An ERROR before a version was agreed on is written in 1.0.
 pub fn encode(version: Version, frame: &Frame) -> Bytes {
-    let headers = frame.headers.text_bytes() + 4 * frame.headers.len();
-    let mut out = BytesMut::with_capacity(headers + frame.body.len() + 48);
-    let mut encoder = Encoder::begin(&mut out, version, frame.command);
-    for (name, value) in frame.headers.iter() {
+    let Frame { command, headers, body } = frame;
+    // Exactly, if nothing is left out and nothing needs an escape: then the bytes are where they are to stay.
+    let lines = Encoder::command_bytes(*command) + headers.text_bytes() + 2 * headers.len();
+    let mut out = Vec::with_capacity(lines + Encoder::end_bytes(*command, body.len()));
+    let mut encoder = Encoder::begin(&mut out, version, *command);
+    for (name, value) in headers.iter() {
         encoder.header(name, value);
     }
-    encoder.finish(&frame.body);
-    out.freeze()
+    encoder.finish(body);
+    Bytes::from(out)
 }
 
 /// Writes a frame piece by piece.
@@ -632,44 +770,71 @@ pub fn encode(version: Version, frame: &Frame) -> Bytes {
 /// headers the first one counts, nothing in the tail can override it.
 ///
 /// ```
-/// use bytes::BytesMut;
 /// use tandem_protocols::stomp::codec::Encoder;
 /// use tandem_protocols::stomp::frame::{Command, Version};
 ///
-/// let mut out = BytesMut::new();
+/// let mut out = Vec::new();
 /// let mut tail = Encoder::resume(&mut out, Version::V12, Command::Message);
 /// tail.header("destination", "/topic/a");
 /// tail.finish(b"hello");
-/// let tail = out.split().freeze();
+/// let tail = std::mem::take(&mut out);
 ///
 /// let mut head = Encoder::begin(&mut out, Version::V12, Command::Message);
 /// head.header("subscription", "0");
 /// head.pause();
-/// let head = out.split().freeze();
+/// let head = out;
 ///
-/// assert_eq!(head, "MESSAGE\nsubscription:0\n");
-/// assert_eq!(tail, "destination:/topic/a\ncontent-length:5\n\nhello\0");
+/// assert_eq!(head, b"MESSAGE\nsubscription:0\n");
+/// assert_eq!(tail, b"destination:/topic/a\ncontent-length:5\n\nhello\0");
 /// ```
 #[derive(Debug)]
 #[must_use = "a frame has an end"]
 pub struct Encoder<'a> {
-    out: &'a mut BytesMut,
+    out: &'a mut Vec<u8>,
     grammar: Grammar,
     command: Command,
 }
 
 impl<'a> Encoder<'a> {
     /// Writes the first line.
-    pub fn begin(out: &'a mut BytesMut, version: Version, command: Command) -> Self {
-        out.put_slice(command.as_str().as_bytes());
-        out.put_u8(b'\n');
+    #[inline]
+    pub fn begin(out: &'a mut Vec<u8>, version: Version, command: Command) -> Self {
+        out.extend_from_slice(command.as_str().as_bytes());
+        out.push(b'\n');
         Self::resume(out, version, command)
     }
 
     /// Goes on where another writer of the same version and command has paused, or will.
-    pub fn resume(out: &'a mut BytesMut, version: Version, command: Command) -> Self {
+    #[inline]
+    pub fn resume(out: &'a mut Vec<u8>, version: Version, command: Command) -> Self {
         let grammar = if command.is_opening() { Grammar::Opening } else { Grammar::of(version) };
         Self { out, grammar, command }
+    }
+
+    /// The octets of the first line.
+    #[inline]
+    pub const fn command_bytes(command: Command) -> usize {
+        command.as_str().len() + 1
+    }
+
+    /// The octets of a header in which nothing needs an escape.
+    #[inline]
+    pub const fn header_bytes(name: &str, value_bytes: usize) -> usize {
+        name.len() + value_bytes + 2
+    }
+
+    /// The octets that [`known`](Self::known) and [`number`](Self::number) write if nothing needs an escape.
+    #[inline]
+    pub const fn known_bytes(begin: &str, value_bytes: usize) -> usize {
+        begin.len() + value_bytes + 1
+    }
+
+    /// The octets that [`finish`](Self::finish) writes.
+    pub fn end_bytes(command: Command, body_bytes: usize) -> usize {
+        let body_bytes = if command.may_have_body() { body_bytes } else { 0 };
+        let length =
+            if has_length(command, body_bytes) { LENGTH.len() + decimals(body_bytes as u64) + 1 } else { 0 };
+        length + body_bytes + 2
     }
 
     /// Writes a header, or answers `false` and leaves it out, because the version has no way to write it.
@@ -677,21 +842,78 @@ impl<'a> Encoder<'a> {
     /// `content-length` is always left out: it is written by [`finish`](Self::finish), which knows it. So are
     /// names that a careless reader could take for it.
     pub fn header(&mut self, name: &str, value: &str) -> bool {
-        let is_plain = !name.is_empty() && is_plain(name) && is_plain(value);
-        if is_length(name) || !(is_plain || self.grammar.can_write(name, value)) {
+        if is_length(name) || name.is_empty() {
             return false;
         }
-        self.out.reserve(name.len() + value.len() + 2);
-        if is_plain {
-            self.out.extend_from_slice(name.as_bytes());
-            self.out.extend_from_slice(b":");
-            self.out.extend_from_slice(value.as_bytes());
-        } else {
-            self.escaped(name);
-            self.out.put_u8(b':');
-            self.escaped(value);
+        if !(is_plain(name) && is_plain(value)) {
+            return self.put_escaped(name, value);
         }
-        self.out.extend_from_slice(b"\n");
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.push(b':');
+        self.line(value);
+        true
+    }
+
+    /// The same for a header of which it is known how it begins: with a name, a colon, and perhaps some of the value,
+    /// and that this needs no escapes.
+    #[inline]
+    pub fn known(&mut self, begin: &'static str, value: &str) -> bool {
+        debug_assert!(begin.split_once(':').is_some_and(|(name, value)| is_plain(name) && is_plain(value)));
+        if !is_plain(value) {
+            return self.put_known_escaped(begin, value);
+        }
+        self.out.extend_from_slice(begin.as_bytes());
+        self.line(value);
+        true
+    }
+
+    /// The same for a value that is a number.
+    #[inline]
+    pub fn number(&mut self, begin: &'static str, value: u64) {
+        self.numbers(begin, [value]);
+    }
+
+    /// The same for one that is several, with hyphens between.
+    #[inline]
+    pub fn numbers<const N: usize>(&mut self, begin: &'static str, value: [u64; N]) {
+        debug_assert!(begin.split_once(':').is_some_and(|(name, value)| is_plain(name) && is_plain(value)));
+        self.out.extend_from_slice(begin.as_bytes());
+        for (at, number) in value.into_iter().enumerate() {
+            if at > 0 {
+                self.out.push(b'-');
+            }
+            self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        }
+        self.out.push(b'\n');
+    }
+
+    #[inline]
+    fn line(&mut self, value: &str) {
+        self.out.extend_from_slice(value.as_bytes());
+        self.out.push(b'\n');
+    }
+
+    #[cold]
+    fn put_escaped(&mut self, name: &str, value: &str) -> bool {
+        if !self.grammar.can_write(name, value) {
+            return false;
+        }
+        self.escaped(name);
+        self.out.push(b':');
+        self.escaped(value);
+        self.out.push(b'\n');
+        true
+    }
+
+    #[cold]
+    fn put_known_escaped(&mut self, begin: &'static str, value: &str) -> bool {
+        // The name is fit, whatever it is.
+        if !self.grammar.can_write("name", value) {
+            return false;
+        }
+        self.out.extend_from_slice(begin.as_bytes());
+        self.escaped(value);
+        self.out.push(b'\n');
         true
     }
 
@@ -699,11 +921,11 @@ impl<'a> Encoder<'a> {
         let mut rest = text.as_bytes();
         let special = |octet: &u8| self.grammar.escape(*octet);
         while let Some((at, letter)) = rest.iter().enumerate().find_map(|(at, o)| Some((at, special(o)?))) {
-            self.out.put_slice(&rest[..at]);
-            self.out.put_slice(&[b'\\', letter]);
+            self.out.extend_from_slice(&rest[..at]);
+            self.out.extend_from_slice(&[b'\\', letter]);
             rest = &rest[at + 1..];
         }
-        self.out.put_slice(rest);
+        self.out.extend_from_slice(rest);
     }
 
     /// Ends this piece in the middle of the headers.
@@ -712,23 +934,41 @@ impl<'a> Encoder<'a> {
     /// Writes the length, the empty line, the body and the NUL.
     ///
     /// The length is written of every body and in every MESSAGE.
+    #[inline]
     pub fn finish(self, body: &[u8]) {
         let body = if self.command.may_have_body() { body } else { &[] };
-        if !body.is_empty() || self.command == Command::Message {
-            // Writing to a buffer that grows cannot fail.
-            let _ = writeln!(self.out, "content-length:{}", body.len());
+        if has_length(self.command, body.len()) {
+            self.out.extend_from_slice(LENGTH.as_bytes());
+            self.out.extend_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
+            self.out.push(b'\n');
         }
-        self.out.reserve(body.len() + 2);
-        self.out.put_u8(b'\n');
-        self.out.put_slice(body);
-        self.out.put_u8(0);
+        self.out.reserve_exact(body.len() + 2);
+        self.out.push(b'\n');
+        self.out.extend_from_slice(body);
+        self.out.push(0);
     }
 }
 
-/// Whether nothing in a text means something else in any version. Looks at all of it, which is faster for
-/// short texts than to stop early.
+const LENGTH: &str = "content-length:";
+
+#[inline]
+fn has_length(command: Command, body_bytes: usize) -> bool {
+    body_bytes > 0 || command == Command::Message
+}
+
+/// How many digits a number has.
+#[inline]
+pub fn decimals(number: u64) -> usize {
+    number.checked_ilog10().unwrap_or(0) as usize + 1
+}
+
+/// Whether nothing in a text means something else in any version.
+#[inline]
 fn is_plain(text: &str) -> bool {
-    !text.bytes().fold(false, |found, octet| found | Grammar::is_special(octet))
+    let (words, rest) = text.as_bytes().as_chunks::<8>();
+    let is_special = |octets: &[u8]| octets.iter().any(|octet| Grammar::is_special(*octet));
+    let mut words = words.iter();
+    !(words.any(|word| special_in(u64::from_le_bytes(*word)) != 0 && is_special(word)) || is_special(rest))
 }
 
 /// Whether some reader takes the name for `content-length`: there are those that trim and ignore case.
@@ -1026,12 +1266,30 @@ mod tests {
     }
 
     #[test]
+    fn special_octets_are_found_wherever_they_are() {
+        let all: Vec<u8> = (0..=u8::MAX).collect();
+        let table: Vec<u8> =
+            all.iter().chain(all.iter().rev()).chain(b"\0\x01\n:;:\\]\\\r ").copied().collect();
+        for start in 0..9 {
+            for end in [start, start + 1, start + 7, table.len() - start] {
+                let octets = &table[start..end.max(start)];
+                let expected = (0..octets.len()).filter(|at| Grammar::is_special(octets[*at]));
+                assert!(special_places(octets).eq(expected));
+            }
+        }
+        let texts = ["", "a", "abcdefgh", "abcdefgh:", "abcdefg:h", "abcdefg\u{1}\u{80}", "abcdefgh\\i"];
+        for text in texts {
+            assert_eq!(is_plain(text), !text.bytes().any(Grammar::is_special), "{text:?}");
+        }
+    }
+
+    #[test]
     fn a_header_is_written_so_that_it_is_read_again_or_not_at_all() {
         let write = |version, command, name: &str, value: &str| {
-            let mut out = BytesMut::new();
+            let mut out = Vec::new();
             let written = Encoder::resume(&mut out, version, command).header(name, value);
             assert_eq!(written, !out.is_empty());
-            String::from_utf8(out.to_vec()).unwrap()
+            String::from_utf8(out).unwrap()
         };
         let send = Command::Send;
         // A name and a value, and how they are written in 1.0 and in opening frames, in 1.1, in 1.2.

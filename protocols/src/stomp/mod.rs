@@ -5,5 +5,6 @@
 pub mod codec;
 pub mod error;
 pub mod frame;
+pub mod headers;
 pub mod selector;
 pub mod state;

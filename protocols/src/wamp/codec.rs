@@ -117,10 +117,33 @@ pub fn encode_event(
     details: &Dict,
     payload: Carried<'_>,
 ) -> Result<Bytes, Misuse> {
-    if let Some(bytes) = usual(format, MessageType::Event, &[subscription, publication], details, payload) {
-        return Ok(bytes);
+    let mut out = Vec::new();
+    append_event(format, subscription, publication, details, payload, &mut out)?;
+    Ok(out.into())
+}
+
+/// Writes an EVENT from its parts to the end of `out`, which is made larger by no more than that takes.
+///
+/// # Errors
+///
+/// As [`encode`]. Then `out` is as it was.
+pub fn append_event(
+    format: Format,
+    subscription: Id,
+    publication: Id,
+    details: &Dict,
+    payload: Carried<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Misuse> {
+    if !usual(format, MessageType::Event, &[subscription, publication], details, payload, out) {
+        let fields = &(&subscription, &publication, details, &payload);
+        let written = write(format, MessageType::Event, fields)?;
+        match out.is_empty() {
+            true => *out = written.into(),
+            false => out.extend_from_slice(&written),
+        }
     }
-    write(format, MessageType::Event, &(&subscription, &publication, details, &payload))
+    Ok(())
 }
 
 /// Writes an INVOCATION from its parts.
@@ -135,8 +158,9 @@ pub fn encode_invocation(
     details: &Dict,
     payload: Carried<'_>,
 ) -> Result<Bytes, Misuse> {
-    if let Some(bytes) = usual(format, MessageType::Invocation, &[request, registration], details, payload) {
-        return Ok(bytes);
+    let mut out = Vec::new();
+    if usual(format, MessageType::Invocation, &[request, registration], details, payload, &mut out) {
+        return Ok(out.into());
     }
     write(format, MessageType::Invocation, &(&request, &registration, details, &payload))
 }
@@ -152,8 +176,9 @@ pub fn encode_result(
     details: &Dict,
     payload: Carried<'_>,
 ) -> Result<Bytes, Misuse> {
-    if let Some(bytes) = usual(format, MessageType::CallResult, &[request], details, payload) {
-        return Ok(bytes);
+    let mut out = Vec::new();
+    if usual(format, MessageType::CallResult, &[request], details, payload, &mut out) {
+        return Ok(out.into());
     }
     write(format, MessageType::CallResult, &(&request, details, &payload))
 }
@@ -188,16 +213,17 @@ pub fn encode_call(
     write(format, MessageType::Call, &(&request, options, procedure, payload))
 }
 
-/// What a router mostly says, numbers, no details and a list of arguments, written the short way; `None` where it is more
-/// than that. What stands before the arguments is made beside, and then there is one buffer of the very size.
+/// Writes what a router mostly says, numbers, no details and a list of arguments, the short way to the end of `out`; false
+/// where it is more than that. What stands before the arguments is made beside, so that it is known how much there is.
 fn usual(
     format: Format,
     message_type: MessageType,
     numbers: &[Id],
     details: &Dict,
     payload: Carried<'_>,
-) -> Option<Bytes> {
-    let Carried::Arguments(arguments) = payload else { return None };
+    out: &mut Vec<u8>,
+) -> bool {
+    let Carried::Arguments(arguments) = payload else { return false };
     let args = &arguments.args[..];
     let is_usual = details.is_empty()
         && arguments.format == format
@@ -205,10 +231,11 @@ fn usual(
         && !args.is_empty()
         && u32::try_from(args.len() + Head::BYTES_MAX).is_ok();
     if !is_usual {
-        return None;
+        return false;
     }
     let mut head = Head { bytes: [0; Head::BYTES_MAX], length: 0 };
-    let elements = u8::try_from(numbers.len()).ok()? + 3;
+    // The numbers, and the type, the details and the arguments.
+    let elements = numbers.len() as u8 + 3;
     let numbers =
         std::iter::once(message_type.code().into()).chain(numbers.iter().map(|number| number.get()));
     match format {
@@ -232,13 +259,13 @@ fn usual(
         }
     }
     let head = &head.bytes[..head.length];
-    let mut out = Vec::with_capacity(head.len() + args.len() + usize::from(format == Format::Json));
+    out.reserve_exact(head.len() + args.len() + usize::from(format == Format::Json));
     out.extend_from_slice(head);
     out.extend_from_slice(args);
     if format == Format::Json {
         out.push(b']');
     }
-    Some(out.into())
+    true
 }
 
 /// The beginning of a message, while it is made.
@@ -735,16 +762,25 @@ mod tests {
             let content = Content::Arguments(Arguments { format, args, kwargs: Bytes::new() });
             let payload = content.carried().unwrap();
             for message_type in [MessageType::Event, MessageType::Invocation] {
-                let short = usual(format, message_type, &[one, other], &none, payload).unwrap();
-                assert_eq!(Ok(short), write(format, message_type, &(&one, &other, &none, &payload)));
+                let mut short = Vec::new();
+                assert!(usual(format, message_type, &[one, other], &none, payload, &mut short));
+                assert_eq!(Ok(short.into()), write(format, message_type, &(&one, &other, &none, &payload)));
             }
-            let short = usual(format, MessageType::CallResult, &[one], &none, payload).unwrap();
-            assert_eq!(Ok(short), write(format, MessageType::CallResult, &(&one, &none, &payload)));
+            let mut short = Vec::new();
+            assert!(usual(format, MessageType::CallResult, &[one], &none, payload, &mut short));
+            assert_eq!(Ok(short.into()), write(format, MessageType::CallResult, &(&one, &none, &payload)));
+            let mut events = b"before".to_vec();
+            append_event(format, one, other, &none, payload, &mut events).unwrap();
+            let event = encode_event(format, one, other, &none, payload).unwrap();
+            assert_eq!(events.strip_prefix(b"before"), Some(&event[..]));
         }
         let other =
             Arguments { format: Format::Cbor, args: Bytes::from_static(&[0x80]), kwargs: Bytes::new() };
         for payload in [Carried::nothing(), Carried::Arguments(&other), Carried::Opaque(&other.args)] {
-            assert_eq!(usual(Format::Json, MessageType::Event, &[Id::MAX, Id::MAX], &none, payload), None);
+            let mut out = Vec::new();
+            let numbers = [Id::MAX, Id::MAX];
+            assert!(!usual(Format::Json, MessageType::Event, &numbers, &none, payload, &mut out));
+            assert!(out.is_empty());
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use tandem_protocols::payload::{Arguments, Body, Content, Encoding, Format, Payload, Shape};
+use tandem_protocols::payload::{Arguments, Body, Content, ContentType, Encoding, Format, Payload, Shape};
 
 use crate::core::access::Principal;
 use crate::core::message::{Attribute, Encodings, Handling, Publication, SessionId};
@@ -161,7 +161,7 @@ pub fn decode_brought(queue: &Name, bytes: &[u8]) -> Option<(Publication, bool)>
             Content::Arguments(Arguments { format: at(&FORMATS, format)?, args, kwargs })
         }
         StoredContent::B(content_type, encoding, shape, bytes) => Content::Body(Body {
-            content_type: content_type.map(Arc::from),
+            content_type: content_type.map(|text| ContentType::from(&*text)),
             encoding: at(&ENCODINGS, encoding)?,
             shape: at(&SHAPES, shape)?,
             bytes,
@@ -239,7 +239,7 @@ mod tests {
         }
         for encoding in ENCODINGS {
             for shape in SHAPES {
-                for content_type in [None, Some(Arc::from("text/x; y=\"z\""))] {
+                for content_type in [None, Some(ContentType::from("text/x; y=\"z\""))] {
                     contents.push(Content::Body(Body {
                         content_type,
                         encoding,

@@ -83,7 +83,7 @@ impl Dialogue {
     pub(in crate::stomp) fn call(
         &mut self,
         procedure: Name,
-        frame: &Frame,
+        frame: &mut Frame,
         voice: &mut Voice,
         settings: &Settings,
         now: Instant,
@@ -109,7 +109,8 @@ impl Dialogue {
         };
         let waiting = Waiting { reply_to, correlation_id: headers.get("correlation-id").map(Box::from) };
         let attributes = headers::attributes(headers, &CALL_HEADERS);
-        let outgoing = Outgoing { name: procedure, payload: headers::payload(frame)?, attributes };
+        let payload = headers::payload(headers, std::mem::take(&mut frame.body))?;
+        let outgoing = Outgoing { name: procedure, payload, attributes };
         let calls = &mut self.rare().calls;
         calls.last += 1;
         let call = calls.last;
@@ -233,9 +234,9 @@ impl Dialogue {
     }
 
     /// SEND to `/invocation/`.
-    pub(in crate::stomp) fn answer(&mut self, number: u64, frame: &Frame) -> Result<Receipt, Fault> {
+    pub(in crate::stomp) fn answer(&mut self, number: u64, frame: &mut Frame) -> Result<Receipt, Fault> {
         refuse_transaction(frame)?;
-        let payload = headers::payload(frame)?;
+        let payload = headers::payload(&frame.headers, std::mem::take(&mut frame.body))?;
         let attributes = headers::attributes(&frame.headers, &CALL_HEADERS);
         let result = match frame.headers.get("error") {
             None => Ok(Answer { payload, attributes, is_progress: false }),

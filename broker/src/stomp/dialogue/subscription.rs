@@ -75,6 +75,11 @@ impl Subscription {
         filter.is_none_or(|filter| filter.admits(publication))
     }
 
+    /// Whether it does not want every message.
+    pub(in crate::stomp) fn is_selective(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.filter.is_some())
+    }
+
     /// What it was to, if that can end it.
     pub(in crate::stomp) fn destination(&self) -> Option<&str> {
         self.extras.as_ref()?.destination.as_deref()

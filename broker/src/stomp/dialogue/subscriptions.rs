@@ -11,6 +11,7 @@ use tandem_protocols::stomp::frame::{Command, Frame, Headers, Version};
 use tandem_protocols::stomp::state::AckMode;
 
 use crate::core::access::Refusal;
+use crate::core::bundle::Bundle;
 use crate::core::message::Publication;
 use crate::core::name::Name;
 use crate::core::parcel::{ConsumerId, Delivery, SubscriptionId};
@@ -216,6 +217,28 @@ impl Dialogue {
                 Err(why) => message::note_unconvertible(why),
             }
         }
+    }
+
+    /// Several messages on a topic.
+    pub(in crate::stomp) fn tell_events(
+        &mut self,
+        bundle: &Bundle,
+        house: SubscriptionId,
+        voice: &mut Voice,
+    ) {
+        let own = bundle.publisher() == self.member.id();
+        let mut takers = self.subscriptions.iter().filter(|subscription| {
+            matches!(&subscription.feed, Feed::Topics(id) if *id == house) && !(own && subscription.no_local)
+        });
+        let Some(taker) = takers.next() else { return };
+        // Where several take them, each gets a message before anybody gets the next.
+        if takers.next().is_none()
+            && !taker.is_selective()
+            && let Some(messages) = message::events(voice, bundle, taker.id.as_deref())
+        {
+            return voice.send_all(messages);
+        }
+        bundle.singles().for_each(|publication| self.tell_event(&publication, house, voice));
     }
 
     /// What a topic had kept, for the one subscription that wanted it.

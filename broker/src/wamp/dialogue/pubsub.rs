@@ -237,22 +237,22 @@ fn events(
     is_pattern: bool,
     voice: &Voice,
 ) -> Result<SharedMessages, Unconvertible> {
-    let (mut bytes, mut ends) =
-        (Vec::with_capacity(bundle.cost()), Vec::with_capacity(bundle.publications().len()));
-    let mut kind = None;
+    let (mut bytes, mut ends) = (Vec::with_capacity(bundle.cost()), Vec::with_capacity(bundle.count()));
+    let subscription = id(subscription.0);
     for publication in bundle.publications() {
         let mut details = Dict::new();
         if is_pattern {
             details.insert("topic", publication.name.as_str());
         }
-        let message = event(publication, subscription, details, voice)?;
-        kind = kind.or(Some(message.kind));
-        bytes.extend_from_slice(&message.head);
-        bytes.extend_from_slice(&message.body);
+        let details = self::details(publication, details);
+        let (number, payload) = (id(publication.id), publication.payload.arguments(voice.format)?);
+        voice.append(&mut bytes, |out| {
+            let appended = codec::append_event(voice.format, subscription, number, &details, payload, out);
+            appended.expect("the payload was converted, and is below 4 GiB");
+        });
         ends.push(u32::try_from(bytes.len()).expect("a bundle is bounded far below 4 GiB"));
     }
-    let kind = kind.expect("a bundle is not empty");
-    Ok(SharedMessages::new(kind, bytes.into(), ends))
+    Ok(SharedMessages::new(voice.kind(), bytes.into(), ends))
 }
 
 /// What the details of an event say of its publication, after these.
