@@ -71,7 +71,7 @@ fn main() {
 /// A way, what it is called, and how to set it up. What is counted is said by its name.
 type Make = fn() -> Way;
 
-const WAYS: [(&str, Make); 15] = [
+const WAYS: [(&str, Make); 16] = [
     ("event json", || Way::events(Format::Json, &[Speaks::Wamp(Format::Json); 1])),
     ("event msgpack", || Way::events(Format::MsgPack, &[Speaks::Wamp(Format::MsgPack); 1])),
     ("event cbor", || Way::events(Format::Cbor, &[Speaks::Wamp(Format::Cbor); 1])),
@@ -88,7 +88,8 @@ const WAYS: [(&str, Make); 15] = [
     ("message stomp to json", || Way::messages(&[Speaks::Wamp(Format::Json); 1])),
     ("call json", || Way::calls(Format::Json)),
     ("call msgpack", || Way::calls(Format::MsgPack)),
-    ("queue stomp, acknowledged", Way::queue),
+    ("queue stomp, acknowledged", || Way::queue(0)),
+    ("queue stomp, 100,000 unsettled", || Way::queue(100_000)),
 ];
 
 // ---- measuring -----------------------------------------------------------------------------------------
@@ -253,12 +254,20 @@ impl Way {
         Way::new(script, house, vec![caller, callee], BURST)
     }
 
-    fn queue() -> Way {
+    /// What is sent is acknowledged at once, but for so many that were sent before and never are.
+    fn queue(unsettled: u64) -> Way {
         let house = House::new();
-        let (producer, mut consumer) = (house.join(Speaks::Stomp), house.join(Speaks::Stomp));
-        let frame =
-            "SUBSCRIBE\nid:1\ndestination:/queue/work\nack:client-individual\nprefetch-count:1000\n\n\0";
-        consumer.say(|out| Speaks::Stomp.put(frame, out));
+        let (mut producer, mut consumer) = (house.join(Speaks::Stomp), house.join(Speaks::Stomp));
+        let frame = format!(
+            "SUBSCRIBE\nid:1\ndestination:/queue/work\nack:client-individual\nprefetch-count:{}\n\n\0",
+            unsettled + 1000
+        );
+        consumer.say(|out| Speaks::Stomp.put(&frame, out));
+        for _ in 0..unsettled.div_ceil(100) {
+            let frame = "SEND\ndestination:/queue/work\n\n\0";
+            producer.say(|out| (0..100).for_each(|_| Speaks::Stomp.put(frame, out)));
+            consumer.pump();
+        }
         let payload = payload();
         let send = move |_, out: &mut Vec<u8>| {
             for _ in 0..BURST {
@@ -279,7 +288,8 @@ impl Way {
                 let text = String::from_utf8_lossy(&heard.written).into_owned();
                 let id = text.split("ack:").nth(1).unwrap().lines().next().unwrap().to_owned();
                 let mut parts = id.split('-');
-                (parts.next().unwrap().to_owned(), parts.next().unwrap().parse().unwrap())
+                let (consumer, first) = (parts.next().unwrap().to_owned(), parts.next().unwrap());
+                (consumer, first.parse::<u64>().unwrap() + unsettled)
             });
             for n in 0..BURST {
                 let id = format!("{consumer}-{}-0", *first + burst * BURST + n);
@@ -293,10 +303,11 @@ impl Way {
     /// Writes down what a burst says, to no purpose.
     fn prepare(&mut self) {
         for (peer, say) in &self.script {
-            let mut wire = self.peers[*peer].wire.lock().unwrap();
-            wire.to_read.clear();
-            say(self.burst, &mut wire.to_read);
-            wire.to_read.clear();
+            let mut to_read = std::mem::take(&mut self.peers[*peer].wire.lock().unwrap().to_read);
+            to_read.clear();
+            say(self.burst, &mut to_read);
+            to_read.clear();
+            self.peers[*peer].wire.lock().unwrap().to_read = to_read;
         }
     }
 
@@ -305,11 +316,14 @@ impl Way {
         let mut took = Duration::ZERO;
         for _ in 0..bursts {
             for (peer, say) in &self.script {
+                // Not under the lock: what is said may depend on what the same peer heard.
+                let mut to_read = std::mem::take(&mut self.peers[*peer].wire.lock().unwrap().to_read);
+                to_read.clear();
+                say(self.burst, &mut to_read);
                 {
                     let mut wire = self.peers[*peer].wire.lock().unwrap();
-                    wire.to_read.clear();
+                    wire.to_read = to_read;
                     wire.read = 0;
-                    say(self.burst, &mut wire.to_read);
                 }
                 let start = Instant::now();
                 self.peers[*peer].pump();
@@ -357,7 +371,10 @@ impl House {
             agent: "tandem",
             strictness: Strictness::default(),
         });
-        let stomp = Stomp::new(Settings::new(realms, users.clone()));
+        let mut settings = Settings::new(realms, users.clone());
+        settings.prefetch_max = usize::MAX;
+        settings.credit.bytes = usize::MAX;
+        let stomp = Stomp::new(settings);
         let pump = Pump::new(config.front().unwrap().pump);
         House { config, users, wamp, stomp, pump }
     }
