@@ -36,12 +36,23 @@ impl DeliveryId {
 
     /// Reads what was written; nothing else.
     pub(super) fn parse(text: &str) -> Option<DeliveryId> {
-        let mut parts = text.split('-');
-        let consumer = ConsumerId(parts.next()?.parse().ok()?);
-        let sequence = parts.next()?.parse().ok()?;
-        let redeliveries = parts.next()?.parse().ok()?;
-        let id = DeliveryId { consumer, sequence, redeliveries };
-        (parts.next().is_none() && id.to_string() == text).then_some(id)
+        let mut numbers = [None::<u64>; 3];
+        let mut place = 0;
+        for octet in text.bytes() {
+            let number = numbers.get_mut(place)?;
+            match (octet, *number) {
+                (b'0'..=b'9', None) => *number = Some(u64::from(octet - b'0')),
+                // No number begins with a zero but that.
+                (b'0'..=b'9', Some(before)) if before > 0 => {
+                    *number = Some(before.checked_mul(10)?.checked_add(u64::from(octet - b'0'))?);
+                }
+                (b'-', Some(_)) => place += 1,
+                _ => return None,
+            }
+        }
+        let [consumer, sequence, redeliveries] = Some(numbers).filter(|_| place == 2)?;
+        let redeliveries = u32::try_from(redeliveries?).ok()?;
+        Some(DeliveryId { consumer: ConsumerId(consumer?), sequence: sequence?, redeliveries })
     }
 }
 
@@ -203,7 +214,11 @@ mod tests {
         let id = DeliveryId { consumer: ConsumerId(3), sequence: 70, redeliveries: 2 };
         assert_eq!(id.to_string(), "3-70-2");
         assert_eq!(DeliveryId::parse("3-70-2"), Some(id));
-        for other in ["", "3", "3-70", "3-70-2-1", "+3-70-2", "03-70-2", "3-70-", "a-b-c", "3-70-4294967296"]
+        let no_number = "18446744073709551616-70-2";
+        for other in
+            ["", "3", "3-70", "3-70-2-1", "3-70-2-", "+3-70-2", "03-70-2", "00-70-2", "3-70-", "-70-2"]
+                .into_iter()
+                .chain(["a-b-c", "3-70-4294967296", "3--2", " 3-70-2", "3-70-2 ", no_number])
         {
             assert_eq!(DeliveryId::parse(other), None, "{other}");
         }
