@@ -3,7 +3,7 @@
 //! `cargo bench -p tandem-broker --bench codec`
 #![allow(clippy::unwrap_used, reason = "whatever fails here is to end it")]
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use tandem_protocols::payload::{Format, Limits, transcode};
 use tandem_protocols::stomp::codec::{self as stomp, Encoder, Item};
@@ -102,14 +102,14 @@ fn encode_message(payload: String) -> Step {
     Step::plain("encode MESSAGE, STOMP", move || {
         let payload = payload.clone();
         move || {
-            let mut out = BytesMut::with_capacity(128 + payload.len());
+            let mut out = Vec::with_capacity(128 + payload.len());
             let mut encoder = Encoder::begin(&mut out, Version::V12, Command::Message);
             encoder.header("subscription", "1");
             encoder.header("message-id", "1234567890123");
             encoder.header("destination", "/topic/com.example.topic");
             encoder.header("content-type", "text/plain");
             encoder.finish(payload.as_bytes());
-            out.freeze()
+            out
         }
     })
 }

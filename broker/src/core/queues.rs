@@ -24,6 +24,7 @@ pub mod durable;
 mod groups;
 mod item;
 mod keep;
+mod outstanding;
 mod properties;
 mod queue;
 mod state;
@@ -48,11 +49,12 @@ use crate::core::queues::durable::{Asker, Journal, Keeping, Progress};
 pub use crate::core::queues::groups::GROUPS_MAX;
 use crate::core::queues::item::DeadLetter;
 pub use crate::core::queues::item::Settlement;
+pub use crate::core::queues::outstanding::Outstanding;
 pub use crate::core::queues::properties::{
     BACKOFF_MS_MAX, DEAD_LETTER_BYTES_MAX, DEAD_LETTER_PREFIX, DEAD_LETTERS_MAX, DELIVERY_LIMIT,
     PRIORITY_MAX, PRIORITY_USUAL, Properties, QueueLimits, WhenFull, is_for_dead_letters,
 };
-use crate::core::queues::queue::{Blueprint, Definition, Letters};
+use crate::core::queues::queue::{Blueprint, Definition, Letters, Settled};
 pub use crate::core::queues::queue::{Census, Queue};
 pub use crate::core::queues::state::{SCANNERS_MAX, SCANS_AT_ONCE, SCANS_PER_OPERATION};
 use crate::core::queues::transaction::take_steps;
@@ -432,21 +434,22 @@ impl Queues {
         sequence: u64,
         settlement: Settlement,
     ) -> Result<(), Refusal> {
-        self.settle_for(queue, key, sequence, settlement, None).map(|_| ())
+        self.settle_for(queue, key, &[sequence], settlement, None).map(|_| ())
     }
 
-    /// The same. Who asks is told when the store knows it, if it must.
+    /// Settles all of these deliveries of one consumer, or none. Who asks is told when the store knows it, if it must.
     pub fn settle_for(
         &self,
         queue: &Arc<Queue>,
         key: ConsumerKey,
-        sequence: u64,
+        sequences: &[u64],
         settlement: Settlement,
         asker: Option<Asker>,
     ) -> Result<Progress, Refusal> {
-        let (letters, progress, asker) = queue.settle(key, sequence, settlement, asker)?;
+        let Settled { letters, progress, asker, is_idle } =
+            queue.settle(key, sequences, settlement, asker)?;
         self.bury(letters);
-        if queue.is_idle(&queue.state.lock()) {
+        if is_idle {
             self.forget_if_idle(queue);
         }
         Ok(asker.map_or(progress, |asker| self.flush(asker)))
@@ -1222,6 +1225,135 @@ mod tests {
         assert_eq!(seen.len(), 400);
         queues.leave(&last.queue, last.key);
         assert_nothing_is_left(&queues);
+    }
+
+    /// Wants nothing.
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl Filter for Nothing {
+        fn admits(&self, _: &Publication) -> bool {
+            false
+        }
+
+        fn text(&self) -> &str {
+            "FALSE"
+        }
+    }
+
+    /// What is done alike in two houses: somebody with a filter consumes from the queue of one of them, where the straight
+    /// way of [`dispatch`] is therefore never taken.
+    struct Twins {
+        houses: [Queues; 2],
+        workers: [Vec<Worker>; 2],
+        held: Vec<(u64, u64)>,
+        last_id: u64,
+    }
+
+    impl Twins {
+        fn new() -> Twins {
+            let houses = [(), ()].map(|()| Queues::new(QueueLimits { messages_max: 40, ..ROOMY }));
+            for house in &houses {
+                house.declare(&name("tandem.q"), Properties::default(), None).unwrap();
+            }
+            let (mailbox, _) = large_mailbox();
+            let terms = ConsumeTerms { filter: Some(Arc::new(Nothing)), ..ConsumeTerms::default() };
+            houses[1]
+                .consume_on(
+                    &name("tandem.q"),
+                    key(1_000_000),
+                    mailbox,
+                    ENDLESS,
+                    terms,
+                    &QueueTerms::default(),
+                )
+                .unwrap();
+            Twins { houses, workers: Default::default(), held: Vec::new(), last_id: 0 }
+        }
+
+        fn act(&mut self, (action, number): (u8, u64)) {
+            match action {
+                0..=4 => self.send(number),
+                5 | 6 => self.consume(number),
+                7..=12 if !self.held.is_empty() => self.settle(number),
+                13..=15 if !self.workers[0].is_empty() => {
+                    let place = number as usize % self.workers[0].len();
+                    let gone = self.workers.each_mut().map(|workers| workers.swap_remove(place));
+                    for (house, worker) in self.houses.iter().zip(&gone) {
+                        match action {
+                            13 => house.leave(&worker.queue, worker.key),
+                            14 => worker.queue.close(worker.key),
+                            // Its session is over, and did not say so yet.
+                            _ => {}
+                        }
+                    }
+                    self.held.retain(|(session, _)| *session != gone[0].key.session.0);
+                }
+                _ => {}
+            }
+            self.compare();
+        }
+
+        fn send(&mut self, number: u64) {
+            self.last_id += 1;
+            let handling = crate::core::message::Handling {
+                priority: (number % 3 == 0).then_some((number % 10) as u8),
+                group: (number % 5 == 0).then(|| (number % 2).to_string().into()),
+                ..Default::default()
+            };
+            let handling = (handling != Default::default()).then(|| Arc::new(handling));
+            let sent = self.houses.each_ref().map(|house| {
+                let publication = publication("tandem.q", self.last_id);
+                house.send(Arc::new(Publication { handling: handling.clone(), ..publication.uncharged() }))
+            });
+            assert_eq!(sent[0], sent[1]);
+        }
+
+        fn consume(&mut self, number: u64) {
+            self.last_id += 1;
+            for (house, workers) in self.houses.iter().zip(&mut self.workers) {
+                let (mailbox, inbox) = large_mailbox();
+                let terms = ConsumeTerms {
+                    priority: (number % 2) as i32,
+                    exclusive: number % 11 == 0,
+                    ..ConsumeTerms::default()
+                };
+                let (key, credit) = (key(self.last_id), messages(number as usize % 7 + 1));
+                let wanted = QueueTerms::default();
+                let queue =
+                    house.consume_on(&name("tandem.q"), key, mailbox, credit, terms, &wanted).unwrap();
+                workers.push(Worker { key, queue, inbox });
+            }
+        }
+
+        fn settle(&mut self, number: u64) {
+            let (session, sequence) = self.held.swap_remove(number as usize % self.held.len());
+            let all = [Settlement::Accept, Settlement::Requeue, Settlement::Accept, Settlement::Reject];
+            for (house, workers) in self.houses.iter().zip(&self.workers) {
+                let worker = workers.iter().find(|worker| worker.key.session.0 == session).unwrap();
+                worker.settle(house, sequence, all[number as usize % all.len()]).unwrap();
+            }
+        }
+
+        fn compare(&mut self) {
+            let [plain, other] = &mut self.workers;
+            for (worker, twin) in plain.iter_mut().zip(other) {
+                let got = worker.got();
+                assert_eq!(got, twin.got());
+                self.held.extend(got.iter().map(|(_, sequence, _)| (worker.key.session.0, *sequence)));
+            }
+            assert_eq!(self.houses[0].bytes(), self.houses[1].bytes());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_straight_way_leads_where_the_general_one_does(
+            actions in vec((0..16_u8, 0..1000_u64), 1..200),
+        ) {
+            let mut twins = Twins::new();
+            actions.into_iter().for_each(|action| twins.act(action));
+        }
     }
 
     #[derive(Clone, Debug)]

@@ -963,9 +963,20 @@ impl Member {
         settlement: Settlement,
         ticket: Option<u64>,
     ) -> Result<Progress, Refusal> {
+        self.settle_all_for(consumer, &[sequence], settlement, ticket)
+    }
+
+    /// Settles all of these deliveries of a consumer, or none if it does not hold one of them.
+    pub fn settle_all_for(
+        &mut self,
+        consumer: ConsumerId,
+        sequences: &[u64],
+        settlement: Settlement,
+        ticket: Option<u64>,
+    ) -> Result<Progress, Refusal> {
         let queue = &self.consumption(consumer)?.queue;
         let asker = ticket.map(|ticket| self.told_under(ticket));
-        self.realm.queues.settle_for(queue, self.key(consumer), sequence, settlement, asker)
+        self.realm.queues.settle_for(queue, self.key(consumer), sequences, settlement, asker)
     }
 
     /// Stops deliveries to a consumer. What it holds it may still settle.

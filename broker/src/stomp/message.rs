@@ -50,23 +50,29 @@ impl DeliveryId {
 
     /// Reads what was written; nothing else.
     pub(super) fn parse(text: &str) -> Option<DeliveryId> {
-        let mut parts = text.split('-').map(number);
-        let consumer = ConsumerId(parts.next()??);
-        let sequence = parts.next()??;
-        let redeliveries = u32::try_from(parts.next()??).ok()?;
-        parts.next().is_none().then_some(DeliveryId { consumer, sequence, redeliveries })
+        let mut numbers = [None::<u64>; 3];
+        let mut place = 0;
+        for octet in text.bytes() {
+            let number = numbers.get_mut(place)?;
+            match (octet, *number) {
+                (b'0'..=b'9', None) => *number = Some(u64::from(octet - b'0')),
+                // No number begins with a zero but that.
+                (b'0'..=b'9', Some(before)) if before > 0 => {
+                    *number = Some(before.checked_mul(10)?.checked_add(u64::from(octet - b'0'))?);
+                }
+                (b'-', Some(_)) => place += 1,
+                _ => return None,
+            }
+        }
+        let [consumer, sequence, redeliveries] = Some(numbers).filter(|_| place == 2)?;
+        let redeliveries = u32::try_from(redeliveries?).ok()?;
+        Some(DeliveryId { consumer: ConsumerId(consumer?), sequence: sequence?, redeliveries })
     }
 
     /// What is written of it, with hyphens between.
     fn numbers(self) -> [u64; 3] {
         [self.consumer.0, self.sequence, self.redeliveries.into()]
     }
-}
-
-/// Decimal digits as a number is written, and in no other way.
-fn number(text: &str) -> Option<u64> {
-    let is_written_so = text == "0" || (!text.starts_with(['0', '+']));
-    text.parse().ok().filter(|_| is_written_so)
 }
 
 /// From so many bytes of a body on, what several receivers share is not copied for each name of a subscription.
@@ -353,8 +359,11 @@ mod tests {
         assert_eq!(out, b"message-id:3-70-2\n");
         assert_eq!(DeliveryId::parse("3-70-2"), Some(id));
         assert_eq!(DeliveryId::parse("0-0-0").map(|id| id.sequence), Some(0));
+        let no_number = "18446744073709551616-70-2";
         for other in
-            ["", "3", "3-70", "3-70-2-1", "+3-70-2", "03-70-2", "3-00-2", "3-70-", "a-b-c", "3-70-4294967296"]
+            ["", "3", "3-70", "3-70-2-1", "3-70-2-", "+3-70-2", "03-70-2", "00-70-2", "3-70-", "-70-2"]
+                .into_iter()
+                .chain(["a-b-c", "3-70-4294967296", "3--2", " 3-70-2", "3-70-2 ", no_number])
         {
             assert_eq!(DeliveryId::parse(other), None, "{other}");
         }

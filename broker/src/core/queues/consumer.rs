@@ -1,13 +1,15 @@
 //! Who takes messages out of a queue, or looks at them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use crate::core::mailbox::Mailbox;
 use crate::core::message::{Publication, SessionId};
 use crate::core::parcel::ConsumerId;
 use crate::core::queues::item::{Item, Rank};
+use crate::core::queues::outstanding::Outstanding;
 
 /// How much a consumer may hold unsettled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +75,7 @@ pub(super) struct Consumer {
     pub(super) credit: Credit,
     /// False when it gets nothing more, but may still settle what it holds.
     pub(super) open: bool,
-    pub(super) held: BTreeMap<u64, Item>,
+    pub(super) held: Outstanding<Item>,
     pub(super) held_bytes: usize,
     /// Its place among those with credit; none while it has none.
     pub(super) turn: Option<Turn>,
@@ -92,6 +94,30 @@ pub(super) struct Consumer {
     pub(super) exhausted: bool,
 }
 
+/// The consumers of a queue.
+pub(super) type Consumers = HashMap<ConsumerKey, Consumer, BuildHasherDefault<KeyHasher>>;
+
+/// What a [`ConsumerKey`] is found by. Both of its numbers are the house's own, and the session's is random: nobody can
+/// choose them so that they fall together.
+#[derive(Default)]
+pub(super) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Odd, and far from anything regular: 2^64 by the golden ratio.
+        self.0 = (self.0.rotate_left(32) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        // A table looks at both ends, and multiplying mixes only upwards.
+        self.0 ^ self.0 >> 32
+    }
+}
+
 /// A place in the order of consumers: the higher its priority the earlier, and then as they came to have credit.
 pub(super) type Turn = (i64, u64);
 
@@ -101,7 +127,7 @@ impl Consumer {
             mailbox,
             credit,
             open: true,
-            held: BTreeMap::new(),
+            held: Outstanding::default(),
             held_bytes: 0,
             turn: None,
             terms,

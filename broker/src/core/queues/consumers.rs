@@ -42,8 +42,7 @@ impl State {
         if exclusive {
             self.exclusive.insert(order, key);
             self.groups.clear();
-            let others: Vec<ConsumerKey> = self.consumers.keys().copied().collect();
-            for other in others {
+            for other in self.consumers_by_age() {
                 self.release_reserved(other);
                 self.give_turn(other);
             }
@@ -62,16 +61,22 @@ impl State {
         self.pickers.remove(&key);
         self.give_turn(key);
         if self.exclusive.remove(&order).is_some() {
-            let others: Vec<ConsumerKey> = self.consumers.keys().copied().collect();
-            others.into_iter().for_each(|other| self.give_turn(other));
+            self.consumers_by_age().into_iter().for_each(|other| self.give_turn(other));
         }
+    }
+
+    /// All of them, first who came first: so they get their turns when all may have one again.
+    fn consumers_by_age(&self) -> Vec<ConsumerKey> {
+        let mut all: Vec<_> = self.consumers.iter().map(|(key, consumer)| (consumer.joined, *key)).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, key)| key).collect()
     }
 
     pub(super) fn remove_consumer(&mut self, key: ConsumerKey, now_ms: u64) {
         self.close(key);
         let Some(consumer) = self.consumers.remove(&key) else { return };
         if !self.browsers.remove(&key) {
-            for (sequence, item) in consumer.held {
+            for (sequence, item) in consumer.held.into_ascending() {
                 self.put_back(sequence, item, now_ms);
             }
         }
@@ -112,8 +117,9 @@ impl State {
     /// What a consumer decided about a message that it holds.
     pub(super) fn settle(&mut self, key: ConsumerKey, sequence: u64, settlement: Settlement, now_ms: u64) {
         let Some(consumer) = self.consumers.get_mut(&key) else { return };
-        let Some(item) = consumer.held.remove(&sequence) else { return };
+        let Some(item) = consumer.held.remove(sequence) else { return };
         consumer.held_bytes -= item.cost();
+        let waits_for_credit = consumer.turn.is_none();
         if !self.browsers.contains(&key) {
             match settlement {
                 Settlement::Accept => self.discard(sequence, &item),
@@ -124,6 +130,8 @@ impl State {
                 Settlement::Reject => self.give_up(sequence, item, Death::Rejected),
             }
         }
-        self.give_turn(key);
+        if waits_for_credit {
+            self.give_turn(key);
+        }
     }
 }

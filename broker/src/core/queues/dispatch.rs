@@ -19,7 +19,13 @@ impl State {
     /// The same, with so many messages shown at most.
     pub(super) fn dispatch_and_scan(&mut self, now_ms: u64, scans_max: usize) {
         self.scans_left = scans_max;
-        (self.durable.wanted, self.durable.looked_for) = (None, None);
+        self.forget_wanted();
+        if self.is_plain() {
+            self.hand_plainly();
+            if self.ready.is_empty() || self.turns.is_empty() {
+                return;
+            }
+        }
         self.wake_delayed(now_ms);
         self.expire(now_ms);
         self.serve_browsers(now_ms);
@@ -28,6 +34,27 @@ impl State {
             && let Some((key, rank)) = self.next_pair(now_ms)
         {
             let Some(item) = self.take_ready(rank) else { continue };
+            self.hand(key, rank, item);
+        }
+    }
+
+    /// Nobody said yet what of the store it waits for.
+    pub(super) fn forget_wanted(&mut self) {
+        (self.durable.wanted, self.durable.looked_for) = (None, None);
+    }
+
+    /// Gives the first message to whose turn it is, as long as nothing more is to be known about either: what nearly
+    /// always is all there is to do.
+    fn hand_plainly(&mut self) {
+        while let Some((_, key)) = self.turns.first_key_value()
+            && let Some(first) = self.ready.first_entry()
+        {
+            let (key, rank) = (*key, *first.key());
+            if !first.get().is_plain() || !self.durable.allows(rank) {
+                return;
+            }
+            let item = first.remove();
+            self.count(&item, -1);
             self.hand(key, rank, item);
         }
     }
@@ -193,24 +220,27 @@ impl State {
         let Some(consumer) = self.consumers.get_mut(&key) else {
             return self.insert_ready(rank, item);
         };
+        if !deliver(consumer, key, rank.sequence(), &item) {
+            self.insert_ready(rank, item);
+            // Its session is over, and will take it away.
+            return self.close(key);
+        }
+        if let Some(group) = item.group().filter(|_| grouped) {
+            match item.ends_group() {
+                true => self.groups.forget(group),
+                false => self.groups.own(group, key),
+            }
+        }
+        self.durable.note_delivery(rank.sequence(), &item);
+        consumer.held.insert(rank.sequence(), item);
+        // Alone it is next again.
+        if self.turns.len() == 1 && consumer.turn.is_some() && consumer.has_credit() {
+            return;
+        }
         if let Some(turn) = consumer.turn.take() {
             self.turns.remove(&turn);
         }
-        if deliver(consumer, key, rank.sequence(), &item) {
-            if let Some(group) = item.group().filter(|_| grouped) {
-                match item.ends_group() {
-                    true => self.groups.forget(group),
-                    false => self.groups.own(group, key),
-                }
-            }
-            consumer.held.insert(rank.sequence(), item.clone());
-            self.note_delivery(rank.sequence(), &item);
-            self.give_turn(key);
-        } else {
-            self.insert_ready(rank, item);
-            // Its session is over, and will take it away.
-            self.close(key);
-        }
+        self.give_turn(key);
     }
 }
 

@@ -183,6 +183,13 @@ impl Durable {
     pub(super) fn allows(&self, rank: Rank) -> bool {
         !self.making && self.pending.first_key_value().is_none_or(|(first, _)| rank < *first)
     }
+
+    /// A message was handed to a consumer.
+    pub(super) fn note_delivery(&mut self, sequence: u64, item: &Item) {
+        if item.is_stored() && self.id.is_some() {
+            self.delivered.push((sequence, item.redeliveries() + 1));
+        }
+    }
 }
 
 /// A queue that is told what became of what it appended.

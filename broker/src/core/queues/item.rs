@@ -176,6 +176,11 @@ impl Item {
         matches!(self.body, Body::Away)
     }
 
+    /// Whether it is here, and has nothing that few have.
+    pub(super) fn is_plain(&self) -> bool {
+        self.rare.is_none() && !self.is_away()
+    }
+
     fn of_group(&self) -> Option<&Group> {
         self.rare.as_ref()?.group.as_ref()
     }

@@ -56,6 +56,17 @@ pub struct Census {
     pub enqueued: u64,
 }
 
+/// What came of settling.
+pub(super) struct Settled {
+    /// What was given up by it.
+    pub(super) letters: Letters,
+    pub(super) progress: Progress,
+    /// Who asked, if what it waits for is done only when the dead letters are elsewhere.
+    pub(super) asker: Option<Asker>,
+    /// Nothing is left of the queue.
+    pub(super) is_idle: bool,
+}
+
 /// What queues gave up, on its way to others.
 pub(super) type Letters = Vec<(Weak<Queue>, DeadLetter)>;
 
@@ -190,9 +201,8 @@ impl Queue {
             self.leave_alone(state);
             return Pushed::Queued;
         }
-        let now_ms = self.agenda.now_ms();
-        state.append(publication, true, now_ms);
-        state.dispatch(now_ms);
+        let now_ms = self.now_ms_to_append(&state, &publication);
+        state.append_and_dispatch(publication, true, now_ms);
         self.leave_alone(state);
         Pushed::Queued
     }
@@ -226,9 +236,8 @@ impl Queue {
             let progress = writing.submit(journal, asker);
             return Ok((self.finish(state), progress));
         }
-        let now_ms = self.agenda.now_ms();
-        state.append(publication, false, now_ms);
-        state.dispatch(now_ms);
+        let now_ms = self.now_ms_to_append(&state, &publication);
+        state.append_and_dispatch(publication, false, now_ms);
         Ok((self.finish(state), Progress::Done))
     }
 
@@ -257,32 +266,37 @@ impl Queue {
             journal.store.submit(Submission { changes: vec![removal], done: None });
         }
         let now_ms = self.agenda.now_ms();
-        state.append(publication, false, now_ms);
-        state.dispatch(now_ms);
+        state.append_and_dispatch(publication, false, now_ms);
         self.leave_alone(state);
         true
     }
 
-    /// Who asks comes back if what it waits for is done only when the dead letters are elsewhere.
+    /// Settles all of these deliveries, or none if one of them is not the consumer's.
     pub(super) fn settle(
         &self,
         key: ConsumerKey,
-        sequence: u64,
+        sequences: &[u64],
         settlement: Settlement,
         asker: Option<Asker>,
-    ) -> Result<(Letters, Progress, Option<Asker>), Refusal> {
+    ) -> Result<Settled, Refusal> {
         let mut state = self.state.lock();
-        if state.held(key, sequence).is_none() {
+        let consumer = state.consumers.get(&key).ok_or(Refusal::NoSuchDelivery)?;
+        if sequences.iter().any(|sequence| consumer.held.get(*sequence).is_none()) {
             return Err(Refusal::NoSuchDelivery);
         }
-        let now_ms = self.agenda.now_ms();
-        state.settle(key, sequence, settlement, now_ms);
+        let now_ms = self.now_ms_if(settlement != Settlement::Accept || !state.is_timeless());
+        for sequence in sequences {
+            state.settle(key, *sequence, settlement, now_ms);
+        }
         let (now, later) = if state.has_stored_dead() { (None, asker) } else { (asker, None) };
         let mut writing: Writing<Queue> = Writing::default();
         state.take_changes(&mut writing.changes);
         let progress = self.journal.as_ref().map_or(Progress::Done, |journal| writing.submit(journal, now));
         state.dispatch(now_ms);
-        Ok((self.finish(state), progress, later))
+        let letters = self.take_letters(&mut state);
+        let is_idle = self.is_idle(&state);
+        self.leave_alone(state);
+        Ok(Settled { letters, progress, asker: later, is_idle })
     }
 
     /// Adds a consumer, which must have been let in by whoever keeps the queue.
@@ -338,9 +352,13 @@ impl Queue {
 
     /// The end of an operation: the lock goes, and what was given up is the caller's to bring away.
     pub(super) fn finish(&self, mut state: MutexGuard<'_, State>) -> Letters {
-        let dead = state.take_dead().into_iter().map(|letter| (self.me.clone(), letter)).collect();
+        let letters = self.take_letters(&mut state);
         self.leave_alone(state);
-        dead
+        letters
+    }
+
+    fn take_letters(&self, state: &mut State) -> Letters {
+        state.take_dead().into_iter().map(|letter| (self.me.clone(), letter)).collect()
     }
 
     /// The end of an operation by somebody who cannot bring anything away: that is done when it is looked at
@@ -368,5 +386,15 @@ impl Queue {
 
     pub(super) fn now_ms(&self) -> u64 {
         self.agenda.now_ms()
+    }
+
+    /// The time, for a message that is put in; nobody asks the clock where no time matters.
+    fn now_ms_to_append(&self, state: &State, publication: &Publication) -> u64 {
+        let has_times = publication.handling.is_some() || state.properties.message_ttl_ms.is_some();
+        self.now_ms_if(has_times || !state.is_timeless())
+    }
+
+    fn now_ms_if(&self, matters: bool) -> u64 {
+        if matters { self.agenda.now_ms() } else { 0 }
     }
 }

@@ -1,14 +1,14 @@
 //! The inside of a queue: what waits in it, and what comes in and goes out. Who waits for it is in `consumers`, who gets
 //! what in `dispatch`, and who only looks in `browsing`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::core::access::Refusal;
 use crate::core::message::Publication;
 use crate::core::name::Name;
-use crate::core::queues::consumer::{Consumer, ConsumerKey, Turn};
+use crate::core::queues::consumer::{ConsumerKey, Consumers, Turn};
 use crate::core::queues::durable::{Durable, Journal};
 use crate::core::queues::groups::Groups;
 use crate::core::queues::item::{Body, DeadLetter, Death, Group, Item, Rank};
@@ -36,7 +36,7 @@ pub(super) struct State {
     pub(super) delayed: BTreeMap<(u64, u64), Item>,
     /// Of what is ready, what will be too old, by when.
     pub(super) expiring: BTreeSet<(u64, Rank)>,
-    pub(super) consumers: HashMap<ConsumerKey, Consumer>,
+    pub(super) consumers: Consumers,
     /// Those of them that have credit, in the order in which it is their turn.
     pub(super) turns: BTreeMap<Turn, ConsumerKey>,
     /// Those that want to be the only one, first the one that is.
@@ -89,7 +89,7 @@ impl State {
             ready: BTreeMap::new(),
             delayed: BTreeMap::new(),
             expiring: BTreeSet::new(),
-            consumers: HashMap::new(),
+            consumers: Consumers::default(),
             turns: BTreeMap::new(),
             exclusive: BTreeMap::new(),
             pickers: BTreeSet::new(),
@@ -115,7 +115,20 @@ impl State {
     }
 
     pub(super) fn held(&self, key: ConsumerKey, sequence: u64) -> Option<&Item> {
-        self.consumers.get(&key)?.held.get(&sequence)
+        self.consumers.get(&key)?.held.get(sequence)
+    }
+
+    /// Whether no time matters to it: nothing waits for one, or goes at one.
+    pub(super) fn is_timeless(&self) -> bool {
+        self.delayed.is_empty()
+            && self.expiring.is_empty()
+            && self.reserving.is_empty()
+            && self.browsers.is_empty()
+    }
+
+    /// Whether only the order of messages and of consumers says who gets what, for all that is known of the queue.
+    pub(super) fn is_plain(&self) -> bool {
+        self.pickers.is_empty() && self.is_timeless()
     }
 
     pub(super) fn is_browser(&self, key: ConsumerKey) -> bool {
@@ -192,6 +205,37 @@ impl State {
         Ok(())
     }
 
+    /// Takes a message, and gives it and others to who has credit. That there is room was checked before.
+    pub(super) fn append_and_dispatch(
+        &mut self,
+        publication: Arc<Publication>,
+        from_topic: bool,
+        now_ms: u64,
+    ) {
+        let goes_straight = self.ready.is_empty()
+            && publication.handling.is_none()
+            && self.is_plain()
+            && self.properties.message_ttl_ms.is_none()
+            && self.properties.when_full != Some(WhenFull::DropHead);
+        let (true, Some((_, key))) = (goes_straight, self.turns.first_key_value()) else {
+            self.append(publication, from_topic, now_ms);
+            return self.dispatch(now_ms);
+        };
+        let key = *key;
+        let (sequence, item, _) = self.admit(publication, from_topic, false, now_ms);
+        let rank = item.rank(sequence);
+        self.keep(sequence, &item);
+        if self.durable.allows(rank) {
+            self.forget_wanted();
+            self.hand(key, rank, item);
+        } else {
+            self.insert_ready(rank, item);
+        }
+        if !self.ready.is_empty() {
+            self.dispatch(now_ms);
+        }
+    }
+
     /// Takes a message. That there is room was checked before.
     pub(super) fn append(&mut self, publication: Arc<Publication>, from_topic: bool, now_ms: u64) {
         let (sequence, item, deliver_at_ms) = self.admit(publication, from_topic, false, now_ms);
@@ -211,6 +255,15 @@ impl State {
         now_ms: u64,
     ) -> (u64, Item, Option<u64>) {
         metrics::ENQUEUED.add(1);
+        let cost = u32::try_from(publication.cost()).unwrap_or(u32::MAX);
+        self.last_sequence += 1;
+        if publication.handling.is_none() && self.properties.message_ttl_ms.is_none() {
+            let mut item = Item::new(Body::Here(publication), cost, self.properties.priority(None));
+            item.set_from_topic(from_topic);
+            item.set_stored(stored);
+            self.count_in(&item);
+            return (self.last_sequence, item, None);
+        }
         let said = publication.handling.as_deref();
         let expires = [
             said.and_then(|said| said.expires_at_ms),
@@ -222,14 +275,12 @@ impl State {
             said.and_then(|said| said.delay_ms).map(|delay| now_ms.saturating_add(delay)),
         ];
         let group = said.and_then(|said| Group::of(said.group.clone(), said.ends_group));
-        let cost = u32::try_from(publication.cost()).unwrap_or(u32::MAX);
         let priority = self.properties.priority(said.and_then(|said| said.priority));
         let item = Item::new(Body::Here(publication), cost, priority);
         let mut item = item.with(expires.into_iter().flatten().min(), group);
         item.set_from_topic(from_topic);
         item.set_stored(stored);
         self.count_in(&item);
-        self.last_sequence += 1;
         let deliver_at_ms = deliver_at_ms.into_iter().flatten().max().filter(|at| *at > now_ms);
         (self.last_sequence, item, deliver_at_ms)
     }
@@ -341,6 +392,9 @@ impl State {
 
     /// What it gave up, which leaves it now.
     pub(super) fn take_dead(&mut self) -> Vec<DeadLetter> {
+        if self.dead.is_empty() {
+            return Vec::new();
+        }
         let dead = std::mem::take(&mut self.dead);
         self.messages -= dead.len();
         self.bytes -= self.dead_bytes;

@@ -282,13 +282,6 @@ impl State {
 
     // ---- what the store is told ----------------------------------------------------------------------
 
-    /// A message was handed to a consumer.
-    pub(super) fn note_delivery(&mut self, sequence: u64, item: &Item) {
-        if item.is_stored() && self.durable.id.is_some() {
-            self.durable.delivered.push((sequence, item.redeliveries() + 1));
-        }
-    }
-
     /// A message is gone for good.
     pub(super) fn discard(&mut self, sequence: u64, item: &Item) {
         self.release(item);

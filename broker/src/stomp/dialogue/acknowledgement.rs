@@ -10,7 +10,6 @@ use tandem_protocols::stomp::state::{AckKey, AckMode};
 
 use crate::core::parcel::ConsumerId;
 use crate::core::queues::Settlement;
-use crate::core::queues::durable::Progress;
 use crate::core::realm::Operation;
 use crate::stomp::dialogue::consumer::Consumer;
 use crate::stomp::dialogue::subscription::Feed;
@@ -40,31 +39,22 @@ impl Dialogue {
         if consumer.mode == AckMode::Auto {
             return self.overlook(text, subscription, version);
         }
-        let sequences = consumer.covered(id);
-        if sequences.is_empty() {
-            return Err(unknown(text));
-        }
         if let Some(transaction) = frame.headers.get("transaction") {
-            let settle = |sequence: &u64| Operation::Settle(id.consumer, *sequence, settlement);
-            let operations = sequences.iter().map(settle).collect();
-            let receipt = self.put_off(transaction, operations, frame, settings)?;
-            sequences.into_iter().for_each(|sequence| self.claim(id.consumer, sequence, true));
-            return Ok(receipt);
+            let covered = consumer.claim_covered(id);
+            if covered.is_empty() {
+                return Err(unknown(text));
+            }
+            let settle = |sequence: u64| Operation::Settle(id.consumer, sequence, settlement);
+            return self.put_off(transaction, covered.into_iter().map(settle).collect(), frame, settings);
+        }
+        let covered = consumer.take_covered(id);
+        if covered.is_empty() {
+            return Err(unknown(text));
         }
         let ticket = self.ticket(frame);
         let wants = Some(ticket).filter(|ticket| *ticket > 0);
-        // Of several, all must be safe: each of them alone would ask too early.
-        let (own, later) = if sequences.len() > 1 { (None, wants) } else { (wants, None) };
-        let mut progress = Progress::Done;
-        for sequence in sequences {
-            if self.member.settle_for(id.consumer, sequence, settlement, own)? == Progress::Storing {
-                progress = Progress::Storing;
-            }
-            self.forget(id.consumer, sequence);
-        }
-        if let Some(ticket) = later {
-            progress = self.member.flush(ticket);
-        }
+        let progress = self.member.settle_all_for(id.consumer, &covered, settlement, wants)?;
+        self.release_if_settled(id.consumer);
         self.receipt_after(progress, ticket, frame, Vec::new())
     }
 
@@ -93,23 +83,26 @@ impl Dialogue {
         closed.filter(|closed| named(&closed.id)).map(|closed| &mut closed.consumer).find(|c| c.id == id)
     }
 
-    /// Claims a delivery for a transaction, or gives it back.
-    pub(in crate::stomp) fn claim(&mut self, id: ConsumerId, sequence: u64, claimed: bool) {
-        let held = self
-            .consumer(id, None)
-            .and_then(|consumer| consumer.unsettled.iter_mut().find(|held| held.sequence == sequence));
-        if let Some(held) = held {
-            held.claimed = claimed;
+    /// Gives back a delivery that a transaction claimed. Of several the last one first.
+    pub(in crate::stomp) fn give_back(&mut self, id: ConsumerId, sequence: u64) {
+        if let Some(consumer) = self.consumer(id, None) {
+            consumer.give_back(sequence);
         }
     }
 
-    /// A delivery was settled; with its last one a subscription that ended is gone.
+    /// A delivery that a transaction claimed was settled.
     pub(in crate::stomp) fn forget(&mut self, id: ConsumerId, sequence: u64) {
-        let Some(consumer) = self.consumer(id, None) else { return };
-        consumer.unsettled.retain(|held| held.sequence != sequence);
+        if let Some(consumer) = self.consumer(id, None) {
+            consumer.forget(sequence);
+            self.release_if_settled(id);
+        }
+    }
+
+    /// With its last delivery a subscription that ended is gone.
+    fn release_if_settled(&mut self, id: ConsumerId) {
         if let Some(rare) = self.rare_if_any()
             && let Some(place) = rare.closed.iter().position(|closed| closed.consumer.id == id)
-            && rare.closed[place].consumer.unsettled.is_empty()
+            && rare.closed[place].consumer.is_settled()
         {
             rare.closed.swap_remove(place);
             self.member.release_if_settled(id);

@@ -18,7 +18,7 @@ use crate::core::parcel::{ConsumerId, Delivery, SubscriptionId};
 use crate::core::queues::durable::Progress;
 use crate::core::queues::{Credit, Settlement};
 use crate::stomp::destination::{self, Place, TEMP_QUEUE};
-use crate::stomp::dialogue::consumer::{Closed, Unsettled};
+use crate::stomp::dialogue::consumer::Closed;
 use crate::stomp::dialogue::sources::Request;
 use crate::stomp::dialogue::subscription::{Extras, Feed, Reply, Subscription};
 use crate::stomp::dialogue::{Dialogue, Receipt};
@@ -177,7 +177,7 @@ impl Dialogue {
                     rare.replies.retain(|reply| reply.consumer != consumer.id);
                 }
                 self.member.close_consumer(consumer.id)?;
-                if !consumer.unsettled.is_empty() {
+                if !consumer.is_settled() {
                     self.rare().closed.push(Closed { id, consumer: *consumer });
                 }
             }
@@ -287,7 +287,7 @@ impl Dialogue {
             if mode == AckMode::Auto || settlement == Settlement::Reject {
                 self.settle_delivery(delivery, settlement);
             } else {
-                consumer.unsettled.push_back(Unsettled::of(delivery));
+                consumer.hold(delivery);
             }
             return;
         }

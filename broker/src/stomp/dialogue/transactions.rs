@@ -106,8 +106,8 @@ impl Dialogue {
     /// ABORT. What was acknowledged in it is held unsettled again, and not delivered again.
     pub(in crate::stomp) fn abort(&mut self, frame: &Frame) -> Result<Receipt, Fault> {
         let transaction = self.end_transaction(frame)?;
-        for (consumer, sequence) in settlements(&transaction.operations) {
-            self.claim(consumer, sequence, false);
+        for (consumer, sequence) in settlements(&transaction.operations).into_iter().rev() {
+            self.give_back(consumer, sequence);
         }
         Ok(Receipt::Due)
     }
