@@ -1297,8 +1297,8 @@ mod tests {
         fn send(&mut self, number: u64) {
             self.last_id += 1;
             let handling = crate::core::message::Handling {
-                priority: (number % 3 == 0).then_some((number % 10) as u8),
-                group: (number % 5 == 0).then(|| (number % 2).to_string().into()),
+                priority: number.is_multiple_of(3).then_some((number % 10) as u8),
+                group: number.is_multiple_of(5).then(|| (number % 2).to_string().into()),
                 ..Default::default()
             };
             let handling = (handling != Default::default()).then(|| Arc::new(handling));
@@ -1315,7 +1315,7 @@ mod tests {
                 let (mailbox, inbox) = large_mailbox();
                 let terms = ConsumeTerms {
                     priority: (number % 2) as i32,
-                    exclusive: number % 11 == 0,
+                    exclusive: number.is_multiple_of(11),
                     ..ConsumeTerms::default()
                 };
                 let (key, credit) = (key(self.last_id), messages(number as usize % 7 + 1));

@@ -91,7 +91,8 @@ impl<T> Outstanding<T> {
         let removed = self.run[place].1.take()?;
         self.filled -= 1;
         if place == 0 {
-            while self.run.pop_front_if(|(_, value)| value.is_none()).is_some() {
+            while self.run.front().is_some_and(|(_, value)| value.is_none()) {
+                self.run.pop_front();
                 self.step();
             }
         } else if self.run.len() > 2 * self.filled + GAPS_ALLOWED {

@@ -69,7 +69,9 @@ impl Consumer {
     /// Takes out the deliveries that an ACK of this one is about, first to last; none if it is not to be acknowledged.
     pub(in crate::stomp) fn take_covered(&mut self, id: DeliveryId) -> Covered {
         let covered = self.covered(id);
-        covered.iter().for_each(|sequence| drop(self.unsettled.remove(*sequence)));
+        for sequence in &covered {
+            self.unsettled.remove(*sequence);
+        }
         covered
     }
 
