@@ -430,7 +430,7 @@ mod tests {
     #[test]
     fn an_unconverted_payload_costs_few_bytes() {
         assert_eq!(size_of::<Payload>(), size_of::<usize>());
-        assert_eq!(size_of::<Content>(), 80);
+        assert_eq!(size_of::<Content>(), 72);
         assert_eq!(size_of::<Inner>(), size_of::<Content>() + 16);
     }
 }

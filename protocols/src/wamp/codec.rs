@@ -23,6 +23,7 @@ use crate::wamp::error::{Misuse, Violation};
 use crate::wamp::field::{Elements, Get, Put};
 use crate::wamp::id::Id;
 use crate::wamp::message::{Incoming, Message, MessageType};
+use crate::wamp::usual;
 use crate::wamp::wire::cbor::{CborReader, CborWriter};
 use crate::wamp::wire::json::{JsonReader, JsonWriter};
 use crate::wamp::wire::msgpack::{MsgPackReader, MsgPackWriter};
@@ -73,7 +74,7 @@ pub fn decode(format: Format, bytes: &Bytes) -> Result<Message, Violation> {
 ///
 /// As [`decode`].
 pub fn decode_incoming(format: Format, bytes: &Bytes) -> Result<Incoming<'_>, Violation> {
-    read_as(format, bytes)
+    usual::read(format, bytes).map_or_else(|| read_as(format, bytes), Ok)
 }
 
 fn read_as<'a, Text: Get<'a>>(format: Format, bytes: &'a Bytes) -> Result<Message<Text>, Violation> {

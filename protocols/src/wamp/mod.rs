@@ -14,4 +14,5 @@ pub mod message;
 pub mod options;
 pub mod rawsocket;
 pub mod uri;
+mod usual;
 mod wire;

@@ -200,7 +200,36 @@ impl Decoder {
         outcome
     }
 
+    /// Takes a message that lies in front, whole and in one frame, masked and not compressed, as most do; `None` where it is
+    /// anything else, or too long, and nothing was taken.
+    #[inline]
+    fn plain(&mut self, data: &mut &mut [u8]) -> Option<Result<Event, Violation>> {
+        if self.partial.is_some() || self.role != Role::Server {
+            return None;
+        }
+        let (kind, head, len) = match **data {
+            [first @ (0x81 | 0x82), second @ 0x80..=0xfd, ..] => (first, 2, usize::from(second & 0x7f)),
+            // A length in the longer form than it needs is for the others to refuse.
+            [first @ (0x81 | 0x82), 0xfe, high, low, ..] if (high, low) >= (0, 126) => {
+                (first, 4, usize::from(u16::from_be_bytes([high, low])))
+            }
+            _ => return None,
+        };
+        let end = head + 4 + len;
+        if end > data.len() || len > self.limits.message_bytes_max {
+            return None;
+        }
+        let (frame, after) = std::mem::take(data).split_at_mut(end);
+        *data = after;
+        let (key, octets) = frame[head..].split_first_chunk_mut::<4>()?;
+        mask(octets, *key, 0);
+        Some(self.whole(if kind == 0x81 { Kind::Text } else { Kind::Binary }, false, octets))
+    }
+
     fn advance(&mut self, data: &mut &mut [u8]) -> Result<Option<Event>, Violation> {
+        if let Some(event) = self.plain(data) {
+            return event.map(Some);
+        }
         loop {
             let (header, received) = match self.take_body() {
                 Some(body) => body,

@@ -328,6 +328,8 @@ struct Current {
     rules: ArcSwap<Rules>,
     /// Whether they ask: it is wanted for each message of each session, and mostly no.
     asks: AtomicBool,
+    /// Whether there are any: mostly not, and then there is no need to read them.
+    are_some: AtomicBool,
     storing: Mutex<()>,
 }
 
@@ -342,6 +344,11 @@ impl SharedRules {
         self.0.asks.load(Ordering::Acquire)
     }
 
+    /// Whether publishing or sending to a name is allowed without a look at the rules, for there are none.
+    pub fn allow_all(&self, name: &str) -> bool {
+        !self.0.are_some.load(Ordering::Acquire) && !is_reserved(name)
+    }
+
     /// Others from now on. What was subscribed to and registered under those before is judged again whenever it
     /// matters.
     pub fn store(&self, mut rules: Rules) {
@@ -350,7 +357,13 @@ impl SharedRules {
         rules.judges_deliveries = !rules.is_open();
         rules.judges_registrations = !rules.is_open();
         self.0.asks.store(rules.asks, Ordering::Release);
+        let are_some = !rules.is_open();
+        // Nobody goes by there being none after the first is there.
+        if are_some {
+            self.0.are_some.store(true, Ordering::Release);
+        }
         self.0.rules.store(Arc::new(rules));
+        self.0.are_some.store(are_some, Ordering::Release);
     }
 }
 
@@ -471,6 +484,24 @@ mod tests {
             assert_eq!(may(&joe, kill), action == Action::Subscribe);
             assert_eq!(may(&root, kill), matches!(action, Action::Call | Action::Subscribe));
         }
+    }
+
+    #[test]
+    fn what_is_allowed_without_a_look_is_what_no_rules_allow() {
+        let shared = SharedRules::default();
+        let joe = principal("joe", "user");
+        for name in ["a.b", "wamp.x", "tandem.x", "tandem.reply.x", "wamp"] {
+            for action in [Action::Publish, Action::Send] {
+                let judgement = shared.load().judge(&joe, action, name);
+                let allowed = matches!(judgement, Judgement::Allowed { disclose: None, .. });
+                assert!(allowed || !shared.allow_all(name), "{action} {name}");
+            }
+        }
+        assert!(shared.allow_all("a.b"));
+        shared.store(rules([rule("*", &[Action::Publish], exact("a.b"), YES)]));
+        assert!(!shared.allow_all("a.b"));
+        shared.store(Rules::default());
+        assert!(shared.allow_all("a.b"));
     }
 
     #[test]
