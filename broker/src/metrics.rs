@@ -120,7 +120,7 @@ metrics! {
     counter QUEUE_DROPPED "tandem_queue_dropped_total" "Messages that a full queue dropped to make room.";
     counter DEAD_LETTERS_LOST "tandem_dead_letters_lost_total" "Messages that a queue gave up and that found no room elsewhere.";
     counter CALLS "tandem_calls_total" "Calls routed to a callee.";
-    counter ENCODINGS "tandem_encodings_total" "Times an encoder ran for a publication: once per dialect and subscription.";
+    counter ENCODINGS "tandem_encodings_total" "Times an encoder ran for a publication, or for several that go together: once per dialect and subscription.";
     counter UNCONVERTIBLE "tandem_unconvertible_total" "Deliveries dropped because the receiver's encoding cannot express them.";
     counter UNDELIVERABLE "tandem_undeliverable_total" "Messages left out because they are longer than their receiver takes.";
     counter COMPRESSIONS "tandem_compressions_total" "Messages compressed.";

@@ -75,6 +75,8 @@ pub struct Gathered {
     publications: Vec<Publication>,
     cost: usize,
     exclude: Option<SessionId>,
+    /// How many went together the last time: it may be as many again.
+    last_count: usize,
 }
 
 impl Gathered {
@@ -95,6 +97,9 @@ impl Gathered {
             && self.exclude == exclude
             && self.cost + cost <= BUNDLE_BYTES_MAX;
         let due = if goes_along { None } else { self.take(budget) };
+        if self.publications.capacity() == 0 {
+            self.publications.reserve_exact(self.last_count.max(1));
+        }
         self.publications.push(publication);
         self.cost += cost;
         self.exclude = exclude;
@@ -106,7 +111,9 @@ impl Gathered {
         if self.publications.is_empty() {
             return None;
         }
-        let Gathered { mut publications, cost, exclude } = std::mem::take(self);
+        let last_count = self.publications.len();
+        let taken = std::mem::replace(self, Gathered { last_count, ..Gathered::default() });
+        let Gathered { mut publications, cost, exclude, .. } = taken;
         let charge = budget.charge(cost);
         if publications.len() > 1 {
             let bundle = Bundle { publications, charge, encodings: Encodings::default() };
