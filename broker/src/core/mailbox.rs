@@ -727,13 +727,31 @@ mod tests {
     }
 
     fn bundle(ids: std::ops::RangeInclusive<u64>) -> Arc<Bundle> {
-        let (mut gathered, budget) = (Gathered::default(), Budget::new(1 << 20));
+        bundle_charged(ids, &Budget::new(1 << 20))
+    }
+
+    fn bundle_charged(ids: std::ops::RangeInclusive<u64>, budget: &Arc<Budget>) -> Arc<Bundle> {
+        let mut gathered = Gathered::default();
         let publication = |id| Arc::into_inner(publication(id)).unwrap();
-        ids.for_each(|id| assert!(gathered.add(publication(id), None, &budget).is_none()));
-        match gathered.take(&budget) {
+        ids.for_each(|id| assert!(gathered.add(publication(id), None, budget).is_none()));
+        match gathered.take(budget) {
             Some(Due::Several(bundle, None)) => bundle,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn events_that_are_taken_one_by_one_are_charged_once_however_many_mailboxes_hold_them() {
+        let budget = Budget::new(1 << 20);
+        let mailboxes: Vec<_> = (0..20).map(|_| of_four(Overflow::DropOldest)).collect();
+        let bundle = bundle_charged(1..=5, &budget);
+        for (mailbox, _) in &mailboxes {
+            assert_eq!(mailbox.push_events(&bundle, SubscriptionId(1)), (5, None));
+        }
+        drop(bundle);
+        assert_eq!(budget.bytes(), 4 * UNIT, "the slow must not hold up all who publish");
+        drop(mailboxes);
+        assert_eq!(budget.bytes(), 0);
     }
 
     #[test]
