@@ -65,6 +65,8 @@ struct Stage {
     endless: Option<bool>,
     /// So many messages of what came as one were not taken yet; each is answered by 100 bytes.
     rest: usize,
+    /// Each of them is more than the realm has room for.
+    rest_congests: bool,
 }
 
 struct Script {
@@ -137,6 +139,7 @@ impl Session for Script {
         let is_left = stage.rest > 0;
         if is_left {
             stage.rest -= 1;
+            stage.congested |= stage.rest_congests;
             stage.say(vec![b'.'; 100]);
         }
         is_left
@@ -647,6 +650,24 @@ async fn of_messages_that_came_as_one_no_more_are_taken_than_their_answers_are_r
     settle().await;
     assert_eq!(house.stage.lock().unwrap().rest, 0);
     assert_eq!(house.lines(), ["many", "more"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_messages_that_came_as_one_no_more_are_taken_while_the_realm_is_congested() {
+    let (house, mut peer) = House::stream(64 * 1024, ROOMY);
+    house.stage.lock().unwrap().rest_congests = true;
+    peer.write_all(b"many\n").await.unwrap();
+    // Woken, it takes one before it has looked at the rest of what was read, and then one.
+    for left in [99, 97, 95] {
+        settle().await;
+        let waker = {
+            let mut stage = house.stage.lock().unwrap();
+            assert_eq!(stage.rest, left, "the realm is asked after each");
+            stage.congested = false;
+            stage.waker.take()
+        };
+        waker.expect("the connection waits").wake();
+    }
 }
 
 #[tokio::test(start_paused = true)]

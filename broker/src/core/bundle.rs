@@ -5,7 +5,7 @@
 //! what it gathered; nothing waits for longer than that. Receivers see no difference: the order is the same, and a
 //! mailbox without room for all of a bundle takes them one by one.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::core::budget::{Budget, Charge};
 use crate::core::message::{Encodings, Publication, SessionId, SharedMessages};
@@ -23,6 +23,8 @@ pub struct Bundle {
     charge: Charge,
     /// What the dialects made of all of them.
     pub encodings: Encodings<SharedMessages>,
+    /// Each for itself, once somebody could not take them together: those who cannot share them, and so what they cost.
+    singles: OnceLock<Box<[Arc<Publication>]>>,
 }
 
 impl Bundle {
@@ -33,10 +35,11 @@ impl Bundle {
 
     /// The same, each for itself, for who cannot take them together.
     pub fn singles(&self) -> impl Iterator<Item = Arc<Publication>> {
-        self.publications.iter().map(|publication| {
+        let single = |publication: &Publication| {
             let charge = Some(self.charge.again(publication.cost()));
             Arc::new(Publication { charge, ..publication.uncharged() })
-        })
+        };
+        self.singles.get_or_init(|| self.publications.iter().map(single).collect()).iter().cloned()
     }
 
     /// How many they are.
@@ -116,7 +119,8 @@ impl Gathered {
         let Gathered { mut publications, cost, exclude, .. } = taken;
         let charge = budget.charge(cost);
         if publications.len() > 1 {
-            let bundle = Bundle { publications, charge, encodings: Encodings::default() };
+            let (encodings, singles) = (Encodings::default(), OnceLock::new());
+            let bundle = Bundle { publications, charge, encodings, singles };
             return Some(Due::Several(Arc::new(bundle), exclude));
         }
         let publication = publications.pop()?;

@@ -114,6 +114,10 @@ struct Strain {
     ended: bool,
 }
 
+/// What is dropped at once where the oldest events go is no more than this part of what may wait: a bundle that is more
+/// would go whole where room for one event is wanted.
+const DROPPED_PART: usize = 64;
+
 /// How much a pump takes at once: about one write.
 const TAKEN_BYTES: usize = 64 * 1024;
 
@@ -194,7 +198,9 @@ impl Mailbox {
     pub fn push_events(&self, bundle: &Arc<Bundle>, subscription: SubscriptionId) -> (usize, Option<usize>) {
         let state = self.0.state.lock();
         let count = bundle.count();
-        if !state.is_ended() && state.bytes + bundle.cost() <= self.0.terms.bounds.bytes_max {
+        let Bounds { bytes_max, overflow, .. } = self.0.terms.bounds;
+        let may_go_whole = overflow != Overflow::DropOldest || bundle.cost() <= bytes_max / DROPPED_PART;
+        if !state.is_ended() && may_go_whole && state.bytes + bundle.cost() <= bytes_max {
             let parcel = Parcel::Events { bundle: bundle.clone(), subscription };
             return (count, self.0.put(state, parcel, bundle.cost()));
         }
@@ -727,13 +733,39 @@ mod tests {
     }
 
     fn bundle(ids: std::ops::RangeInclusive<u64>) -> Arc<Bundle> {
-        let (mut gathered, budget) = (Gathered::default(), Budget::new(1 << 20));
+        bundle_charged(ids, &Budget::new(1 << 20))
+    }
+
+    fn bundle_charged(ids: std::ops::RangeInclusive<u64>, budget: &Arc<Budget>) -> Arc<Bundle> {
+        let mut gathered = Gathered::default();
         let publication = |id| Arc::into_inner(publication(id)).unwrap();
-        ids.for_each(|id| assert!(gathered.add(publication(id), None, &budget).is_none()));
-        match gathered.take(&budget) {
+        ids.for_each(|id| assert!(gathered.add(publication(id), None, budget).is_none()));
+        match gathered.take(budget) {
             Some(Due::Several(bundle, None)) => bundle,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn events_that_are_taken_one_by_one_are_charged_once_however_many_mailboxes_hold_them() {
+        let budget = Budget::new(1 << 20);
+        let mailboxes: Vec<_> = (0..20).map(|_| of_four(Overflow::DropOldest)).collect();
+        let bundle = bundle_charged(1..=5, &budget);
+        for (mailbox, _) in &mailboxes {
+            assert_eq!(mailbox.push_events(&bundle, SubscriptionId(1)), (5, None));
+        }
+        drop(bundle);
+        assert_eq!(budget.bytes(), 4 * UNIT, "the slow must not hold up all who publish");
+        drop(mailboxes);
+        assert_eq!(budget.bytes(), 0);
+    }
+
+    #[test]
+    fn no_more_of_the_oldest_events_are_dropped_because_they_came_together() {
+        let (mailbox, mut inbox) = of_four(Overflow::DropOldest);
+        assert_eq!(mailbox.push_events(&bundle(1..=4), SubscriptionId(1)).0, 4);
+        assert_eq!(mailbox.push(event(5)), Pushed::Queued);
+        assert_eq!(events(&take(&mut inbox)), [2, 3, 4, 5]);
     }
 
     #[test]

@@ -825,8 +825,11 @@ impl<W: Wire> Connection<W> {
         let batch = Batch::begin();
         let mut unasked = 0;
         loop {
-            // What came in one message with others goes before what came after it.
-            if !self.proceed(now) {
+            // What came in one message with others goes before what came after it. How long each of them is, is not known:
+            // it is asked after each.
+            if self.proceed(now) {
+                unasked = UNASKED_BYTES_MAX;
+            } else {
                 match self.transport.next(&mut data, self.is_established()) {
                     Ok(Some(arrival)) => {
                         unasked += arrival.bytes() + ARRIVAL_BYTES;
