@@ -224,6 +224,11 @@ impl UnderWay {
         self.owed.push_back(Owed::One(frame));
     }
 
+    fn owe_all(&mut self, messages: Arc<SharedMessages>) {
+        self.owed_bytes += messages.bytes();
+        self.owed.push_back(Owed::All(messages));
+    }
+
     /// Whether more goes into the next write, of which so much is in the buffer.
     fn has_room(&self, buffer: &[u8]) -> bool {
         let aside: usize = self.backlog.iter().map(Bytes::len).sum();
@@ -420,10 +425,7 @@ impl<W: Wire> Connection<W> {
         while let Some(output) = session.poll() {
             match output {
                 Output::Send(frame) => self.work.owe(frame),
-                Output::SendAll(messages) => {
-                    self.work.owed_bytes += messages.bytes();
-                    self.work.owed.push_back(Owed::All(messages));
-                }
+                Output::SendAll(messages) => self.work.owe_all(messages),
                 Output::Authenticate(credentials) => {
                     // A peer that was let in has been found out already.
                     if let Some(stranger) = self.work.stranger_mut() {
@@ -485,8 +487,11 @@ impl<W: Wire> Connection<W> {
         if let Some(session) = &mut self.session {
             session.fail(&close.detail, now);
             while let Some(output) = session.poll() {
-                if let Output::Send(frame) = output {
-                    self.work.owe(frame);
+                match output {
+                    Output::Send(frame) => self.work.owe(frame),
+                    Output::SendAll(messages) => self.work.owe_all(messages),
+                    Output::Authenticate(_) | Output::LookUp(_) | Output::Authorize(_) | Output::Close(_) => {
+                    }
                 }
             }
         }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 const GAPS_ALLOWED: usize = 32;
 
 /// For how many one that is empty keeps memory.
-const ROOM_KEPT: usize = 128;
+const ROOM_KEPT: usize = 16;
 
 /// By number what is outstanding.
 #[derive(Debug)]
