@@ -201,6 +201,8 @@ pub struct SharedMessages {
     length_max: usize,
     /// All of them as they lie on the wire that has a way for several.
     framed: OnceLock<Bytes>,
+    /// The same compressed, each by the parameter that tells them apart (the window's bits, and from what length on).
+    compressed: Mutex<Vec<((u8, u32), Bytes)>>,
     /// For wires that take one at a time.
     singles: OnceLock<Box<[Arc<SharedMessage>]>>,
 }
@@ -209,8 +211,8 @@ impl SharedMessages {
     /// Messages of one kind: these bytes, each up to one of these ends, which rise to the last byte.
     pub fn new(kind: Kind, bytes: Bytes, ends: Vec<u32>) -> SharedMessages {
         let ends = ends.into_boxed_slice();
-        let (framed, singles) = (OnceLock::new(), OnceLock::new());
-        let mut messages = SharedMessages { kind, bytes, ends, length_max: 0, framed, singles };
+        let (framed, compressed, singles) = Default::default();
+        let mut messages = SharedMessages { kind, bytes, ends, length_max: 0, framed, compressed, singles };
         messages.length_max = messages.iter().map(<[u8]>::len).max().unwrap_or_default();
         messages
     }
@@ -243,6 +245,17 @@ impl SharedMessages {
     /// All of them as they lie on a wire, made by `frame` for the first who asks. There is one such wire.
     pub fn framed(&self, frame: impl FnOnce(&SharedMessages) -> Bytes) -> &Bytes {
         self.framed.get_or_init(|| frame(self))
+    }
+
+    /// The same for a wire that compresses, made by `frame` for the first who asks with this parameter.
+    pub fn compressed(&self, parameter: (u8, u32), frame: impl FnOnce(&SharedMessages) -> Bytes) -> Bytes {
+        let mut made = self.compressed.lock();
+        if let Some((_, bytes)) = made.iter().find(|(key, _)| *key == parameter) {
+            return bytes.clone();
+        }
+        let bytes = frame(self);
+        made.push((parameter, bytes.clone()));
+        bytes
     }
 
     /// Each as a message of its own, in order.

@@ -98,6 +98,22 @@ impl Compressor {
         self.per_frame
     }
 
+    /// What tells apart what several connections make of the same messages; `None` where each is compressed for this one
+    /// alone, or by itself.
+    pub fn shared(&self) -> Option<(u8, u32)> {
+        let has_context = self.context.as_deref().is_some_and(|context| context.is_server);
+        (!has_context && !self.per_frame).then_some((self.bits.get(), self.bytes_min))
+    }
+
+    /// One of several messages compressed for all who agreed to the same; `None` if it is not worth it.
+    pub fn compress_shared(&self, message: &[u8]) -> Option<Bytes> {
+        if message.len() < self.bytes_min as usize {
+            return None;
+        }
+        metrics::COMPRESSIONS.add(1);
+        Some(compress(message, self.bits))
+    }
+
     /// The message compressed; `None` if it is not worth it. To be called in the order of sending.
     pub fn compress(&mut self, frame: &Frame) -> Option<Bytes> {
         let bits = self.bits;

@@ -103,25 +103,24 @@ impl WebSocket {
         put_frames(whole, self.fragment_bytes, &message.head, &message.body, buffer)
     }
 
-    /// Frames several messages, if none needs to be compressed or cut. The frames are the same for all who get them.
+    /// Frames several messages, if none is to be cut, and none compressed for this connection alone. The frames are the same
+    /// for all who get them.
     pub fn frame_all(&self, messages: &SharedMessages, buffer: &mut Vec<u8>) -> Option<Piece> {
-        if self.compressor.is_some() || messages.length_max() > self.fragment_bytes as usize {
+        if messages.length_max() > self.fragment_bytes as usize {
             return None;
         }
-        let framed = messages.framed(|messages| {
-            let opcode = if messages.kind() == Kind::Text { Opcode::Text } else { Opcode::Binary };
-            let mut frames = Vec::with_capacity(messages.bytes() + messages.count() * HEADER_BYTES);
-            for message in messages.iter() {
-                frames.extend_from_slice(&Header::whole(opcode, message.len()).encode());
-                frames.extend_from_slice(message);
+        let framed = match &self.compressor {
+            None => messages.framed(|messages| frames(messages, |_| None)).clone(),
+            Some(compressor) => {
+                let compress = |message: &[u8]| compressor.compress_shared(message);
+                messages.compressed(compressor.shared()?, |messages| frames(messages, compress))
             }
-            frames.into()
-        });
+        };
         if framed.len() < SHARED_BYTES_MIN {
-            buffer.extend_from_slice(framed);
+            buffer.extend_from_slice(&framed);
             return Some(Piece::Copied);
         }
-        Some(Piece::Body(framed.clone()))
+        Some(Piece::Body(framed))
     }
 
     /// The next fragment of a message.
@@ -165,6 +164,20 @@ impl WebSocket {
 
 /// From here on the frames of several messages, which others get too, are written from where they lie.
 const SHARED_BYTES_MIN: usize = 1024;
+
+/// The frames of several messages, compressed where that gives something.
+fn frames(messages: &SharedMessages, compress: impl Fn(&[u8]) -> Option<Bytes>) -> Bytes {
+    let opcode = if messages.kind() == Kind::Text { Opcode::Text } else { Opcode::Binary };
+    let mut frames = Vec::with_capacity(messages.bytes() + messages.count() * HEADER_BYTES);
+    for message in messages.iter() {
+        let compressed = compress(message);
+        let payload = compressed.as_deref().unwrap_or(message);
+        let whole = Header::whole(opcode, payload.len());
+        frames.extend_from_slice(&Header { compressed: compressed.is_some(), ..whole }.encode());
+        frames.extend_from_slice(payload);
+    }
+    frames.into()
+}
 
 /// The header of a frame of some length, which nearly all of several messages have.
 const HEADER_BYTES: usize = 4;
