@@ -18,7 +18,7 @@ use tandem_broker::core::mailbox::{
     Bounds, Inbox, Mailbox, Overflow, Pushed, Service, cost, mailbox, mailbox_served,
 };
 use tandem_broker::core::message::{
-    Attributes, Encodings, Frame, Kind, Message, PUBLICATION_OVERHEAD, Publication, SessionId,
+    Attributes, Frame, Kind, Message, PUBLICATION_OVERHEAD, Publication, SessionId,
 };
 use tandem_broker::core::name::Name;
 use tandem_broker::core::parcel::{
@@ -54,19 +54,12 @@ fn read(payload: &[u8]) -> (u64, u64) {
 }
 
 fn publication(sender: u64, place: u64, bytes: usize) -> Arc<Publication> {
-    Arc::new(Publication {
-        id: place,
-        name: Name::parse("t").unwrap(),
-        publisher: SessionId(sender),
-        payload: payload(sender, place, bytes),
-        attributes: Attributes::default(),
-        disclosed: None,
-        trust: None,
-        eligibility: None,
-        handling: None,
-        encodings: Encodings::default(),
-        charge: None,
-    })
+    Arc::new(Publication::new(
+        place,
+        Name::parse("t").unwrap(),
+        SessionId(sender),
+        payload(sender, place, bytes),
+    ))
 }
 
 fn event(sender: u64, place: u64, bytes: usize) -> Parcel {

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use tandem_broker::core::access::{Applicant, Authenticating, Authenticator, Credentials, Peer, Principal};
 use tandem_broker::core::mailbox::{Bounds, Mailbox, Overflow, Pushed, mailbox};
-use tandem_broker::core::message::{Attributes, Encodings, Frame, Kind, Message, Publication, SessionId};
+use tandem_broker::core::message::{Frame, Kind, Message, Publication, SessionId};
 use tandem_broker::core::name::Name;
 use tandem_broker::core::parcel::{Farewell, Parcel, SubscriptionId};
 use tandem_broker::core::protocol::{Close, Output, Reason, Session};
@@ -200,19 +200,12 @@ impl House {
     fn publish(&self, bytes: usize, first: u8) -> Pushed {
         let mut body = vec![b'e'; bytes];
         body[0] = first;
-        let publication = Arc::new(Publication {
-            id: 1,
-            name: Name::parse("t").unwrap(),
-            publisher: SessionId(1),
-            payload: Payload::new(Content::Opaque(body.into())),
-            attributes: Attributes::default(),
-            disclosed: None,
-            trust: None,
-            eligibility: None,
-            handling: None,
-            encodings: Encodings::default(),
-            charge: None,
-        });
+        let publication = Arc::new(Publication::new(
+            1,
+            Name::parse("t").unwrap(),
+            SessionId(1),
+            Payload::new(Content::Opaque(body.into())),
+        ));
         self.mailbox.push(Parcel::Event { publication, subscription: SubscriptionId(1) })
     }
 

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tandem_broker::core::access::authorizer::{Authorizing, Decision, Inquiry};
 use tandem_broker::core::access::{Applicant, Authenticating, Authenticator, Credentials, Peer, Principal};
 use tandem_broker::core::mailbox::{Bounds, Mailbox, Overflow, Pushed, mailbox};
-use tandem_broker::core::message::{Attributes, Encodings, Frame, Kind, Message, Publication, SessionId};
+use tandem_broker::core::message::{Frame, Kind, Message, Publication, SessionId};
 use tandem_broker::core::name::Name;
 use tandem_broker::core::parcel::{Farewell, Parcel, SubscriptionId};
 use tandem_broker::core::protocol::{Close, Output, Reason, Session};
@@ -227,19 +227,12 @@ impl Authenticator for Slow {
 }
 
 fn event(bytes: usize) -> Parcel {
-    let publication = Arc::new(Publication {
-        id: 1,
-        name: Name::parse("t").unwrap(),
-        publisher: SessionId(1),
-        payload: Payload::new(Content::Opaque(vec![b'e'; bytes].into())),
-        attributes: Attributes::default(),
-        disclosed: None,
-        trust: None,
-        eligibility: None,
-        handling: None,
-        encodings: Encodings::default(),
-        charge: None,
-    });
+    let publication = Arc::new(Publication::new(
+        1,
+        Name::parse("t").unwrap(),
+        SessionId(1),
+        Payload::new(Content::Opaque(vec![b'e'; bytes].into())),
+    ));
     Parcel::Event { publication, subscription: SubscriptionId(1) }
 }
 

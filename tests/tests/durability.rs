@@ -115,25 +115,15 @@ impl Drop for Directory {
 
 /// A message of a kibibyte, as the broker keeps it.
 fn filler(number: u64) -> bytes::Bytes {
-    use tandem_broker::core::message::{Encodings, Publication, SessionId};
+    use tandem_broker::core::message::{Publication, SessionId};
     use tandem_broker::core::name::Name;
     use tandem_broker::core::store::record;
     use tandem_protocols::payload::{Content, Payload};
     let mut bytes = vec![b'x'; 1024];
     bytes[..20].copy_from_slice(format!("{number:020}").as_bytes());
-    record::encode(&Publication {
-        id: number,
-        name: Name::parse("filler").unwrap(),
-        publisher: SessionId(1),
-        payload: Payload::new(Content::Opaque(bytes.into())),
-        attributes: [("persistent", "true")].into_iter().collect(),
-        disclosed: None,
-        trust: None,
-        eligibility: None,
-        handling: None,
-        encodings: Encodings::default(),
-        charge: None,
-    })
+    let (name, payload) = (Name::parse("filler").unwrap(), Payload::new(Content::Opaque(bytes.into())));
+    let attributes = [("persistent", "true")].into_iter().collect();
+    record::encode(&Publication { attributes, ..Publication::new(number, name, SessionId(1), payload) })
 }
 
 /// A message: who sent it, and the how-manieth of theirs it is.

@@ -3,23 +3,16 @@
 
 use std::sync::Arc;
 
-use tandem_broker::core::message::{Attributes, Encodings, Publication, SessionId};
+use tandem_broker::core::message::{Publication, SessionId};
 use tandem_broker::core::name::Name;
 use tandem_protocols::payload::{Content, Payload};
 
 /// A publication of 128 bytes by this sender.
 pub fn publication(sender: u64) -> Arc<Publication> {
-    Arc::new(Publication {
-        id: 1,
-        name: Name::parse("com.example.topic").unwrap(),
-        publisher: SessionId(sender),
-        payload: Payload::new(Content::Opaque(vec![b'x'; 128].into())),
-        attributes: Attributes::default(),
-        disclosed: None,
-        trust: None,
-        eligibility: None,
-        handling: None,
-        encodings: Encodings::default(),
-        charge: None,
-    })
+    Arc::new(Publication::new(
+        1,
+        Name::parse("com.example.topic").unwrap(),
+        SessionId(sender),
+        Payload::new(Content::Opaque(vec![b'x'; 128].into())),
+    ))
 }

@@ -156,13 +156,36 @@ impl Message {
     }
 }
 
+/// What was made of something, each by the parameter that tells it apart. There are few.
+#[derive(Debug)]
+struct Forms<P>(Mutex<Vec<(P, Bytes)>>);
+
+impl<P> Default for Forms<P> {
+    fn default() -> Forms<P> {
+        Forms(Mutex::default())
+    }
+}
+
+impl<P: PartialEq> Forms<P> {
+    /// The form for `parameter`, made by `make` for the first who asks.
+    fn get_or_make(&self, parameter: P, make: impl FnOnce() -> Bytes) -> Bytes {
+        let mut made = self.0.lock();
+        if let Some((_, bytes)) = made.iter().find(|(known, _)| *known == parameter) {
+            return bytes.clone();
+        }
+        let bytes = make();
+        made.push((parameter, bytes.clone()));
+        bytes
+    }
+}
+
 /// A message that several receivers get, and what the wires made of it.
 #[derive(Debug)]
 pub struct SharedMessage {
     /// What they get.
     pub message: Message,
     /// Compressed forms, each by the parameter that tells them apart (the window's bits).
-    compressed: Mutex<Vec<(u8, Bytes)>>,
+    compressed: Forms<u8>,
     /// The same as it lies in the frames of a wire that has some of its own.
     wrapped: OnceLock<Arc<SharedMessage>>,
 }
@@ -170,7 +193,7 @@ pub struct SharedMessage {
 impl SharedMessage {
     /// Shares a message.
     pub fn new(message: Message) -> SharedMessage {
-        SharedMessage { message, compressed: Mutex::new(Vec::new()), wrapped: OnceLock::new() }
+        SharedMessage { message, compressed: Forms::default(), wrapped: OnceLock::new() }
     }
 
     /// The same in a wire's own frames, made by `wrap` for the first who asks. There is one such wire.
@@ -180,13 +203,7 @@ impl SharedMessage {
 
     /// The compressed form for `parameter`, made by `compress` for the first who asks.
     pub fn compressed(&self, parameter: u8, compress: impl FnOnce(&Message) -> Bytes) -> Bytes {
-        let mut made = self.compressed.lock();
-        if let Some((_, bytes)) = made.iter().find(|(key, _)| *key == parameter) {
-            return bytes.clone();
-        }
-        let bytes = compress(&self.message);
-        made.push((parameter, bytes.clone()));
-        bytes
+        self.compressed.get_or_make(parameter, || compress(&self.message))
     }
 }
 
@@ -202,7 +219,7 @@ pub struct SharedMessages {
     /// All of them as they lie on the wire that has a way for several.
     framed: OnceLock<Bytes>,
     /// The same compressed, each by the parameter that tells them apart (the window's bits, and from what length on).
-    compressed: Mutex<Vec<((u8, u32), Bytes)>>,
+    compressed: Forms<(u8, u32)>,
     /// For wires that take one at a time.
     singles: OnceLock<Box<[Arc<SharedMessage>]>>,
 }
@@ -249,13 +266,7 @@ impl SharedMessages {
 
     /// The same for a wire that compresses, made by `frame` for the first who asks with this parameter.
     pub fn compressed(&self, parameter: (u8, u32), frame: impl FnOnce(&SharedMessages) -> Bytes) -> Bytes {
-        let mut made = self.compressed.lock();
-        if let Some((_, bytes)) = made.iter().find(|(key, _)| *key == parameter) {
-            return bytes.clone();
-        }
-        let bytes = frame(self);
-        made.push((parameter, bytes.clone()));
-        bytes
+        self.compressed.get_or_make(parameter, || frame(self))
     }
 
     /// Each as a message of its own, in order.
@@ -446,6 +457,23 @@ pub const PUBLICATION_OVERHEAD: usize = 256;
 pub const PERSISTENT: &str = "persistent";
 
 impl Publication {
+    /// One with nothing beside its payload.
+    pub fn new(id: u64, name: Name, publisher: SessionId, payload: Payload) -> Publication {
+        Publication {
+            id,
+            name,
+            publisher,
+            payload,
+            attributes: Attributes::default(),
+            disclosed: None,
+            trust: None,
+            eligibility: None,
+            handling: None,
+            encodings: Encodings::default(),
+            charge: None,
+        }
+    }
+
     /// Whether it is to outlive the process, as far as it lies in a queue.
     pub fn is_persistent(&self) -> bool {
         self.attributes.is_persistent()

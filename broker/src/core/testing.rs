@@ -9,7 +9,7 @@ use tandem_protocols::payload::{Content, Payload};
 
 use crate::core::access::Principal;
 use crate::core::mailbox::{Bounds, Inbox, Mailbox, Overflow, mailbox};
-use crate::core::message::{Attributes, Encodings, Outgoing, PUBLICATION_OVERHEAD, Publication, SessionId};
+use crate::core::message::{Attributes, Outgoing, PUBLICATION_OVERHEAD, Publication, SessionId};
 use crate::core::name::{Name, Pattern};
 use crate::core::parcel::Parcel;
 use crate::core::queues::QueueLimits;
@@ -82,19 +82,7 @@ pub fn outgoing(to: &str) -> Outgoing {
 }
 
 pub fn publication(to: &str, id: u64) -> Arc<Publication> {
-    Arc::new(Publication {
-        id,
-        name: name(to),
-        publisher: SessionId(1),
-        payload: payload(),
-        attributes: Attributes::default(),
-        disclosed: None,
-        trust: None,
-        eligibility: None,
-        handling: None,
-        encodings: Encodings::default(),
-        charge: None,
-    })
+    Arc::new(Publication::new(id, name(to), SessionId(1), payload()))
 }
 
 /// A mailbox with room for everything.
