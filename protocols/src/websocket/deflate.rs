@@ -5,13 +5,15 @@
 //! empty   = 00
 //! ```
 //!
-//! Streams are pooled per thread, one compressor per window size and one decompressor, because they are
-//! large (310 KB and some 40 KB): a connection without context takeover owns none. [`Deflater`] and
-//! [`Inflater`] are for a connection that keeps its context.
+//! Without context takeover a message of up to 16 KiB is compressed in `deflate/short.rs`, a longer one by zlib. Streams
+//! are pooled per thread, one compressor per window size and one decompressor, because they are large (310 KB and
+//! some 40 KB): such a connection owns none. [`Deflater`] and [`Inflater`] are for one that keeps its context.
 //!
 //! Deviations. A payload that ends with a final block (BFINAL) is taken without what section 7.2.3.5 wants
 //! behind it, and an empty payload is an empty message: both are met in the wild. The context does not
 //! survive a final block, as zlib offers no way to keep it.
+
+mod short;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -43,6 +45,7 @@ const PROBE: [u8; 5] = [0x01, 0x00, 0x00, 0xFF, 0xFF];
 const LEVEL: u32 = 1;
 
 thread_local! {
+    static SHORT: RefCell<Option<short::Compressor>> = const { RefCell::new(None) };
     static COMPRESSORS: RefCell<[Option<Deflater>; WindowBits::COUNT]> =
         const { RefCell::new([const { None }; WindowBits::COUNT]) };
     static DECOMPRESSOR: RefCell<Option<Inflater>> = const { RefCell::new(None) };
@@ -104,6 +107,11 @@ pub struct InflateLimits {
 /// assert_eq!(compress(b"", WindowBits::MIN), &[0][..]);
 /// ```
 pub fn compress(message: &[u8], bits: WindowBits) -> Bytes {
+    if message.len() <= short::BYTES_MAX && !message.is_empty() && bits.compresses() {
+        return SHORT.with_borrow_mut(|compressor| {
+            compressor.get_or_insert_with(short::Compressor::new).compress(message, 1 << bits.get())
+        });
+    }
     COMPRESSORS.with_borrow_mut(|pool| {
         let deflater = pool[bits.index()].get_or_insert_with(|| Deflater::new(bits));
         deflater.stream.reset();
@@ -395,10 +403,12 @@ mod tests {
 
     #[test]
     fn a_small_window_is_honoured() {
-        let message: Vec<u8> = (0..4000u32).flat_map(|i| (i % 700).to_le_bytes()).collect();
+        let message: Vec<u8> = (0..8000u32).flat_map(|i| (i % 700).to_le_bytes()).collect();
         for bits in all_bits() {
-            let payload = compress(&message, bits);
-            assert_eq!(Inflater::new(bits).inflate(&payload, LIMITS).unwrap(), message, "{bits:?}");
+            for message in [&message[..], &message[..short::BYTES_MAX]] {
+                let payload = compress(message, bits);
+                assert_eq!(Inflater::new(bits).inflate(&payload, LIMITS).unwrap(), message, "{bits:?}");
+            }
         }
         // For 8 bits nothing refers back at all.
         let stored = compress(&message, WindowBits::TOO_SMALL);
