@@ -33,6 +33,7 @@ use crate::core::spare::Spare;
 use crate::front::alarm::{self, Alarm, Alarms};
 use crate::front::framing::{Arrival, Piece};
 use crate::front::gate::{Counted, Permit};
+use crate::front::later;
 use crate::front::transport::Transport;
 use crate::front::wire::{Opened, Wire};
 use crate::metrics;
@@ -521,7 +522,7 @@ impl<W: Wire> Connection<W> {
                 Poll::Pending => return,
             };
             self.work.authorizing = None;
-            let _batch = Batch::begin();
+            let _batch = Batch::begin_with(later::wake);
             if let Some(session) = &mut self.session {
                 session.deliver(Parcel::Authorized(Box::new(answer)), now);
             }
@@ -827,7 +828,7 @@ impl<W: Wire> Connection<W> {
         if matches!(self.phase, Phase::Lingering { .. }) {
             return;
         }
-        let batch = Batch::begin();
+        let batch = Batch::begin_with(later::wake);
         let mut unasked = 0;
         loop {
             // What came in one message with others goes before what came after it. How long each of them is, is not known:
