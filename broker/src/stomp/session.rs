@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use tandem_protocols::stomp::codec::{Decoder, Item};
 use tandem_protocols::stomp::error::Reason;
@@ -139,6 +139,9 @@ impl StompSession {
         }
         let buffer_bytes = input.len();
         while !matches!(self.stage, Stage::Over) {
+            if self.take_usual(&mut input, buffer_bytes, now) {
+                continue;
+            }
             let mut frame = match self.decoder.decode_with(&mut input, self.voice.spare()) {
                 Ok(Some(Item::Frame(frame))) => frame,
                 Ok(Some(Item::HeartBeats(_))) => continue,
@@ -156,6 +159,23 @@ impl StompSession {
                 Next::Stop => return,
             }
         }
+    }
+
+    /// Takes a frame off the input that is one more of what the peer sends again and again. If it may not be sent, or
+    /// somebody must be asked, nothing is done, and it is for those that take all frames.
+    fn take_usual(&mut self, input: &mut Bytes, buffer_bytes: usize, now: Instant) -> bool {
+        let (Stage::Open(dialogue, pulse), Some(usual)) = (&mut self.stage, self.voice.usual()) else {
+            return false;
+        };
+        let Some(place) = usual.head.body(&self.decoder, input) else { return false };
+        let end = place.end;
+        let body = headers::cut_out(input, place, buffer_bytes);
+        if dialogue.member.may_ask(now) || dialogue.send_usual(usual, body).is_err() {
+            return false;
+        }
+        input.advance(end + 1);
+        pulse.incomplete_since = None;
+        true
     }
 
     /// Keeps input until it is known whether the peer is let in.
