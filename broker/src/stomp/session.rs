@@ -237,8 +237,12 @@ impl StompSession {
                 let body = dialogue.member.may_ask(now).then(|| frame.body.clone());
                 let mut result = dialogue.take(&mut frame, &mut self.voice, &self.settings, now);
                 if let Some(question) = result.as_mut().err().and_then(Fault::take_question) {
-                    frame.body = body.unwrap_or_default();
-                    return Next::Ask(Box::new(frame), question);
+                    if let Some(body) = body {
+                        frame.body = body;
+                        return Next::Ask(Box::new(frame), question);
+                    }
+                    // The rules changed in this moment.
+                    result = Err(Refusal::AuthorizationFailed.into());
                 }
                 dialogue.member.forget_answers();
                 result
