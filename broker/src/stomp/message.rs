@@ -114,7 +114,7 @@ pub(super) fn events(
         // All are of one topic, so that these lines are the same.
         let (mut opening, mut destination) = (Vec::new(), Vec::new());
         put_opening(&mut opening, voice.version, subscription).pause();
-        let (begin, name) = destination::header(Place::Topic, &bundle.first().name);
+        let (begin, name) = destination::header(Place::Topic, bundle.name());
         Encoder::resume(&mut destination, voice.version, Command::Message).known(begin, &name);
         let mut kinds = None;
         for publication in bundle.publications() {
