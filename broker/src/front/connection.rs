@@ -15,7 +15,7 @@ use std::io::{self, IoSlice};
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
@@ -522,7 +522,7 @@ impl<W: Wire> Connection<W> {
                 Poll::Pending => return,
             };
             self.work.authorizing = None;
-            let _batch = Batch::begin_with(later::wake);
+            let _batch = Batch::begin();
             if let Some(session) = &mut self.session {
                 session.deliver(Parcel::Authorized(Box::new(answer)), now);
             }
@@ -740,7 +740,7 @@ impl<W: Wire> Connection<W> {
         }
         if self.proceed(now) || !self.work.unread.is_empty() || self.transport.has_more() {
             let mut unread = std::mem::take(&mut self.work.unread);
-            self.take_in(cx, &mut unread, now);
+            self.take_in(cx, &mut unread, Waker::wake, now);
             return Ok(Poll::Ready(Read::Some));
         }
         READING.with_borrow_mut(|scratch| {
@@ -759,7 +759,9 @@ impl<W: Wire> Connection<W> {
                 let detail = "too much was sent before the session was established";
                 self.fail(Close::new(Reason::TooBig, detail), now);
             } else {
-                self.take_in(cx, &mut scratch[..length], now);
+                // Where more is there to be read, those whom this is for do not wait for the end of it.
+                let wake_several = if length < scratch.len() { later::wake } else { Waker::wake };
+                self.take_in(cx, &mut scratch[..length], wake_several, now);
             }
             Ok(Poll::Ready(Read::Some))
         })
@@ -824,11 +826,11 @@ impl<W: Wire> Connection<W> {
 
     /// Takes in what was read, message by message: compressed, a single read may hold more messages than
     /// there is room for answers.
-    fn take_in(&mut self, cx: &mut Context<'_>, mut data: &mut [u8], now: Instant) {
+    fn take_in(&mut self, cx: &mut Context<'_>, mut data: &mut [u8], wake_several: fn(Waker), now: Instant) {
         if matches!(self.phase, Phase::Lingering { .. }) {
             return;
         }
-        let batch = Batch::begin_with(later::wake);
+        let batch = Batch::begin_with(wake_several);
         let mut unasked = 0;
         loop {
             // What came in one message with others goes before what came after it. How long each of them is, is not known:
@@ -1163,7 +1165,6 @@ impl<W> Drop for Connection<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
