@@ -274,20 +274,30 @@ impl Gathered {
                 if publications.len() < 2 {
                     return Due::one(publications.pop()?, budget.charge(cost), exclude);
                 }
+                trim(&mut publications);
                 Publications::Each(publications)
             }
-            Pile::Plain(plain) => {
+            Pile::Plain(mut plain) => {
                 // One that is longer than a bundle may be says nothing of the next.
                 let bytes = plain.bytes().min(BUNDLE_BYTES_MAX) as u32;
                 self.last = Last { count: plain.count() as u32, bytes };
                 if plain.count() < 2 {
                     return Due::one(plain.into_publication()?, budget.charge(cost), exclude);
                 }
+                trim(&mut plain.bytes);
+                trim(&mut plain.places);
                 Publications::Plain(plain, OnceLock::new())
             }
         };
         let (charge, encodings, singles) = (budget.charge(cost), Encodings::default(), OnceLock::new());
         Some(Due::Several(Arc::new(Bundle { publications, charge, encodings, singles }), exclude))
+    }
+}
+
+/// Gives back room for many more than there are: a bundle may wait for long, and is charged for what is in it.
+fn trim<T>(list: &mut Vec<T>) {
+    if list.capacity() > 2 * list.len() {
+        list.shrink_to_fit();
     }
 }
 
@@ -411,6 +421,29 @@ mod tests {
         let Some(Due::One(..)) = add(most + 1, &[b'x'; 2 * BUNDLE_BYTES_MAX]) else { panic!() };
         let Some(Due::One(long, _)) = add(most + 2, &args) else { panic!() };
         assert_eq!(long.payload.len(), 2 * BUNDLE_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_bundle_holds_about_what_it_is_charged_for() {
+        let (mut gathered, budget) = (Gathered::default(), Budget::new(1 << 20));
+        let add = |gathered: &mut Gathered, topic: &str, id, args: &[u8]| {
+            gathered.add_plain(id, topic, ME, (Format::Json, args), &budget).unwrap()
+        };
+        let mut kept = Vec::new();
+        for _ in 0..10 {
+            // Nobody subscribed to this, and somebody who does not read to that.
+            (0..2).for_each(|id| drop(add(&mut gathered, "large", id, &[b'x'; 7000])));
+            drop(gathered.take(&budget));
+            (0..2).for_each(|id| drop(add(&mut gathered, "small", id, b"[1]")));
+            let Some(Due::Several(bundle, _)) = gathered.take(&budget) else { panic!() };
+            kept.push(bundle);
+        }
+        let held = |bundle: &Arc<Bundle>| match &bundle.publications {
+            Publications::Plain(plain, _) => plain.bytes.capacity() + plain.places.capacity() * 16,
+            Publications::Each(_) => panic!(),
+        };
+        let held: usize = kept.iter().map(held).sum();
+        assert!(held <= 2 * budget.bytes(), "{held} bytes are held, and {} charged", budget.bytes());
     }
 
     #[test]
