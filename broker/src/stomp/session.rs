@@ -161,17 +161,25 @@ impl StompSession {
         }
     }
 
-    /// Takes a frame off the input that is one more of what the peer sends again and again. If it may not be sent, or
-    /// somebody must be asked, nothing is done, and it is for those that take all frames.
+    /// Takes a frame off the input that is one more of what the peer sends again and again. If somebody must be asked about
+    /// it nothing is done, and it is for those that take all frames.
     fn take_usual(&mut self, input: &mut Bytes, buffer_bytes: usize, now: Instant) -> bool {
         let (Stage::Open(dialogue, pulse), Some(usual)) = (&mut self.stage, self.voice.usual()) else {
             return false;
         };
         let Some(place) = usual.head.body(&self.decoder, input) else { return false };
+        if dialogue.member.may_ask(now) {
+            return false;
+        }
         let end = place.end;
         let body = headers::cut_out(input, place, buffer_bytes);
-        if dialogue.member.may_ask(now) || dialogue.send_usual(usual, body).is_err() {
-            return false;
+        if let Err(refusal) = dialogue.send_usual(usual, body) {
+            let mut fault = Fault::from(refusal);
+            if fault.take_question().is_some() {
+                return false;
+            }
+            self.give_up(fault, None);
+            return true;
         }
         input.advance(end + 1);
         pulse.incomplete_since = None;
