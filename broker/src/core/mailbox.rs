@@ -546,24 +546,17 @@ const SPARE_WAKERS_MAX: usize = 4096;
 /// While this lives, mailboxes that are pushed to from this thread wake their pumps only at its end. One
 /// read may hold many messages to the same receivers: they are then written at once, not one by one.
 #[derive(Debug)]
-pub struct Batch {
-    wake_several: fn(Waker),
-}
+pub struct Batch(());
 
 impl Batch {
     /// Begins a batch. Batches do not nest: the outermost counts.
     pub fn begin() -> Option<Batch> {
-        Batch::begin_with(Waker::wake)
-    }
-
-    /// The same, if somebody knows a better way to wake several than one after another. It is called for each of them.
-    pub fn begin_with(wake_several: fn(Waker)) -> Option<Batch> {
         BATCH.with_borrow_mut(|batch| {
             if batch.is_some() {
                 return None;
             }
             *batch = Some(WOKEN.with_borrow_mut(Spare::take).unwrap_or_default());
-            Some(Batch { wake_several })
+            Some(Batch(()))
         })
     }
 
@@ -576,8 +569,7 @@ impl Batch {
 impl Drop for Batch {
     fn drop(&mut self) {
         let mut wakers = BATCH.take().unwrap_or_default();
-        let wake = if wakers.len() > 1 { self.wake_several } else { Waker::wake };
-        wakers.drain(..).for_each(wake);
+        wakers.drain(..).for_each(Waker::wake);
         if (1..=SPARE_WAKERS_MAX).contains(&wakers.capacity()) {
             WOKEN.with_borrow_mut(|woken| woken.give(wakers));
         }

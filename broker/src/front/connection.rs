@@ -15,7 +15,7 @@ use std::io::{self, IoSlice};
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
@@ -33,7 +33,6 @@ use crate::core::spare::Spare;
 use crate::front::alarm::{self, Alarm, Alarms};
 use crate::front::framing::{Arrival, Piece};
 use crate::front::gate::{Counted, Permit};
-use crate::front::later;
 use crate::front::transport::Transport;
 use crate::front::wire::{Opened, Wire};
 use crate::metrics;
@@ -740,7 +739,7 @@ impl<W: Wire> Connection<W> {
         }
         if self.proceed(now) || !self.work.unread.is_empty() || self.transport.has_more() {
             let mut unread = std::mem::take(&mut self.work.unread);
-            self.take_in(cx, &mut unread, Waker::wake, now);
+            self.take_in(cx, &mut unread, now);
             return Ok(Poll::Ready(Read::Some));
         }
         READING.with_borrow_mut(|scratch| {
@@ -759,9 +758,7 @@ impl<W: Wire> Connection<W> {
                 let detail = "too much was sent before the session was established";
                 self.fail(Close::new(Reason::TooBig, detail), now);
             } else {
-                // Where more is there to be read, those whom this is for do not wait for the end of it.
-                let wake_several = if length < scratch.len() { later::wake } else { Waker::wake };
-                self.take_in(cx, &mut scratch[..length], wake_several, now);
+                self.take_in(cx, &mut scratch[..length], now);
             }
             Ok(Poll::Ready(Read::Some))
         })
@@ -826,11 +823,11 @@ impl<W: Wire> Connection<W> {
 
     /// Takes in what was read, message by message: compressed, a single read may hold more messages than
     /// there is room for answers.
-    fn take_in(&mut self, cx: &mut Context<'_>, mut data: &mut [u8], wake_several: fn(Waker), now: Instant) {
+    fn take_in(&mut self, cx: &mut Context<'_>, mut data: &mut [u8], now: Instant) {
         if matches!(self.phase, Phase::Lingering { .. }) {
             return;
         }
-        let batch = Batch::begin_with(wake_several);
+        let batch = Batch::begin();
         let mut unasked = 0;
         loop {
             // What came in one message with others goes before what came after it. How long each of them is, is not known:
@@ -1165,6 +1162,7 @@ impl<W> Drop for Connection<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
