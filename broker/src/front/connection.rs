@@ -838,7 +838,10 @@ impl<W: Wire> Connection<W> {
                 match whole {
                     Ok((kind, octets)) => {
                         unasked += octets.len() + ARRIVAL_BYTES;
-                        self.take_in_place(kind, octets, now);
+                        if !self.take_in_place(kind, octets, now) {
+                            let octets = Bytes::copy_from_slice(octets);
+                            self.take_arrival(Arrival::Message(kind, octets), now);
+                        }
                     }
                     Err(close) => {
                         self.fail(close, now);
@@ -847,6 +850,12 @@ impl<W: Wire> Connection<W> {
                 }
             } else {
                 match self.transport.next(&mut data, self.is_established()) {
+                    Ok(Some(Arrival::Message(kind, octets))) => {
+                        unasked += octets.len() + ARRIVAL_BYTES;
+                        if !self.take_in_place(kind, &octets, now) {
+                            self.take_arrival(Arrival::Message(kind, octets), now);
+                        }
+                    }
                     Ok(Some(arrival)) => {
                         unasked += arrival.bytes() + ARRIVAL_BYTES;
                         self.take_arrival(arrival, now);
@@ -889,15 +898,15 @@ impl<W: Wire> Connection<W> {
         proceeded
     }
 
-    /// Takes a message that lies in the buffer of the read: most need no memory of their own.
-    fn take_in_place(&mut self, kind: Kind, octets: &[u8], now: Instant) {
+    /// Takes a message that needs no memory of its own, as most do; false if it does, and nothing was done.
+    fn take_in_place(&mut self, kind: Kind, octets: &[u8], now: Instant) -> bool {
         let is_taken =
             self.session.as_mut().is_some_and(|session| session.receive_in_place(kind, octets, now));
-        if !is_taken {
-            return self.take_arrival(Arrival::Message(kind, Bytes::copy_from_slice(octets)), now);
+        if is_taken {
+            metrics::MESSAGES_IN.add(1);
+            self.work.incomplete_since = None;
         }
-        metrics::MESSAGES_IN.add(1);
-        self.work.incomplete_since = None;
+        is_taken
     }
 
     fn take_arrival(&mut self, arrival: Arrival, now: Instant) {
