@@ -546,9 +546,7 @@ const SPARE_WAKERS_MAX: usize = 4096;
 /// While this lives, mailboxes that are pushed to from this thread wake their pumps only at its end. One
 /// read may hold many messages to the same receivers: they are then written at once, not one by one.
 #[derive(Debug)]
-pub struct Batch {
-    wake: fn(Waker),
-}
+pub struct Batch(());
 
 impl Batch {
     /// Begins a batch. Batches do not nest: the outermost counts.
@@ -558,13 +556,8 @@ impl Batch {
                 return None;
             }
             *batch = Some(WOKEN.with_borrow_mut(Spare::take).unwrap_or_default());
-            Some(Batch { wake: Waker::wake })
+            Some(Batch(()))
         })
-    }
-
-    /// Ends it, and each is woken so.
-    pub fn end_with(mut self, wake: fn(Waker)) {
-        self.wake = wake;
     }
 
     /// Whether one is under way on this thread.
@@ -576,7 +569,7 @@ impl Batch {
 impl Drop for Batch {
     fn drop(&mut self) {
         let mut wakers = BATCH.take().unwrap_or_default();
-        wakers.drain(..).for_each(self.wake);
+        wakers.drain(..).for_each(Waker::wake);
         if (1..=SPARE_WAKERS_MAX).contains(&wakers.capacity()) {
             WOKEN.with_borrow_mut(|woken| woken.give(wakers));
         }

@@ -33,7 +33,6 @@ use crate::core::spare::Spare;
 use crate::front::alarm::{self, Alarm, Alarms};
 use crate::front::framing::{Arrival, Piece};
 use crate::front::gate::{Counted, Permit};
-use crate::front::later;
 use crate::front::transport::Transport;
 use crate::front::wire::{Opened, Wire};
 use crate::metrics;
@@ -102,9 +101,6 @@ const PONGS_MAX: usize = 16;
 
 /// What they may hold together, where RawSocket's are as long as messages. The newest one may be longer.
 const PONGS_BYTES_MAX: usize = 64 * 1024;
-
-/// Messages in one read that make it a burst.
-const BURST_MESSAGES: usize = 4;
 
 /// Rounds of writing and reading before other tasks get their turn.
 const ROUNDS_MAX: usize = 16;
@@ -832,11 +828,8 @@ impl<W: Wire> Connection<W> {
             return;
         }
         let batch = Batch::begin();
-        // Where the buffer is full more is there to be read, and those whom this is for do not wait for the end of it.
-        let is_all = data.len() < READ_BYTES;
-        let (mut unasked, mut turns) = (0, 0);
+        let mut unasked = 0;
         loop {
-            turns += 1;
             // What came in one message with others goes before what came after it. How long each of them is, is not known:
             // it is asked after each.
             if self.proceed(now) {
@@ -884,11 +877,7 @@ impl<W: Wire> Connection<W> {
             }
         }
         self.conclude();
-        // The last turn found none.
-        let is_burst = is_all && turns > BURST_MESSAGES;
-        if let Some(batch) = batch.filter(|_| is_burst) {
-            batch.end_with(later::wake);
-        }
+        drop(batch);
         self.watch_completeness(now);
     }
 

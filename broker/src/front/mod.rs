@@ -18,7 +18,6 @@ pub mod framing;
 pub mod gate;
 pub mod hosts;
 pub mod http;
-pub mod later;
 pub mod listener;
 pub mod longpoll;
 pub mod pace;
