@@ -8,4 +8,3 @@ pub mod frame;
 pub mod headers;
 pub mod selector;
 pub mod state;
-pub mod usual;
