@@ -274,7 +274,7 @@ impl Watched {
 
     async fn watch(daemon: Daemon) -> Watched {
         Bystanders::enter(daemon.address()).await;
-        let before = daemon.own_bytes();
+        let before = daemon.resident_bytes();
         Watched { daemon, before }
     }
 
@@ -285,12 +285,12 @@ impl Watched {
 
     /// How much its memory has grown since the last look that began anew.
     pub fn growth_mib(&self) -> f64 {
-        (self.daemon.own_bytes() as f64 - self.before as f64) / (1024.0 * 1024.0)
+        (self.daemon.resident_bytes() as f64 - self.before as f64) / (1024.0 * 1024.0)
     }
 
     /// From now on growth counts.
     pub fn begin_anew(&mut self) {
-        self.before = self.daemon.own_bytes();
+        self.before = self.daemon.resident_bytes();
     }
 
     /// The growth must be below this, or become so.

@@ -85,10 +85,10 @@ impl Daemon {
         self.child.id()
     }
 
-    /// The memory that it has for itself, in bytes: the pages of its program, which come in as it runs, are not counted.
-    pub fn own_bytes(&self) -> usize {
+    /// The memory that it has, in bytes.
+    pub fn resident_bytes(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("Linux says so");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux says so");
         let kib: usize = line.split_whitespace().nth(1).expect("a number").parse().unwrap();
         kib * 1024
     }

@@ -171,7 +171,7 @@ async fn slow_crowd(count: usize) {
     let daemon = Daemon::start_with("log = \"error\"\n[limits]\nstrangers_max = 10000\n");
     let address = daemon.address();
     let mut bystanders = Bystanders::enter(address).await;
-    let before = daemon.own_bytes();
+    let before = daemon.resident_bytes();
     let mut slow = JoinSet::new();
     for (number, stage) in stages(address).into_iter().cycle().take(count).enumerate() {
         slow.spawn(async move {
@@ -189,7 +189,7 @@ async fn slow_crowd(count: usize) {
         if let Ok(Some(done)) = done {
             done.unwrap();
         }
-        grown = grown.max(daemon.own_bytes().saturating_sub(before));
+        grown = grown.max(daemon.resident_bytes().saturating_sub(before));
         bystanders.talk().await;
     }
     println!("{count} slow peers: the broker grew by {} KiB at most", grown / 1024);

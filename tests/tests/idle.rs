@@ -183,10 +183,10 @@ async fn bytes_of_each(connections: usize, headers: &'static str) -> (usize, usi
         first.iter().position(|(place, _)| !place.is_multiple_of(2)).expect("half of them speak STOMP");
     let (_, mut publisher) = first.swap_remove(place);
     tell_all(&mut publisher, &mut first, headers).await;
-    let before = daemon.own_bytes();
+    let before = daemon.resident_bytes();
     let mut streams = open_all(address, headers, FIRST..connections).await;
     assert_eq!(daemon.metric("tandem_sessions"), connections as i64);
-    let each = || (daemon.own_bytes() - before) / (connections - FIRST);
+    let each = || (daemon.resident_bytes() - before) / (connections - FIRST);
     let idle = each();
     tell_all(&mut publisher, &mut streams, headers).await;
     let idle_again = each();
@@ -269,9 +269,9 @@ async fn assert_cheap_over_tls(connections: usize) {
         streams
     };
     let _first = open(0..FIRST).await;
-    let before = daemon.own_bytes();
+    let before = daemon.resident_bytes();
     let _streams = open(FIRST..connections).await;
-    let each = (daemon.own_bytes() - before) / (connections - FIRST);
+    let each = (daemon.resident_bytes() - before) / (connections - FIRST);
     println!("{connections} idle connections over TLS: {each} bytes each");
     assert!(each <= TLS_BYTES_MAX, "an idle connection over TLS costs {each} bytes");
 }

@@ -172,7 +172,7 @@ async fn do_not_read(subscribers: usize, bytes: usize, resident_bytes_max: usize
     let watch = async {
         let (mut most, mut published_when_paced) = (0, 0);
         loop {
-            most = most.max(daemon.own_bytes());
+            most = most.max(daemon.resident_bytes());
             if published_when_paced == 0 && daemon.metric(PACED) > 0 {
                 published_when_paced = daemon.metric(PUBLICATIONS);
             }

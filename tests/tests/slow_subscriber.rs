@@ -50,7 +50,7 @@ async fn until(daemon: &Daemon, metric: &str, holds: impl Fn(i64) -> bool) -> i6
 }
 
 fn check_memory(daemon: &Daemon) {
-    let bytes = daemon.own_bytes();
+    let bytes = daemon.resident_bytes();
     assert!(bytes < BASE_BYTES_MAX, "the daemon takes {} MiB", bytes / MIB);
 }
 
