@@ -178,7 +178,7 @@ pub struct StoreConfig {
     pub required: bool,
     /// Bytes that are left free on the disk: with less, persistent messages are refused. By default 1 GiB.
     pub free_bytes_min: Option<u64>,
-    /// The same in percent of the disk; whichever is more counts. By default 5.
+    /// The same in percent of the disk; whichever is more counts. By default 5, but not more than 4 GiB.
     pub free_percent_min: Option<u64>,
     /// Bytes of messages that may wait for the disk before those who send are no longer read. By default 16 MiB.
     pub backlog_bytes_max: Option<usize>,
@@ -1043,6 +1043,7 @@ impl Config {
         let space = SpaceLimits {
             free_bytes_min: self.store.free_bytes_min.unwrap_or(1024 * MIB as u64),
             free_percent_min: self.store.free_percent_min.unwrap_or(5),
+            free_percent_bytes_max: self.store.free_percent_min.map_or(4096 * MIB as u64, |_| u64::MAX),
         };
         let limits = StoreLimits::new(space);
         self.store.path.clone().map(|directory| StoreSettings { directory, limits })
@@ -1494,6 +1495,14 @@ mod tests {
             (settings.limits.space.free_bytes_min, settings.limits.space.free_percent_min),
             (1 << 30, 10)
         );
+        assert_eq!(
+            settings.limits.space.free_percent_bytes_max,
+            u64::MAX,
+            "what somebody asks for counts whole"
+        );
+        let by_default =
+            Config::parse("[store]\npath = \"/var/lib/tandem\"\n").unwrap().store().unwrap().limits.space;
+        assert_eq!((by_default.free_percent_min, by_default.free_percent_bytes_max), (5, 4 << 30));
         assert!(Config::default().store().is_none());
         let error = Config::parse("[store]\nfree_percent_min = 101\n").unwrap().check().unwrap_err();
         assert!(error.to_string().contains("free_percent_min"), "{error}");

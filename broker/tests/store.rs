@@ -434,7 +434,7 @@ impl Directory {
     }
 
     fn settings(&self) -> StoreSettings {
-        let space = SpaceLimits { free_bytes_min: 0, free_percent_min: 0 };
+        let space = SpaceLimits { free_bytes_min: 0, free_percent_min: 0, free_percent_bytes_max: 0 };
         StoreSettings { directory: self.0.clone(), limits: StoreLimits::new(space) }
     }
 }

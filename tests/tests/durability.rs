@@ -81,7 +81,7 @@ impl Directory {
 
     /// Puts so many messages of a kibibyte into a queue, and closes the store.
     fn fill(&self, queue: &str, messages: u64) {
-        let space = SpaceLimits { free_bytes_min: 0, free_percent_min: 0 };
+        let space = SpaceLimits { free_bytes_min: 0, free_percent_min: 0, free_percent_bytes_max: 0 };
         let settings = StoreSettings { directory: self.0.clone(), limits: StoreLimits::new(space) };
         let opened = DiskStore::open(&settings).unwrap();
         let id = opened.store.next_queue();
@@ -449,7 +449,7 @@ async fn a_gibibyte_in_the_store_is_served_within_a_second() {
         let frame = timeout(PATIENCE, client.receive_frame()).await.expect("in time").unwrap();
         let taken = begun.elapsed();
         assert_eq!(frame.command, Command::Message);
-        println!("{case}: the first message after {taken:?}, {} MiB resident", daemon.own_bytes() >> 20);
+        println!("{case}: the first message after {taken:?}, {} MiB resident", daemon.resident_bytes() >> 20);
         assert!(taken < Duration::from_secs(1));
         if kills {
             daemon.signal("KILL");

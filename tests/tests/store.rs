@@ -133,7 +133,8 @@ fn refused(config: &str) -> String {
 
 /// An empty store, closed.
 fn make_store(directory: &Path) {
-    let limits = StoreLimits::new(SpaceLimits { free_bytes_min: 0, free_percent_min: 0 });
+    let limits =
+        StoreLimits::new(SpaceLimits { free_bytes_min: 0, free_percent_min: 0, free_percent_bytes_max: 0 });
     let settings = StoreSettings { directory: directory.to_owned(), limits };
     DiskStore::open(&settings).unwrap().store.close();
 }

@@ -11,6 +11,8 @@ pub struct SpaceLimits {
     pub free_bytes_min: u64,
     /// In percent of the disk.
     pub free_percent_min: u64,
+    /// How many bytes these percent come to at most: of a large disk a small part is plenty.
+    pub free_percent_bytes_max: u64,
 }
 
 /// Space, in bytes.
@@ -32,6 +34,7 @@ impl SpaceLimits {
     /// Whether so little is left that nothing more is to be appended.
     pub fn is_nearly_full(&self, space: Space) -> bool {
         let percent = u128::from(space.total) * u128::from(self.free_percent_min) / 100;
+        let percent = percent.min(u128::from(self.free_percent_bytes_max));
         u128::from(space.free) < percent.max(u128::from(self.free_bytes_min))
     }
 }
@@ -68,11 +71,11 @@ mod tests {
 
     #[test]
     fn the_larger_limit_counts() {
-        let limits = SpaceLimits { free_bytes_min: 100, free_percent_min: 5 };
+        let limits = SpaceLimits { free_bytes_min: 100, free_percent_min: 5, free_percent_bytes_max: 2000 };
         let full = |free, total| limits.is_nearly_full(Space { free, total });
         assert!(full(99, 1000) && !full(100, 1000));
         assert!(full(499, 10_000) && !full(500, 10_000));
-        assert!(!full(u64::MAX, u64::MAX));
+        assert!(full(1999, u64::MAX) && !full(2000, u64::MAX));
     }
 
     #[test]

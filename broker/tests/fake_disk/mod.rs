@@ -196,7 +196,8 @@ impl Gauge for FakeGauge {
     }
 }
 
-pub const SPACE: SpaceLimits = SpaceLimits { free_bytes_min: 100, free_percent_min: 0 };
+pub const SPACE: SpaceLimits =
+    SpaceLimits { free_bytes_min: 100, free_percent_min: 0, free_percent_bytes_max: 0 };
 
 pub fn open(file: &FakeFile) -> Result<Opened, OpenError> {
     open_gauged(file, &FakeGauge(Arc::new(AtomicU64::new(10_000))))
