@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -55,13 +55,22 @@ pub async fn attend(mut inbox: Inbox, mut receive: impl FnMut(Parcel)) {
 /// Waits until a member of this process may publish on: its realm has room, and most of those that it published to last
 /// keep up. At most so long; then it may in any case. For those who publish much, before each publication.
 pub async fn room_to_publish(member: &Member, time_max: Duration) {
-    let room = poll_fn(|cx| match member.congested(cx.waker()) || member.is_paced(cx.waker()) {
-        true => Poll::Pending,
-        false => Poll::Ready(()),
-    });
-    if tokio::time::timeout(time_max, room).await.is_err() {
-        member.stop_pacing();
-    }
+    let room = async {
+        let mut sleep = pin!(tokio::time::sleep(time_max));
+        poll_fn(|cx| {
+            if member.congested(cx.waker()) {
+                return Poll::Pending;
+            }
+            while let Some(until) = member.is_paced(cx.waker(), Instant::now().into_std(), time_max) {
+                sleep.as_mut().reset(until.into());
+                ready!(sleep.as_mut().poll(cx));
+            }
+            Poll::Ready(())
+        })
+        .await;
+    };
+    // Congested for so long: it may in any case.
+    let _ = tokio::time::timeout(time_max, room).await;
 }
 
 /// How long the queues of a realm are not looked at at most: so long a clock that is set may go unnoticed.

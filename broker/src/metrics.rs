@@ -108,6 +108,7 @@ metrics! {
     counter NOTICES_DROPPED "tandem_meta_events_dropped_total" "Changes of a realm that its meta API was too busy to tell of.";
     counter SLOW_CONSUMERS "tandem_slow_consumers_total" "Sessions closed because their mailbox was full.";
     counter PUBLISHERS_PACED "tandem_publishers_paced_total" "Times that a publisher was not read because most of its subscribers did not keep up.";
+    counter SUBSCRIBERS_BORNE "tandem_subscribers_waited_for_total" "Times that a publisher was not read for a moment because a subscriber was about to be dropped.";
     counter ENQUEUED "tandem_queue_messages_total" "Messages put into queues.";
     counter STORE_COMMITS "tandem_store_commits_total" "Times that changes were made safe on disk, each with two calls of fsync.";
     counter STORE_MESSAGES "tandem_store_messages_total" "Messages made safe on disk.";

@@ -59,6 +59,7 @@ struct Stage {
     established: bool,
     congested: bool,
     paced: bool,
+    paced_since: Option<Instant>,
     waker: Option<Waker>,
     unfinished: String,
     /// Each event that is delivered puts another into the mailbox: `Some(true)` also says something.
@@ -199,14 +200,14 @@ impl Session for Script {
         stage.congested
     }
 
-    fn is_paced(&self, waker: &Waker) -> bool {
+    fn is_paced(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
         let mut stage = self.stage.lock().unwrap();
         stage.waker = Some(waker.clone());
-        stage.paced
-    }
-
-    fn stop_pacing(&self) {
-        self.stage.lock().unwrap().paced = false;
+        let since =
+            if stage.paced { *stage.paced_since.get_or_insert(now) } else { stage.paced_since.take()? };
+        let until = since + time_max;
+        stage.paced &= now < until;
+        stage.paced.then_some(until)
     }
 }
 

@@ -109,8 +109,8 @@ const _: () =
 struct Strain {
     /// What came before, by sender. Only while there is more than a pump takes at once.
     flows: Option<Flows<Flow, Parcel>>,
-    /// Publishers that wait until there is room again.
-    waiters: Option<Waiters>,
+    /// Publishers that wait until there is room again, and how many bytes may be left for the first of them to go on.
+    waiters: Option<(Waiters, usize)>,
     ended: bool,
 }
 
@@ -245,12 +245,28 @@ impl Mailbox {
 
     /// True until half of what may wait for long is left; `waker` is woken then, or when the mailbox is closed.
     pub fn waits_for_room(&self, waker: &Waker) -> bool {
+        self.waits_until(self.0.terms.bounds.bytes_soft_max / 2, waker)
+    }
+
+    /// True until half of what may wait at all is left; `waker` is woken then, or when the mailbox is closed.
+    pub fn waits_for_relief(&self, waker: &Waker) -> bool {
+        self.waits_until(self.0.terms.bounds.bytes_max / 2, waker)
+    }
+
+    fn waits_until(&self, bytes: usize, waker: &Waker) -> bool {
         let mut state = self.0.state.lock();
-        let waits = !state.is_ended() && state.bytes > self.0.terms.bounds.bytes_soft_max / 2;
+        let waits = !state.is_ended() && state.bytes > bytes;
         if waits {
-            state.strain.get_or_insert_default().waiters.get_or_insert_default().add(waker);
+            let (waiters, most) = state.strain.get_or_insert_default().waiters.get_or_insert_default();
+            *most = bytes.max(*most);
+            waiters.add(waker);
         }
         waits
+    }
+
+    /// Whether so many bytes are nearly all that may wait.
+    pub fn is_nearly_full(&self, bytes: usize) -> bool {
+        bytes > self.0.terms.bounds.bytes_max / 4 * 3
     }
 
     /// True when more is waiting than a session may leave unread for long. Where events are dropped instead,
@@ -300,7 +316,7 @@ fn end_now(mut state: MutexGuard<'_, State>, farewell: Farewell) {
     let waker = state.waker.take();
     drop(state);
     wake_after_batch(waker);
-    waiters.into_iter().for_each(Waiters::wake);
+    waiters.into_iter().for_each(|(waiters, _)| waiters.wake());
     // Outside of the lock: there may be megabytes of them.
     drop((parcels, flows));
 }
@@ -337,10 +353,12 @@ impl State {
         self.strain.take_if(|strain| strain.flows.is_none() && strain.waiters.is_none() && !strain.ended);
     }
 
+    /// Those who wait, if there is room for the first of them. The others wait anew.
     fn take_waiters(&mut self) -> Option<Waiters> {
-        let waiters = self.strain.as_mut()?.waiters.take();
+        let bytes = self.bytes;
+        let waiters = self.strain.as_mut()?.waiters.take_if(|(_, most)| bytes <= *most);
         self.relax();
-        waiters
+        waiters.map(|(waiters, _)| waiters)
     }
 
     /// Takes out what is next.
@@ -446,8 +464,7 @@ impl Inbox {
         if bytes > 0 {
             let mut state = self.0.state.lock();
             state.bytes = state.bytes.saturating_sub(bytes);
-            let has_room = state.bytes <= self.0.terms.bounds.bytes_soft_max / 2;
-            let waiters = if has_room { state.take_waiters() } else { None };
+            let waiters = state.take_waiters();
             drop(state);
             waiters.into_iter().for_each(Waiters::wake);
         }
@@ -471,7 +488,7 @@ impl Drop for Inbox {
             state.waker = None;
             (std::mem::take(&mut state.parcels), state.end())
         };
-        waiters.into_iter().for_each(Waiters::wake);
+        waiters.into_iter().for_each(|(waiters, _)| waiters.wake());
         // Outside of the lock: dropping a parcel may run others' code.
         drop((parcels, flows));
     }

@@ -3,16 +3,20 @@
 //! A publisher that could go on for ever would push each of its subscribers over the limits of its mailbox, also those
 //! that read as fast as they can. So it is to wait while more than half of those that its last publications came to
 //! are behind; for the one among them that is the least behind. A few that are slow are not waited for: they are dropped,
-//! as their policy says. Where the policy is to drop events instead of sessions, nobody is waited for. Who sends little waits
+//! as their policy says. But who reads as fast as the others may still pause for a moment, and is not to be dropped for that: for
+//! those whose mailbox is nearly full a publisher has a little patience, which is a small part of its time, however many they
+//! are. Where the policy is to drop events instead of sessions, nobody is waited for. Who sends little waits
 //! seldom: a small message is not to be held up because another's large ones fill the mailbox that it goes to.
 //!
-//! Nothing waits here: the publisher's pump asks, and bounds how long it does what it is told.
+//! Nothing waits here: the publisher's pump asks until when it is to wait.
 
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::core::mailbox::{Mailbox, Pushed};
+use crate::metrics;
 
 /// The last publications are those of so many bytes, or the very last.
 const RECENT_BYTES: usize = 32 * 1024;
@@ -20,6 +24,12 @@ const RECENT_BYTES: usize = 32 * 1024;
 /// So much a publisher may send to those who are behind before it is to wait: they may be behind because of another, who
 /// sends more. What senders may bring into a mailbox over its soft limit is bounded by that, and by its hard one.
 const LIGHT_BYTES: usize = 8 * 1024;
+
+/// So long a publisher waits at a time for a few that are nearly full, ...
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// ... and for so small a part of its time in the long run.
+const PATIENCE_PART: u32 = 20;
 
 /// What one publication met, or several together.
 #[derive(Debug, Default)]
@@ -32,6 +42,8 @@ pub struct Reach {
     behind: usize,
     /// The one that is the least behind, and by how many bytes.
     least: Option<(usize, Mailbox)>,
+    /// The one that is the most behind of those that are nearly full, and by how many bytes.
+    fullest: Option<(usize, Mailbox)>,
 }
 
 impl Reach {
@@ -46,6 +58,9 @@ impl Reach {
             self.behind += 1;
             if self.least.as_ref().is_none_or(|(least, _)| bytes < *least) {
                 self.least = Some((bytes, mailbox.clone()));
+            }
+            if mailbox.is_nearly_full(bytes) && self.fullest.as_ref().is_none_or(|(most, _)| bytes > *most) {
+                self.fullest = Some((bytes, mailbox.clone()));
             }
         }
     }
@@ -68,9 +83,29 @@ struct Recent {
     to_those_behind: u64,
     /// What came to a majority that was behind, since it last waited or met one that keeps up.
     unpaid: usize,
-    waits_for: Option<Mailbox>,
+    waits_for: Option<Wait>,
     /// It waited in vain, and does not wait again before it met a majority that keeps up.
     has_given_up: bool,
+    /// What came to some that were nearly full, since it last waited for one of them or met none.
+    unpaid_to_few: usize,
+    bears_with: Option<Wait>,
+    patience: Patience,
+}
+
+/// For somebody to read.
+#[derive(Debug)]
+struct Wait {
+    mailbox: Mailbox,
+    /// When it began, if it did.
+    since: Option<Instant>,
+}
+
+impl Wait {
+    /// As it was, but for another.
+    fn turn_to(wait: &mut Option<Wait>, mailbox: Mailbox) {
+        let since = wait.take().and_then(|wait| wait.since);
+        *wait = Some(Wait { mailbox, since });
+    }
 }
 
 impl Pace {
@@ -97,29 +132,84 @@ impl Pace {
         {
             recent.unpaid = recent.unpaid.saturating_add(cost);
             if recent.unpaid >= LIGHT_BYTES {
-                recent.waits_for = Some(mailbox);
+                Wait::turn_to(&mut recent.waits_for, mailbox);
             }
         }
-    }
-
-    /// True while the publisher is to wait; `waker` is woken when that ends.
-    pub fn waits(&self, waker: &Waker) -> bool {
-        let mut recent = self.0.lock();
-        let waits = recent.waits_for.as_ref().is_some_and(|mailbox| mailbox.waits_for_room(waker));
-        if !waits && recent.waits_for.take().is_some() {
-            recent.unpaid = 0;
+        if let Some((_, mailbox)) = reach.fullest {
+            recent.unpaid_to_few = recent.unpaid_to_few.saturating_add(cost);
+            if recent.unpaid_to_few >= LIGHT_BYTES {
+                Wait::turn_to(&mut recent.bears_with, mailbox);
+            }
+        } else {
+            recent.unpaid_to_few = 0;
         }
-        waits
     }
 
-    /// The publisher waited for long enough.
-    pub fn give_up(&self) {
+    /// Until when the publisher is to wait, if it is: for most no longer than `time_max`, and no longer than it has patience for a
+    /// few. `waker` is woken when that ends before.
+    pub fn waits(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
         let mut recent = self.0.lock();
-        if let Some(mailbox) = recent.waits_for.take() {
+        recent.waits_for_most(waker, now, time_max).or_else(|| recent.waits_for_few(waker, now, time_max))
+    }
+}
+
+impl Recent {
+    fn waits_for_most(&mut self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
+        let Wait { mailbox, since } = self.waits_for.as_mut()?;
+        if mailbox.waits_for_room(waker) {
+            if since.is_none() {
+                metrics::PUBLISHERS_PACED.add(1);
+            }
+            let until = *since.get_or_insert(now) + time_max;
+            if now < until {
+                return Some(until);
+            }
             // If it got below the limit at least, it is slow, but it reads: it is worth waiting for again.
-            let has_given_up = mailbox.is_over_soft_limit();
-            *recent = Recent { has_given_up, ..Recent::default() };
+            self.has_given_up = mailbox.is_over_soft_limit();
+            (self.bytes, self.to_sessions, self.to_those_behind) = (0, 0, 0);
         }
+        (self.waits_for, self.unpaid) = (None, 0);
+        None
+    }
+
+    fn waits_for_few(&mut self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
+        let Wait { mailbox, since } = self.bears_with.as_mut()?;
+        let began = since.is_some();
+        let since = *since.get_or_insert(now);
+        if mailbox.waits_for_relief(waker) {
+            let until = since + self.patience.left(since).min(time_max);
+            if now < until {
+                metrics::SUBSCRIBERS_BORNE.add(i64::from(!began));
+                return Some(until);
+            }
+        }
+        self.patience.spend(since, now);
+        (self.bears_with, self.unpaid_to_few) = (None, 0);
+        None
+    }
+}
+
+/// What of [`PATIENCE`] is spent. It comes back with the time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Patience {
+    spent: Duration,
+    /// When that was so.
+    as_of: Option<Instant>,
+}
+
+impl Patience {
+    fn spent(&self, now: Instant) -> Duration {
+        let passed = self.as_of.map_or(Duration::ZERO, |as_of| now.saturating_duration_since(as_of));
+        self.spent.saturating_sub(passed / PATIENCE_PART)
+    }
+
+    fn left(&self, now: Instant) -> Duration {
+        PATIENCE.saturating_sub(self.spent(now))
+    }
+
+    fn spend(&mut self, since: Instant, until: Instant) {
+        self.spent = self.spent(since) + until.saturating_duration_since(since);
+        self.as_of = Some(until);
     }
 }
 
@@ -129,6 +219,8 @@ mod tests {
     use crate::core::mailbox::{Bounds, Inbox, Overflow, mailbox};
     use crate::core::parcel::{Parcel, SubscriptionId};
     use crate::core::testing::{UNIT, publication, take};
+
+    const TIME_MAX: Duration = Duration::from_secs(5);
 
     fn of_a_hundred(overflow: Overflow) -> (Mailbox, Inbox) {
         mailbox(Bounds { bytes_soft_max: 100 * UNIT, bytes_max: 1000 * UNIT, overflow })
@@ -144,20 +236,29 @@ mod tests {
             reach.note(mailbox, usize::from(pushed == Pushed::Queued), behind);
         }
         pace.note(publication.cost(), reach);
-        pace.waits(Waker::noop())
+        waits(pace)
+    }
+
+    /// At once.
+    fn waits(pace: &Pace) -> bool {
+        waits_at(pace, Instant::now())
+    }
+
+    fn waits_at(pace: &Pace, now: Instant) -> bool {
+        pace.waits(Waker::noop(), now, TIME_MAX).is_some()
     }
 
     #[test]
     fn a_publisher_waits_for_its_only_subscriber_until_half_of_what_may_wait_is_read() {
         let pace = Pace::default();
         let (mailbox, mut inbox) = of_a_hundred(Overflow::Disconnect);
-        let waits: Vec<bool> = (0..200).map(|_| publish(&pace, &[&mailbox])).collect();
-        let first = waits.iter().position(|waits| *waits).unwrap();
-        assert!((100..140).contains(&first), "{waits:?}");
-        assert!(waits[first..].iter().all(|waits| *waits));
+        let waited: Vec<bool> = (0..200).map(|_| publish(&pace, &[&mailbox])).collect();
+        let first = waited.iter().position(|waits| *waits).unwrap();
+        assert!((100..140).contains(&first), "{waited:?}");
+        assert!(waited[first..].iter().all(|waits| *waits));
         let all = take(&mut inbox);
         assert_eq!(all.len(), 200);
-        assert!(!pace.waits(Waker::noop()));
+        assert!(!waits(&pace));
     }
 
     #[test]
@@ -187,11 +288,11 @@ mod tests {
         (0..150).for_each(|_| {
             publish(&pace, &[&more, &less]);
         });
-        assert!(pace.waits(Waker::noop()));
+        assert!(waits(&pace));
         take(&mut more_inbox);
-        assert!(pace.waits(Waker::noop()), "that is not the one");
+        assert!(waits(&pace), "that is not the one");
         take(&mut less_inbox);
-        assert!(!pace.waits(Waker::noop()));
+        assert!(!waits(&pace));
     }
 
     #[test]
@@ -201,14 +302,14 @@ mod tests {
         (0..150).for_each(|_| {
             publish(&pace, &[&mailbox]);
         });
-        assert!(pace.waits(Waker::noop()));
-        pace.give_up();
+        assert!(waits(&pace));
+        assert!(!waits_at(&pace, Instant::now() + TIME_MAX));
         (0..40).for_each(|_| assert!(!publish(&pace, &[&mailbox])));
         take(&mut inbox);
         let again = (0..300).any(|_| publish(&pace, &[&mailbox]));
         assert!(again, "it reads again, and is waited for again");
         drop(inbox);
-        assert!(!pace.waits(Waker::noop()), "who is gone is not waited for");
+        assert!(!waits(&pace), "who is gone is not waited for");
     }
 
     #[test]
@@ -218,15 +319,70 @@ mod tests {
         (0..200).for_each(|_| {
             publish(&filler, &[&mailbox]);
         });
-        assert!(filler.waits(Waker::noop()));
+        assert!(waits(&filler));
         let free = (0..).take_while(|_| !publish(&light, &[&mailbox])).count();
         assert_eq!(free, (LIGHT_BYTES - 1) / UNIT, "then it does");
         take(&mut inbox);
-        assert!(!light.waits(Waker::noop()), "there is room");
+        assert!(!waits(&light), "there is room");
         (0..200).for_each(|_| {
             publish(&filler, &[&mailbox]);
         });
         assert!(!publish(&light, &[&mailbox]), "and it begins anew");
+    }
+
+    /// One of three, who reads nothing; the others read all. How many messages until the publisher waits.
+    fn until_one_of_three_is_waited_for(pace: &Pace, of_three: &Mailbox) -> usize {
+        let (one, mut one_inbox) = of_a_hundred(Overflow::Disconnect);
+        let (other, mut other_inbox) = of_a_hundred(Overflow::Disconnect);
+        let keeps_up = |_: &usize| {
+            let waits = publish(pace, &[&one, of_three, &other]);
+            take(&mut one_inbox);
+            take(&mut other_inbox);
+            !waits
+        };
+        (0..10_000).take_while(keeps_up).count()
+    }
+
+    #[test]
+    fn who_pauses_for_a_moment_is_waited_for_before_it_is_dropped() {
+        let pace = Pace::default();
+        let (pauses, mut inbox) = of_a_hundred(Overflow::Disconnect);
+        let sent = until_one_of_three_is_waited_for(&pace, &pauses);
+        assert!((750..1000).contains(&sent), "{sent} of the 1000 that it may have waiting");
+        assert!(waits(&pace));
+        take(&mut inbox);
+        assert!(!waits(&pace) && !pauses.is_closed());
+    }
+
+    #[test]
+    fn there_is_patience_for_a_small_part_of_the_time_however_many_want_it() {
+        let pace = Pace::default();
+        let began = Instant::now();
+        let (mut now, mut waited) = (began, Duration::ZERO);
+        for _ in 0..50 {
+            // None of them reads.
+            let (stalled, _inbox) = of_a_hundred(Overflow::Disconnect);
+            let publication = publication("a.b", 1);
+            while !stalled.is_closed() {
+                let mut reach = Reach::default();
+                let event =
+                    Parcel::Event { publication: publication.clone(), subscription: SubscriptionId(1) };
+                let (pushed, behind) = stalled.push_and_look(event);
+                reach.note(&stalled, usize::from(pushed == Pushed::Queued), behind);
+                // There are others, who keep up.
+                reach.sessions += 2;
+                pace.note(publication.cost(), reach);
+                if let Some(until) = pace.waits(Waker::noop(), now, TIME_MAX) {
+                    assert!(until > now && until <= now + PATIENCE);
+                    waited += until - now;
+                    now = until;
+                    assert!(!waits_at(&pace, now));
+                }
+            }
+            now += Duration::from_millis(200);
+        }
+        let bound = PATIENCE + (now - began) / PATIENCE_PART;
+        assert!(waited > PATIENCE && waited <= bound, "{waited:?} of {:?}", now - began);
     }
 
     #[test]

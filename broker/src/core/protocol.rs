@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -105,14 +105,11 @@ pub trait Session: Send {
     /// `waker` is woken when that ends.
     fn is_congested(&self, waker: &Waker) -> bool;
 
-    /// True while the pump should not read from the peer, because most of those that it publishes to do not keep
-    /// up. `waker` is woken when that ends. The pump bounds how long it waits so.
-    fn is_paced(&self, _waker: &Waker) -> bool {
-        false
+    /// Until when the pump should not read from the peer, because those that it publishes to do not keep up; no longer than
+    /// `time_max`. `waker` is woken when that ends before.
+    fn is_paced(&self, _waker: &Waker, _now: Instant, _time_max: Duration) -> Option<Instant> {
+        None
     }
-
-    /// The pump waited for long enough.
-    fn stop_pacing(&self) {}
 }
 
 /// What a session wants done.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{fmt, iter};
 
 use arc_swap::Guard;
@@ -448,17 +448,10 @@ impl Member {
         self.realm.budget.exceeded(waker) || self.realm.queues.congested(waker)
     }
 
-    /// True while the session should publish nothing, because most of those that it publishes to do not keep up;
-    /// `waker` is woken when that ends. How long to wait at most is for the caller to say.
-    pub fn is_paced(&self, waker: &Waker) -> bool {
-        self.publishing.get().is_some_and(|publishing| publishing.pace.waits(waker))
-    }
-
-    /// The session waited for long enough: it publishes on, whoever keeps up.
-    pub fn stop_pacing(&self) {
-        if let Some(publishing) = self.publishing.get() {
-            publishing.pace.give_up();
-        }
+    /// Until when the session should publish nothing, because those that it publishes to do not keep up; no longer than
+    /// `time_max`. `waker` is woken when that ends before.
+    pub fn is_paced(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
+        self.publishing.get()?.pace.waits(waker, now, time_max)
     }
 
     /// Subscribes to topics. Doing it again for the same pattern changes nothing.

@@ -190,8 +190,8 @@ struct UnderWay {
     slow_since: Option<Instant>,
     /// Since when the wire has taken nothing of what there is for it; none while there is nothing.
     blocked_since: Option<Instant>,
-    /// Since when the peer is not read because others do not keep up with it.
-    paced_since: Option<Instant>,
+    /// Until when the peer is not read because others do not keep up with it.
+    paced_until: Option<Instant>,
     /// Until the peer is let in.
     stranger: Option<Box<Stranger>>,
 }
@@ -214,7 +214,7 @@ static NOTHING_UNDER_WAY: UnderWay = UnderWay {
     incomplete_since: None,
     slow_since: None,
     blocked_since: None,
-    paced_since: None,
+    paced_until: None,
     stranger: None,
 };
 
@@ -260,7 +260,7 @@ impl Work {
         let UnderWay { batch, owed, backlog, fragments, pings, unread, .. } = &**self;
         let nothing_to_write = owed.is_empty() && backlog.is_empty() && fragments.is_empty();
         let nothing_is_late = self.incomplete_since.or(self.slow_since).or(self.blocked_since).is_none();
-        let nothing_is_asked = self.authorizing.is_none() && self.paced_since.is_none();
+        let nothing_is_asked = self.authorizing.is_none() && self.paced_until.is_none();
         nothing_to_write
             && nothing_is_asked
             && self.stranger.is_none()
@@ -477,7 +477,7 @@ impl<W: Wire> Connection<W> {
         if self.work.authorizing.is_some() {
             self.work.authorizing = None;
         }
-        self.stop_counting_pace();
+        self.note_pace(None);
         self.phase = Phase::Closing(close.reason);
         (self.since, self.is_pinged) = (now, false);
     }
@@ -773,40 +773,30 @@ impl<W: Wire> Connection<W> {
     fn reading_pauses(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let finding_out = self.work.stranger.as_ref().is_some_and(|stranger| stranger.finding_out.is_some());
         if finding_out || self.work.authorizing.is_some() {
-            self.stop_counting_pace();
+            self.note_pace(None);
             return true;
         }
         self.is_sated(cx, now)
     }
 
-    /// The peer is read again, or is not for another reason.
-    fn stop_counting_pace(&mut self) {
-        if self.work.paced_since.is_some() {
-            self.work.paced_since = None;
+    /// Whether the peer is not read, and until when, because others do not keep up with it.
+    fn note_pace(&mut self, until: Option<Instant>) -> bool {
+        // Looked at first: where nothing is under way, nothing is made for it.
+        if self.work.paced_until != until {
+            self.work.paced_until = until;
         }
+        until.is_some()
     }
 
     /// Whether the peer, or the realm, or those that the peer publishes to, have to read before more is asked.
     fn is_sated(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let Some(session) = &self.session else { return false };
         if self.work.owed_bytes > self.pump.limits.owed_bytes_max || session.is_congested(cx.waker()) {
-            self.stop_counting_pace();
+            self.note_pace(None);
             return true;
         }
-        if !session.is_paced(cx.waker()) {
-            self.stop_counting_pace();
-            return false;
-        }
-        if self.work.paced_since.is_none() {
-            metrics::PUBLISHERS_PACED.add(1);
-        }
-        let since = *self.work.paced_since.get_or_insert(now);
-        if now < since + self.pump.limits.pace_time_max {
-            return true;
-        }
-        session.stop_pacing();
-        self.stop_counting_pace();
-        false
+        let until = session.is_paced(cx.waker(), now, self.pump.limits.pace_time_max);
+        self.note_pace(until)
     }
 
     fn is_established(&self) -> bool {
@@ -1048,7 +1038,7 @@ impl<W: Wire> Connection<W> {
                     self.work.stranger.as_ref().map(|stranger| stranger.opened + limits.establish_time_max),
                     self.work.incomplete_since.map(|since| since + limits.message_time_max),
                     self.work.slow_since.map(|since| since + limits.slow_time_max),
-                    self.work.paced_since.map(|since| since + limits.pace_time_max),
+                    self.work.paced_until,
                     self.stall_deadline(),
                     self.work.authorizing.as_ref().map(|(_, since)| *since + AUTHORIZE_TIME_MAX),
                 ]

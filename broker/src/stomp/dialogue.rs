@@ -12,7 +12,7 @@ mod transactions;
 
 use std::cell::Cell;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tandem_protocols::stomp::error::{Reason, Violation};
 use tandem_protocols::stomp::frame::{Command, Frame};
@@ -87,8 +87,8 @@ impl Dialogue {
     }
 
     /// Whether the peer should not be read: it publishes faster than most of those read that it publishes to.
-    pub(super) fn is_paced(&self, waker: &Waker) -> bool {
-        self.member.is_paced(waker)
+    pub(super) fn is_paced(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
+        self.member.is_paced(waker, now, time_max)
     }
 
     pub(super) fn rare(&mut self) -> &mut Rare {

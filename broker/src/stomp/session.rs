@@ -560,16 +560,10 @@ impl Session for StompSession {
         }
     }
 
-    fn is_paced(&self, waker: &Waker) -> bool {
+    fn is_paced(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
         match &self.stage {
-            Stage::Open(dialogue, _) => dialogue.is_paced(waker),
-            Stage::Stranger(_) | Stage::Over => false,
-        }
-    }
-
-    fn stop_pacing(&self) {
-        if let Stage::Open(dialogue, _) = &self.stage {
-            dialogue.member.stop_pacing();
+            Stage::Open(dialogue, _) => dialogue.is_paced(waker, now, time_max),
+            Stage::Stranger(_) | Stage::Over => None,
         }
     }
 }

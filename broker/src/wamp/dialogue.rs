@@ -12,7 +12,7 @@ mod testament;
 
 use std::cell::Cell;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tandem_protocols::wamp::error::Violation;
 use tandem_protocols::wamp::id::Id;
@@ -110,8 +110,8 @@ impl Dialogue {
     }
 
     /// Whether the peer should not be read: it publishes faster than most of those read that it publishes to.
-    pub(super) fn is_paced(&self, waker: &Waker) -> bool {
-        self.member.is_paced(waker)
+    pub(super) fn is_paced(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
+        self.member.is_paced(waker, now, time_max)
     }
 
     /// The peer sent this, in a message of `received_bytes`.

@@ -393,16 +393,10 @@ impl Session for WampSession {
         }
     }
 
-    fn is_paced(&self, waker: &Waker) -> bool {
+    fn is_paced(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
         match &self.stage {
-            Stage::Open(dialogue) => dialogue.is_paced(waker),
-            Stage::Opening(_) | Stage::Leaving(_) | Stage::Over => false,
-        }
-    }
-
-    fn stop_pacing(&self) {
-        if let Stage::Open(dialogue) = &self.stage {
-            dialogue.member.stop_pacing();
+            Stage::Open(dialogue) => dialogue.is_paced(waker, now, time_max),
+            Stage::Opening(_) | Stage::Leaving(_) | Stage::Over => None,
         }
     }
 }
