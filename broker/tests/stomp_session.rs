@@ -283,6 +283,78 @@ fn s9_a_subscriber_gets_its_publishers_headers_but_none_that_are_the_brokers() {
 }
 
 #[test]
+fn what_is_sent_again_and_again_is_each_time_what_it_says() {
+    for version in ["1.0", "1.1", "1.2"] {
+        let house = House::new();
+        let mut client = house.connect(version);
+        client.say("SUBSCRIBE\nid:0\ndestination:/topic/a\n\n");
+        let long = "x".repeat(2000);
+        let sent: Vec<(String, &str)> = [
+            ("foo:1\n", "a"),
+            ("foo:1\n", "b"),
+            ("foo:1\n", ""),
+            ("foo:1\n", &long),
+            ("foo:2\n", "c"),
+            ("foo:2\n", "d"),
+            ("foo:2\nreceipt:r\n", "e"),
+            ("foo:2\nreceipt:r\n", "f"),
+            ("foo:2\nreceipt:r\n", "g"),
+            ("content-length:2\nfoo:2\n", "h\0"),
+            ("content-length:2\nfoo:2\n", "\0h"),
+            ("content-length:1\nfoo:2\n", "\0"),
+            ("content-length:3\nfoo:2\n", "hij"),
+            ("content-length:2000\nfoo:2\n", &long),
+            ("content-length:0\nfoo:2\n", ""),
+            ("foo:2\npriority:3\n", "k"),
+            ("foo:2\npriority:3\n", "l"),
+            ("foo:2\npriority:3\n", "m"),
+        ]
+        .map(|(headers, body)| (headers.to_owned(), body))
+        .into();
+        for at_once in [true, false] {
+            let frames = sent.iter().map(|(headers, body)| {
+                format!("SEND\ndestination:/topic/a\ncontent-type:text/plain\n{headers}\n{body}\0")
+                    .into_bytes()
+            });
+            match at_once {
+                true => client.send(&frames.collect::<Vec<_>>().concat()),
+                false => frames.for_each(|frame| client.send(&frame)),
+            }
+            let (messages, receipts): (Vec<_>, Vec<_>) =
+                client.hear().into_iter().partition(|frame| frame.command == Command::Message);
+            assert!(receipts.iter().all(|frame| frame.headers.get("receipt-id") == Some("r")));
+            assert_eq!((messages.len(), receipts.len()), (sent.len(), 3));
+            for (message, (headers, body)) in messages.iter().zip(&sent) {
+                let foo = if headers.contains("foo:1") { "1" } else { "2" };
+                assert_eq!((message.headers.get("foo"), &message.body[..]), (Some(foo), body.as_bytes()));
+                assert_eq!(message.headers.get("content-type"), Some("text/plain"));
+                assert_eq!(message.headers.get("destination"), Some("/topic/a"));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_goes_wrong_with_what_is_sent_again_and_again_is_an_error_as_ever() {
+    let usual = "SEND\ndestination:/topic/a\ncontent-length:1\n\n";
+    for (frame, message) in [
+        (format!("{usual}ab"), "Bad frame"),
+        (usual.replace(":1", ":4294967295"), "Frame too large"),
+        (usual.replace(":1", ":-1"), "Invalid header"),
+        (usual.replace("\n\n", "\nmessage-id:1\n\na"), "Invalid header"),
+        (usual.replace("\n\n", "\ntransaction:t\n\na"), "not_found"),
+    ] {
+        let mut client = House::new().connect("1.2");
+        client.say("SUBSCRIBE\nid:0\ndestination:/topic/a\n\n");
+        (0..4).for_each(|_| client.say(&format!("{usual}x")));
+        assert_eq!(client.bodies(), ["x"; 4]);
+        client.say(&frame);
+        assert_eq!(header(&client.expect(Command::Error, &[]), "message"), message, "{frame:?}");
+        assert!(client.close.is_some());
+    }
+}
+
+#[test]
 fn a_destination_that_means_nothing_is_an_error() {
     let house = House::new();
     for destination in ["/topic/a/b", "/topic/", "nowhere", "/amq/x", "/topic/a.*", "/temp-queue/"] {

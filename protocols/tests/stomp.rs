@@ -7,6 +7,7 @@ use proptest::sample::{Index, select};
 
 use tandem_protocols::stomp::codec::{Decoder, Encoder, Item, Limits, encode};
 use tandem_protocols::stomp::frame::{Command, Frame, Headers, Side, Version};
+use tandem_protocols::stomp::usual::UsualHead;
 
 /// Room that a growing buffer may take beyond what is in it.
 const SLACK: usize = 2;
@@ -163,6 +164,30 @@ fn plain_stream() -> impl Strategy<Value = Bytes> {
     )
 }
 
+/// Frames with one head, and with what is nearly that.
+fn usual_stream() -> impl Strategy<Value = Bytes> {
+    const LINES: &[&str] =
+        &["a:b", "a:b", "a:b", "a:b\r", "a: b", "a:\\c", "a:c", "b:a\na:b", "content-length:1"];
+    const LENGTHS: &[&str] = &["0", "1", "2", "02", "3", "10", "1:", "3\r", " 3", "4294967298", ""];
+    const BODIES: &[&str] = &["", "x", "xy", "x\0z", "xyz", "\n\n\0", "0123456789"];
+    const ENDS: &[&str] = &["\0", "\0", "\0\n", "\0\r", ""];
+    let length = prop_oneof![
+        4 => Just(None),
+        1 => select(LENGTHS).prop_map(Some),
+    ];
+    let frame =
+        (select(&["SEND", "SEND", "SEND", "MESSAGE"]), select(LINES), length, select(BODIES), select(ENDS));
+    (any::<bool>(), vec(frame, 2..8)).prop_map(|(sized, frames)| {
+        let mut out = String::new();
+        for (command, line, length, body, end) in frames {
+            let length = length.map(str::to_owned).or(sized.then(|| body.len().to_string()));
+            let length = length.map(|length| format!("content-length:{length}\n")).unwrap_or_default();
+            out += &format!("{command}\n{line}\n{length}\n{body}{end}");
+        }
+        out.into()
+    })
+}
+
 /// Tokens of the grammar in no good order.
 fn rubbish() -> impl Strategy<Value = Bytes> {
     const TOKENS: &[&[u8]] = &[
@@ -270,6 +295,51 @@ proptest! {
             let whole = read(decoder(is_limited), [bytes.clone()]);
             prop_assert_eq!(&read(decoder(is_limited), cut(&bytes, &cuts)), &whole);
             prop_assert_eq!(&read(decoder(is_limited), one_by_one(&bytes)), &whole);
+        }
+    }
+
+    /// Whatever is taken for one more frame with the head of one before, at whatever place, is what all are read as.
+    #[test]
+    fn a_frame_with_a_usual_head_is_what_all_frames_are_read_as(
+        version in version(),
+        bytes in prop_oneof![usual_stream(), usual_stream(), plain_stream()],
+        (header_line_bytes_max, header_block_bytes_max) in (0..30_u32, 0..60_u32),
+        (body_bytes_max, is_limited) in (0..15_u32, any::<bool>()),
+        cuts in vec(any::<Index>(), 0..3),
+    ) {
+        let limits = Limits { header_line_bytes_max, header_block_bytes_max, body_bytes_max, ..Limits::default() };
+        let mut decoder = decoder(Some(version), Side::Server);
+        if is_limited {
+            decoder.set_limits(limits);
+        }
+        let mut usual: Vec<(UsualHead, Frame)> = Vec::new();
+        'stream: for mut chunk in cut(&bytes, &cuts) {
+            loop {
+                let (before, places): (_, Vec<_>) =
+                    (chunk.clone(), usual.iter().map(|(head, _)| head.body(&decoder, &chunk)).collect());
+                let item = match decoder.decode(&mut chunk) {
+                    Ok(Some(item)) => item,
+                    Ok(None) => break prop_assert!(places.iter().all(Option::is_none)),
+                    Err(_) => {
+                        prop_assert!(places.iter().all(Option::is_none));
+                        break 'stream;
+                    }
+                };
+                for (place, (_, like)) in places.into_iter().zip(&usual) {
+                    let (Some(place), Item::Frame(frame)) = (&place, &item) else {
+                        prop_assert_eq!(place, None);
+                        continue;
+                    };
+                    prop_assert_eq!(&frame.body, &before[place.clone()]);
+                    prop_assert_eq!(&chunk, &before[place.end + 1..]);
+                    prop_assert_eq!(frame.command, like.command);
+                    prop_assert_eq!(without_length(&frame.headers), without_length(&like.headers));
+                    prop_assert_eq!(frame.headers.len(), like.headers.len());
+                }
+                if let Item::Frame(frame) = item {
+                    usual.extend(UsualHead::of(frame.command, &frame.headers).map(|head| (head, frame)));
+                }
+            }
         }
     }
 

@@ -120,6 +120,37 @@ async fn a_burst_comes_whole_and_in_order_to_whoever_subscribed_by_whatever_way(
 }
 
 #[tokio::test]
+async fn what_is_but_arguments_and_what_is_more_keep_their_order_in_one_write() {
+    let broker = Broker::start().await;
+    for format in FORMATS {
+        let mut receivers = Vec::new();
+        for reads in FORMATS {
+            let mut client = peers::wamp(broker.address(), reads).await;
+            client.subscribe("mixed", MatchPolicy::Exact).await.unwrap();
+            receivers.push(Receiver::Wamp(Box::new(client)));
+        }
+        let mut stomp = peers::stomp(broker.address()).await;
+        stomp.subscribe("/topic/mixed", "1", AckMode::Auto, &[]).await.unwrap();
+        receivers.push(Receiver::Stomp(Box::new(stomp)));
+        let mut publisher = peers::wamp(broker.address(), format).await;
+        for place in 0..BURST {
+            let options = match place % 7 {
+                3 => Dict::new().with("x_headers", Dict::new().with("a", "1")),
+                5 => Dict::new().with("disclose_me", true),
+                _ => Dict::new(),
+            };
+            feed_publish(&mut publisher, "mixed", place, options);
+        }
+        // What is no name is refused to nobody who did not ask, and changes nothing.
+        feed_publish(&mut publisher, "mixed..up", BURST, Dict::new());
+        publisher.flush().await.unwrap();
+        for receiver in &mut receivers {
+            receiver.expect("mixed", 0..BURST).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_else_a_session_does_comes_after_what_it_published_before_in_the_same_write() {
     let broker = Broker::start().await;
     for format in FORMATS {

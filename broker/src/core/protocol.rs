@@ -65,6 +65,12 @@ pub trait Session: Send {
     /// The peer sent this.
     fn receive(&mut self, kind: Kind, bytes: Bytes, now: Instant);
 
+    /// The same where the message, if text then UTF-8, lies in what the pump has read. True where it was taken, and nothing
+    /// is to be done for it; false where nothing came of it yet, and the session is to receive it as its own.
+    fn receive_in_place(&mut self, _kind: Kind, _octets: &[u8], _now: Instant) -> bool {
+        false
+    }
+
     /// Takes the next of several messages that were received as one; false when all were taken. They are not
     /// taken at once, so that the pump may stop where the peer is to read first.
     fn proceed(&mut self, _now: Instant) -> bool {

@@ -12,13 +12,13 @@ use std::{fmt, iter};
 use arc_swap::Guard;
 use parking_lot::{Mutex, RwLock};
 
-use tandem_protocols::payload::Payload;
+use tandem_protocols::payload::{Format, Payload};
 
 use crate::core::access::authorizer::{Answers, Authorizer, Decision, Inquiry, Question};
 use crate::core::access::rules::{Effect, Judgement, Rules, SharedRules, Why};
 use crate::core::access::{self, Action, Principal, REPLY_PREFIX, Refusal};
 use crate::core::budget::Budget;
-use crate::core::bundle::Due;
+use crate::core::bundle::{BUNDLE_BYTES_MAX, Due};
 use crate::core::calls::{Answered, CallTerms, Caller, Calls, CancelMode, Canceled, Offer};
 use crate::core::consumption::{Consumption, Consumptions};
 use crate::core::durable::{
@@ -697,12 +697,29 @@ impl Member {
         Ok((id, Progress::Done))
     }
 
+    /// The same for arguments alone, on no terms but that the session itself gets nothing: they are copied to those that it
+    /// published so before. False where nothing was done, for there is more to it than that, or it may not be allowed.
+    pub fn publish_arguments_soon(&self, topic: &str, format: Format, args: &[u8]) -> bool {
+        let Realm { topics, rules, budget, .. } = &*self.realm;
+        let goes_alone = !Batch::is_under_way() || topics.may_remember() || args.len() > BUNDLE_BYTES_MAX;
+        if goes_alone || self.principal.trust.is_some() || !rules.allow_all(topic) {
+            return false;
+        }
+        let (id, arguments) = (self.realm.random_id(), (format, args));
+        let gathered = &self.publishing.get_or_begin().gathered;
+        let added = gathered.lock().add_plain(id, topic, self.id, arguments, budget);
+        let Ok(due) = added else { return false };
+        metrics::PUBLICATIONS.add(1);
+        self.publish_due(due);
+        true
+    }
+
     /// The name that a text is, as [`Name::parse`]; made only once for what goes to one topic.
     pub fn name(&self, text: &str) -> Result<Name, InvalidName> {
-        let gathered = self.publishing.get().map(|publishing| publishing.gathered.lock());
-        let known =
-            gathered.as_ref().and_then(|gathered| gathered.topic()).filter(|name| name.as_str() == text);
-        known.map_or_else(|| Name::parse(text), |name| Ok(name.clone()))
+        match self.publishing.get() {
+            None => Name::parse(text),
+            Some(publishing) => publishing.gathered.lock().name(text),
+        }
     }
 
     /// Publishes what was [gathered](Member::publish_soon).

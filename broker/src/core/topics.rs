@@ -510,7 +510,7 @@ impl Topics {
     /// several subscriptions: who has two of them gets each publication by both before the next.
     pub fn reach_together(&self, bundle: &Arc<Bundle>, exclude: Option<SessionId>) -> Option<Reach> {
         let rules = self.rules.load();
-        let gate = Gate::new(&rules, bundle.first().name.as_str());
+        let gate = Gate::new(&rules, bundle.name().as_str());
         self.state.read().publish_together(bundle, exclude, gate)
     }
 
@@ -618,7 +618,7 @@ impl State {
         mut gate: Option<Gate<'_>>,
     ) -> Option<Reach> {
         let (mut only, mut count) = (None, 0);
-        self.for_each_match(bundle.first().name.as_str(), |id, subscription| {
+        self.for_each_match(bundle.name().as_str(), |id, subscription| {
             only = Some((id, subscription));
             count += 1;
         });

@@ -26,7 +26,7 @@ use tokio::time::Sleep;
 use crate::core::access::authorizer::{Authorizing, Inquiry};
 use crate::core::access::{Authenticator, Peer, Refusal};
 use crate::core::mailbox::{self, Batch, Inbox};
-use crate::core::message::{Frame, SharedMessages};
+use crate::core::message::{Frame, Kind, SharedMessages};
 use crate::core::parcel::Parcel;
 use crate::core::protocol::{Close, Output, Reason, Session};
 use crate::core::spare::Spare;
@@ -824,8 +824,28 @@ impl<W: Wire> Connection<W> {
             // it is asked after each.
             if self.proceed(now) {
                 unasked = UNASKED_BYTES_MAX;
+            } else if let Some(whole) = self.transport.next_in_place(&mut data) {
+                match whole {
+                    Ok((kind, octets)) => {
+                        unasked += octets.len() + ARRIVAL_BYTES;
+                        if !self.take_in_place(kind, octets, now) {
+                            let octets = Bytes::copy_from_slice(octets);
+                            self.take_arrival(Arrival::Message(kind, octets), now);
+                        }
+                    }
+                    Err(close) => {
+                        self.fail(close, now);
+                        break;
+                    }
+                }
             } else {
                 match self.transport.next(&mut data, self.is_established()) {
+                    Ok(Some(Arrival::Message(kind, octets))) => {
+                        unasked += octets.len() + ARRIVAL_BYTES;
+                        if !self.take_in_place(kind, &octets, now) {
+                            self.take_arrival(Arrival::Message(kind, octets), now);
+                        }
+                    }
                     Ok(Some(arrival)) => {
                         unasked += arrival.bytes() + ARRIVAL_BYTES;
                         self.take_arrival(arrival, now);
@@ -866,6 +886,17 @@ impl<W: Wire> Connection<W> {
             self.drain_session(now);
         }
         proceeded
+    }
+
+    /// Takes a message that needs no memory of its own, as most do; false if it does, and nothing was done.
+    fn take_in_place(&mut self, kind: Kind, octets: &[u8], now: Instant) -> bool {
+        let is_taken =
+            self.session.as_mut().is_some_and(|session| session.receive_in_place(kind, octets, now));
+        if is_taken {
+            metrics::MESSAGES_IN.add(1);
+            self.work.incomplete_since = None;
+        }
+        is_taken
     }
 
     fn take_arrival(&mut self, arrival: Arrival, now: Instant) {
@@ -1137,7 +1168,7 @@ mod tests {
     use super::*;
     use crate::core::access::{Authenticating, Credentials};
     use crate::core::mailbox::{Bounds, Mailbox, Overflow, mailbox};
-    use crate::core::message::{Kind, Message};
+    use crate::core::message::Message;
     use crate::core::parcel::Farewell;
 
     /// Says everything twice.

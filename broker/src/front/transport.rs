@@ -42,6 +42,18 @@ impl Transport {
         }
     }
 
+    /// Takes a message off what was read and gives it where it lies; `None` where that cannot be: that is for
+    /// [`next`](Transport::next).
+    #[inline]
+    pub fn next_in_place<'a>(&mut self, data: &mut &'a mut [u8]) -> Option<Result<(Kind, &'a [u8]), Close>> {
+        match self {
+            Transport::WebSocket(websocket) => websocket.next_in_place(data),
+            Transport::SockJs(_) | Transport::RawSocket(_) | Transport::LongPoll(_) | Transport::Stream => {
+                None
+            }
+        }
+    }
+
     /// True when there is more to take of what was read before.
     pub fn has_more(&self) -> bool {
         matches!(self, Transport::SockJs(socket) if socket.has_more())

@@ -67,12 +67,30 @@ impl WebSocket {
         }
         match self.decoder.next(data) {
             Ok(event) => Ok(event.map(|event| self.arrival(event))),
-            Err(Violation { code, text }) => {
-                self.close_code = Some(code);
-                let reason = if code == close::TOO_BIG { Reason::TooBig } else { Reason::Violation };
-                Err(Close::new(reason, format!("WebSocket: {text}")))
-            }
+            Err(violation) => Err(self.refuse(violation)),
         }
+    }
+
+    /// Takes a message off what was read and gives it where it lies, if it is whole; `None` where there is none, or something
+    /// else, or something is amiss: that is for [`next`](WebSocket::next).
+    pub fn next_in_place<'a>(&mut self, data: &mut &'a mut [u8]) -> Option<Result<(Kind, &'a [u8]), Close>> {
+        if self.established.is_some() {
+            // Its limits are those of a stranger yet.
+            return None;
+        }
+        Some(match self.decoder.next_in_place(data)? {
+            Ok((MessageKind::Text, octets)) => Ok((Kind::Text, octets)),
+            Ok((MessageKind::Binary, octets)) => Ok((Kind::Binary, octets)),
+            Err(violation) => Err(self.refuse(violation)),
+        })
+    }
+
+    #[cold]
+    fn refuse(&mut self, violation: Violation) -> Close {
+        let Violation { code, text } = violation;
+        self.close_code = Some(code);
+        let reason = if code == close::TOO_BIG { Reason::TooBig } else { Reason::Violation };
+        Close::new(reason, format!("WebSocket: {text}"))
     }
 
     fn arrival(&mut self, event: Event) -> Arrival {

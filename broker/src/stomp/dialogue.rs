@@ -14,6 +14,8 @@ use std::cell::Cell;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use tandem_protocols::stomp::error::{Reason, Violation};
 use tandem_protocols::stomp::frame::{Command, Frame};
 
@@ -34,7 +36,11 @@ use crate::stomp::fault::Fault;
 use crate::stomp::headers;
 use crate::stomp::settings::Settings;
 use crate::stomp::terms;
+use crate::stomp::usual::Usual;
 use crate::stomp::voice::Voice;
+
+/// Of what nobody waits for.
+const NO_TICKET: u64 = 0;
 
 /// Whether a frame that was processed is still owed the receipt that it may have asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +185,7 @@ impl Dialogue {
         headers::check_send(&frame.headers)?;
         headers::check_user(&frame.headers, &self.member.principal().id)?;
         let destination = frame.headers.require("destination")?;
-        let target = target(destination, voice.last_target())?;
+        let (target, again) = target(destination, voice.last_target())?;
         let to_topic = matches!(target, Target::Topic(_));
         if !to_topic {
             self.member.publish_gathered();
@@ -190,7 +196,11 @@ impl Dialogue {
                 terms::refuse_queue_arguments(&frame.headers)?;
                 terms::refuse_delays(&frame.headers)?;
                 let handling = terms::handling(&frame.headers)?;
-                Operation::Publish(self.outgoing(name, frame, settings)?, handling)
+                let outgoing = self.outgoing(name, frame, settings)?;
+                if again && handling.is_none() {
+                    voice.note_usual(|| Usual::of(frame, &outgoing));
+                }
+                Operation::Publish(outgoing, handling)
             }
             Target::Queue(name) | Target::Reply(name) => self.enqueue(name, false, frame, settings)?,
             Target::ExistingQueue(name) => self.enqueue(name, true, frame, settings)?,
@@ -247,6 +257,16 @@ impl Dialogue {
         self.receipt_after(progress, ticket, frame, Vec::new())
     }
 
+    /// Publishes what the peer sends again and again, with another body. If that is refused nothing was done.
+    pub(super) fn send_usual(&mut self, usual: &mut Usual, body: Bytes) -> Result<(), Refusal> {
+        let (_, progress) =
+            self.member.publish_soon(usual.outgoing(body), PublishTerms::default(), NO_TICKET)?;
+        self.published.set(true);
+        // Who wants no receipt is told nothing, whatever waits.
+        self.stored.set(self.stored.get() || progress != Progress::Done);
+        Ok(())
+    }
+
     /// Publishes to a topic that keeps the message, or none any more.
     fn publish_and_retain(
         &mut self,
@@ -295,14 +315,14 @@ impl Dialogue {
     }
 }
 
-/// What a destination means. Most who send, send to the same one again and again.
-fn target(destination: &str, last: &mut Option<Target>) -> Result<Target, Fault> {
+/// What a destination means, and whether it is the last one again. Most who send, send to the same one again and again.
+fn target(destination: &str, last: &mut Option<Target>) -> Result<(Target, bool), Fault> {
     match last {
-        Some(last) if last.is_spelled(destination) => Ok(last.clone()),
+        Some(last) if last.is_spelled(destination) => Ok((last.clone(), true)),
         _ => {
             let target = destination::target(destination)?;
             *last = target.is_spelled(destination).then(|| target.clone());
-            Ok(target)
+            Ok((target, false))
         }
     }
 }

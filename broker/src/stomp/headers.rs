@@ -1,5 +1,6 @@
 //! Which headers are the peer's own, which are the broker's, and which ask for something that it cannot do.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -108,6 +109,9 @@ const UNBUILT_SUBSCRIBE_PROPERTIES: [(&str, &str); 6] = [
 /// What a SEND is refused for, or for its value.
 const REFUSED_IN_SEND: Marks =
     Marks::of(&["message-id"]).and(marks_of(&UNBUILT_ARGUMENTS)).and(marks_of(&UNBUILT_SEND_PROPERTIES));
+
+/// A body that is shorter is copied sooner than shared.
+const COPIED_BYTES_MAX: usize = 512;
 
 /// The longest name of a header that a consumer wants the place of a message in.
 const INCLUDED_BYTES_MAX: usize = 128;
@@ -267,5 +271,15 @@ pub(super) fn payload(headers: &Headers, body: Bytes) -> Result<Payload, Fault> 
 pub(super) fn detach(body: &mut Bytes, buffer_bytes: usize) {
     if body.len() < buffer_bytes / 2 {
         *body = Bytes::copy_from_slice(body);
+    }
+}
+
+/// A body that lies in what is left of a buffer: as a copy where that costs no more than to share the buffer, or where it
+/// would keep a much larger one in memory.
+pub(super) fn cut_out(rest: &Bytes, place: Range<usize>, buffer_bytes: usize) -> Bytes {
+    if place.len() < COPIED_BYTES_MAX.max(buffer_bytes / 2) {
+        Bytes::copy_from_slice(&rest[place])
+    } else {
+        rest.slice(place)
     }
 }

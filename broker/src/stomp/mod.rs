@@ -3,7 +3,7 @@
 //! Follow a frame: `session` reads it off the wire and lets its sender in; the `dialogue` with a peer
 //! that was let in does what the frame asks, each command in the file of its noun: `subscriptions`,
 //! `acknowledgement`, `transactions`, `calls`. What is said to the peer goes through its `voice`,
-//! and a `message` is what a publication becomes. What headers ask
+//! and a `message` is what a publication becomes. What comes again and again is `usual`. What headers ask
 //! of queues is read in `terms` and `selector`. What goes wrong is a `fault` until it is an ERROR.
 //!
 //! Bytes and the rules that hold for both ends are in `tandem_protocols::stomp`.
@@ -18,6 +18,7 @@ mod selector;
 mod session;
 mod settings;
 mod terms;
+mod usual;
 mod voice;
 
 pub use self::protocol::{STREAM, Stomp};

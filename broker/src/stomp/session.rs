@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use tandem_protocols::stomp::codec::{Decoder, Item};
 use tandem_protocols::stomp::error::Reason;
@@ -139,6 +139,9 @@ impl StompSession {
         }
         let buffer_bytes = input.len();
         while !matches!(self.stage, Stage::Over) {
+            if self.take_usual(&mut input, buffer_bytes, now) {
+                continue;
+            }
             let mut frame = match self.decoder.decode_with(&mut input, self.voice.spare()) {
                 Ok(Some(Item::Frame(frame))) => frame,
                 Ok(Some(Item::HeartBeats(_))) => continue,
@@ -156,6 +159,31 @@ impl StompSession {
                 Next::Stop => return,
             }
         }
+    }
+
+    /// Takes a frame off the input that is one more of what the peer sends again and again. If somebody must be asked about
+    /// it nothing is done, and it is for those that take all frames.
+    fn take_usual(&mut self, input: &mut Bytes, buffer_bytes: usize, now: Instant) -> bool {
+        let (Stage::Open(dialogue, pulse), Some(usual)) = (&mut self.stage, self.voice.usual()) else {
+            return false;
+        };
+        let Some(place) = usual.head.body(&self.decoder, input) else { return false };
+        if dialogue.member.may_ask(now) {
+            return false;
+        }
+        let end = place.end;
+        let body = headers::cut_out(input, place, buffer_bytes);
+        if let Err(refusal) = dialogue.send_usual(usual, body) {
+            let mut fault = Fault::from(refusal);
+            if fault.take_question().is_some() {
+                return false;
+            }
+            self.give_up(fault, None);
+            return true;
+        }
+        input.advance(end + 1);
+        pulse.incomplete_since = None;
+        true
     }
 
     /// Keeps input until it is known whether the peer is let in.
@@ -217,8 +245,12 @@ impl StompSession {
                 let body = dialogue.member.may_ask(now).then(|| frame.body.clone());
                 let mut result = dialogue.take(&mut frame, &mut self.voice, &self.settings, now);
                 if let Some(question) = result.as_mut().err().and_then(Fault::take_question) {
-                    frame.body = body.unwrap_or_default();
-                    return Next::Ask(Box::new(frame), question);
+                    if let Some(body) = body {
+                        frame.body = body;
+                        return Next::Ask(Box::new(frame), question);
+                    }
+                    // The rules changed in this moment.
+                    result = Err(Refusal::AuthorizationFailed.into());
                 }
                 dialogue.member.forget_answers();
                 result

@@ -15,6 +15,7 @@ use tandem_protocols::stomp::headers::Headers;
 use crate::core::message::{Frame, Kind, Message, SharedMessages};
 use crate::core::protocol::{Close, Output};
 use crate::stomp::destination::Target;
+use crate::stomp::usual::Usual;
 
 /// What carries the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +55,17 @@ pub(super) struct Voice {
 struct Work {
     outputs: VecDeque<Output>,
     last_target: Option<Target>,
+    /// What it sends again and again.
+    usual: Option<Usual>,
+    /// How often something was thought to be that and was not, one after the other.
+    in_vain: u8,
     /// What the next frame's headers can be read into.
     spare: Headers,
 }
+
+/// A peer each of whose messages has other headers, as far as so many in a row tell, is not expected to repeat itself until
+/// it has paused.
+const IN_VAIN_MAX: u8 = 4;
 
 /// What of that may be kept, in bytes.
 const SPARE_BYTES_MAX: usize = 1024;
@@ -154,6 +163,24 @@ impl Voice {
         &mut self.work().last_target
     }
 
+    /// What the peer sends again and again, while it does not pause.
+    pub(super) fn usual(&mut self) -> Option<&mut Usual> {
+        self.work.as_mut()?.usual.as_mut()
+    }
+
+    /// Notes that the peer may send this again and again, unless what was noted before did not come again too often.
+    pub(super) fn note_usual(&mut self, make: impl FnOnce() -> Option<Usual>) {
+        let work = self.work();
+        match &work.usual {
+            Some(usual) if usual.came() => work.in_vain = 0,
+            Some(_) => work.in_vain = IN_VAIN_MAX.min(work.in_vain + 1),
+            None => {}
+        }
+        if work.in_vain < IN_VAIN_MAX {
+            work.usual = make();
+        }
+    }
+
     /// Headers whose memory may be used.
     pub(super) fn spare(&mut self) -> &mut Headers {
         &mut self.work().spare
@@ -178,5 +205,40 @@ impl Voice {
     /// Whether anything was said since this was last asked.
     pub(super) fn take_spoke(&mut self) -> bool {
         std::mem::take(&mut self.spoke)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tandem_protocols::payload::{Body, Content, Encoding, Payload, Shape};
+
+    use super::*;
+    use crate::core::message::{Attributes, Outgoing};
+    use crate::core::name::Name;
+
+    #[test]
+    fn who_never_repeats_itself_is_not_expected_to() {
+        let made = || {
+            let (encoding, shape) = (Encoding::Binary, Shape::Value);
+            let body = Body { content_type: None, encoding, shape, bytes: Bytes::new() };
+            let payload = Payload::new(Content::Body(body));
+            let outgoing =
+                Outgoing { name: Name::parse("a").unwrap(), payload, attributes: Attributes::default() };
+            Usual::of(&frame::Frame::new(Command::Send), &outgoing)
+        };
+        let mut voice = Voice::new();
+        for _ in 0..2 {
+            for _ in 0..IN_VAIN_MAX {
+                voice.note_usual(made);
+                assert!(voice.usual().is_some_and(|usual| !usual.came()));
+            }
+            voice.usual().unwrap().outgoing(Bytes::new());
+            voice.note_usual(made);
+        }
+        (1..IN_VAIN_MAX).for_each(|_| voice.note_usual(made));
+        (0..300).for_each(|_| voice.note_usual(|| panic!("it is not made")));
+        voice.rest();
+        voice.note_usual(made);
+        assert!(voice.usual().is_some());
     }
 }

@@ -281,6 +281,15 @@ impl Session for WampSession {
         }
     }
 
+    fn receive_in_place(&mut self, kind: Kind, octets: &[u8], now: Instant) -> bool {
+        match &mut self.stage {
+            Stage::Open(dialogue) if self.aside.is_none() && self.voice.takes_as_it_is(kind) => {
+                !dialogue.member.may_ask(now) && dialogue.publish_in_place(octets, self.voice.format)
+            }
+            Stage::Opening(_) | Stage::Open(_) | Stage::Leaving(_) | Stage::Over => false,
+        }
+    }
+
     fn proceed(&mut self, now: Instant) -> bool {
         let Some(aside) = &mut self.aside else { return false };
         if aside.held.is_some() {

@@ -72,6 +72,11 @@ impl Voice {
         kind == self.kind()
     }
 
+    /// Whether what comes as this kind is one message, as others were before it.
+    pub(super) fn takes_as_it_is(&self, kind: Kind) -> bool {
+        matches!(self.wrapping, Wrapping::None) && kind == self.kind()
+    }
+
     /// The messages in what came, where it may be several. The peer is sent the separator that it sends.
     pub(super) fn batch(&mut self, bytes: &Bytes) -> Option<Result<Batch, Violation>> {
         let Wrapping::Batched(separator) = &mut self.wrapping else { return None };

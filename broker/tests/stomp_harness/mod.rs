@@ -189,7 +189,13 @@ impl Client {
                     bytes.extend_from_slice(&message.body);
                     self.take(message.kind, bytes.freeze());
                 }
-                Output::SendAll(_) => panic!("nothing is gathered outside of a batch"),
+                Output::SendAll(messages) => {
+                    for single in messages.singles().iter() {
+                        let mut bytes = BytesMut::from(&single.message.head[..]);
+                        bytes.extend_from_slice(&single.message.body);
+                        self.take(single.message.kind, bytes.freeze());
+                    }
+                }
                 Output::Authenticate(credentials) => self.credentials = Some(*credentials),
                 Output::Authorize(inquiry) => self.inquiry = Some(inquiry),
                 Output::LookUp(_) => panic!("STOMP has no challenges"),

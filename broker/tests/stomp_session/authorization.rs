@@ -344,3 +344,24 @@ fn a_durable_subscription_ends_by_the_name_that_it_has_though_somebody_must_be_a
     assert_eq!(oracle.asked(), ["subscribe a.b"]);
     assert_eq!(house.realm.durable_subscriptions(), 0);
 }
+
+#[test]
+fn what_is_sent_again_and_again_is_judged_each_time() {
+    let house = House::new();
+    let mut client = house.connect("1.2");
+    client.say("SUBSCRIBE\nid:0\ndestination:/topic/a\n\n");
+    let say = |client: &mut Client| (0..4).for_each(|_| client.say("SEND\ndestination:/topic/a\n\nx"));
+    say(&mut client);
+    assert_eq!(client.bodies(), ["x"; 4]);
+    let oracle = Oracle::in_house(&house, &[Action::Publish]);
+    for _ in 0..4 {
+        client.say("SEND\ndestination:/topic/a\n\ny");
+        client.is_answered();
+    }
+    assert_eq!((client.bodies().len(), oracle.asked().len()), (4, 4));
+    set(&house, [rule(&Action::ALL, everything(), allow())]);
+    say(&mut client);
+    assert_eq!(client.bodies(), ["x"; 4]);
+    set(&house, [rule(&[Action::Subscribe], everything(), allow())]);
+    client.refused("SEND\ndestination:/topic/a\n\nx", "Access refused");
+}

@@ -335,7 +335,9 @@ impl Client {
             assert!(self.closed.is_none(), "nothing is said after the end: {output:?}");
             match output {
                 Output::Send(frame) => self.said.push_back(frame),
-                Output::SendAll(_) => panic!("nothing is gathered outside of a batch"),
+                Output::SendAll(messages) => {
+                    self.said.extend(messages.singles().iter().map(|single| Frame::Shared(single.clone())));
+                }
                 Output::Authenticate(credentials) => {
                     let mut answer = self.users.authenticate(*credentials, &Peer::Local);
                     let mut context = Context::from_waker(Waker::noop());

@@ -61,7 +61,9 @@ pub fn skip(format: Format, input: &[u8]) -> Result<usize, Malformed> {
 fn json_bytes(input: &[u8]) -> Result<usize, Malformed> {
     let space = input.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count();
     let value = &input[space..];
-    let length = match json::usual(value).filter(|length| std::str::from_utf8(&value[..*length]).is_ok()) {
+    // That is known soonest of what has nothing beyond ASCII.
+    let is_text = |text: &[u8]| text.is_ascii() || std::str::from_utf8(text).is_ok();
+    let length = match json::usual(value).filter(|length| is_text(&value[..*length])) {
         Some(length) => length,
         None => measure_json(&mut serde_json::Deserializer::from_slice(value))?,
     };

@@ -257,6 +257,12 @@ impl Decoder {
         }
     }
 
+    /// How long a body may be in a frame that the next octet begins, if it can begin one.
+    pub(super) fn next_body_bytes_max(&self) -> Option<usize> {
+        let is_between = matches!(self.stage, Stage::Between { cr: false });
+        is_between.then_some(self.limits.body_bytes_max as usize)
+    }
+
     /// Takes a frame that lies whole at the beginning of the input and is like most: in a version with escapes, but
     /// without any, and its lines end without CR. All else, and whatever is wrong, is left to those that go step by
     /// step.
@@ -964,7 +970,7 @@ pub fn decimals(number: u64) -> usize {
 
 /// Whether nothing in a text means something else in any version.
 #[inline]
-fn is_plain(text: &str) -> bool {
+pub(super) fn is_plain(text: &str) -> bool {
     let (words, rest) = text.as_bytes().as_chunks::<8>();
     let is_special = |octets: &[u8]| octets.iter().any(|octet| Grammar::is_special(*octet));
     let mut words = words.iter();

@@ -8,3 +8,4 @@ pub mod frame;
 pub mod headers;
 pub mod selector;
 pub mod state;
+pub mod usual;

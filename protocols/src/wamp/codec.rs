@@ -24,6 +24,7 @@ use crate::wamp::field::{Elements, Get, Put};
 use crate::wamp::id::Id;
 use crate::wamp::message::{Incoming, Message, MessageType};
 use crate::wamp::usual;
+pub use crate::wamp::usual::UsualPublish;
 use crate::wamp::wire::cbor::{CborReader, CborWriter};
 use crate::wamp::wire::json::{JsonReader, JsonWriter};
 use crate::wamp::wire::msgpack::{MsgPackReader, MsgPackWriter};
@@ -75,6 +76,12 @@ pub fn decode(format: Format, bytes: &Bytes) -> Result<Message, Violation> {
 /// As [`decode`].
 pub fn decode_incoming(format: Format, bytes: &Bytes) -> Result<Incoming<'_>, Violation> {
     usual::read(format, bytes).map_or_else(|| read_as(format, bytes), Ok)
+}
+
+/// A PUBLISH as nearly all of them come: without options, with a list of arguments and nothing after it, written as short
+/// as can be. `None` for all else, also what is wrong: that is for [`decode_incoming`].
+pub fn decode_usual_publish(format: Format, bytes: &[u8]) -> Option<UsualPublish<'_>> {
+    usual::publish(format, bytes)
 }
 
 fn read_as<'a, Text: Get<'a>>(format: Format, bytes: &'a Bytes) -> Result<Message<Text>, Violation> {
@@ -145,6 +152,11 @@ pub fn append_event(
         }
     }
     Ok(())
+}
+
+/// Writes an EVENT without details and with a list of arguments, which is in that format and not empty, to the end of `out`.
+pub fn append_usual_event(format: Format, subscription: Id, publication: Id, args: &[u8], out: &mut Vec<u8>) {
+    append_usual(format, MessageType::Event, &[subscription, publication], args, out);
 }
 
 /// Writes an INVOCATION from its parts.
@@ -231,9 +243,13 @@ fn usual(
         && arguments.kwargs.is_empty()
         && !args.is_empty()
         && u32::try_from(args.len() + Head::BYTES_MAX).is_ok();
-    if !is_usual {
-        return false;
+    if is_usual {
+        append_usual(format, message_type, numbers, args, out);
     }
+    is_usual
+}
+
+fn append_usual(format: Format, message_type: MessageType, numbers: &[Id], args: &[u8], out: &mut Vec<u8>) {
     let mut head = Head { bytes: [0; Head::BYTES_MAX], length: 0 };
     // The numbers, and the type, the details and the arguments.
     let elements = numbers.len() as u8 + 3;
@@ -266,7 +282,6 @@ fn usual(
     if format == Format::Json {
         out.push(b']');
     }
-    true
 }
 
 /// The beginning of a message, while it is made.

@@ -12,7 +12,7 @@ use std::str::from_utf8;
 use bytes::Bytes;
 use memchr::memchr2;
 
-use crate::payload::skip::{self, has_control};
+use crate::payload::skip::{has_control, skip};
 use crate::payload::{Arguments, Content, Format};
 use crate::wamp::dict::Dict;
 use crate::wamp::id::Id;
@@ -21,8 +21,41 @@ use crate::wamp::message::{Call, Incoming, MessageType, Publish};
 /// As many digits as the largest ID has.
 const DIGITS_MAX: usize = 16;
 
+/// A PUBLISH of that form, where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UsualPublish<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// The arguments: a list that is not empty.
+    pub args: &'a [u8],
+}
+
+/// The PUBLISH that `bytes` are, if it is of that form.
+pub(super) fn publish(format: Format, bytes: &[u8]) -> Option<UsualPublish<'_>> {
+    let Usual { code: MessageType::Publish, name, args, .. } = usual(format, bytes)? else { return None };
+    Some(UsualPublish { topic: name, args })
+}
+
 /// The message, if it is of that form.
 pub(super) fn read(format: Format, bytes: &Bytes) -> Option<Incoming<'_>> {
+    let Usual { code, request, name, args } = usual(format, bytes)?;
+    let (name, options) = (Cow::Borrowed(name), Dict::new());
+    let payload = Content::Arguments(Arguments { format, args: bytes.slice_ref(args), kwargs: Bytes::new() });
+    Some(match code {
+        MessageType::Call => Incoming::Call(Call { request, options, procedure: name, payload }),
+        _ => Incoming::Publish(Publish { request, options, topic: name, payload }),
+    })
+}
+
+/// What is in one of that form.
+struct Usual<'a> {
+    code: MessageType,
+    request: Id,
+    name: &'a str,
+    args: &'a [u8],
+}
+
+fn usual(format: Format, bytes: &[u8]) -> Option<Usual<'_>> {
     match format {
         Format::Json => json(bytes),
         Format::MsgPack => msgpack(bytes),
@@ -30,7 +63,7 @@ pub(super) fn read(format: Format, bytes: &Bytes) -> Option<Incoming<'_>> {
     }
 }
 
-fn json(bytes: &Bytes) -> Option<Incoming<'_>> {
+fn json(bytes: &[u8]) -> Option<Usual<'_>> {
     let (code, rest) = match bytes.split_first_chunk::<4>()? {
         (b"[16,", rest) => (MessageType::Publish, rest),
         (b"[48,", rest) => (MessageType::Call, rest),
@@ -45,19 +78,18 @@ fn json(bytes: &Bytes) -> Option<Incoming<'_>> {
     let rest = rest.strip_prefix(b",{},\"")?;
     let end = memchr2(b'"', b'\\', rest)?;
     let (name, rest) = rest.split_at(end);
-    let list = rest.strip_prefix(b"\",")?.strip_suffix(b"]")?;
-    if has_control(name) || list.first() != Some(&b'[') {
+    let args = rest.strip_prefix(b"\",")?.strip_suffix(b"]")?;
+    if has_control(name) || args.first() != Some(&b'[') {
         return None;
     }
-    let first = list[1..].iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))?;
-    if *first == b']' || skip::json_str(from_utf8(list).ok()?) != Ok(list.len()) {
+    let first = args[1..].iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))?;
+    if *first == b']' || skip(Format::Json, args) != Ok(args.len()) {
         return None;
     }
-    let end = bytes.len() - 1;
-    message(code, request, name, Format::Json, bytes.slice(end - list.len()..end))
+    Some(Usual { code, request: Id::new(request)?, name: from_utf8(name).ok()?, args })
 }
 
-fn msgpack(bytes: &Bytes) -> Option<Incoming<'_>> {
+fn msgpack(bytes: &[u8]) -> Option<Usual<'_>> {
     let (code, rest) = match bytes.split_first_chunk::<2>()? {
         ([0x95, 16], rest) => (MessageType::Publish, rest),
         ([0x95, 48], rest) => (MessageType::Call, rest),
@@ -79,26 +111,11 @@ fn msgpack(bytes: &Bytes) -> Option<Incoming<'_>> {
         [0x80, 0xd9, length, rest @ ..] => (usize::from(*length), rest),
         _ => return None,
     };
-    let (name, list) = rest.split_at_checked(length)?;
-    if !matches!(list.first(), Some(0x91..=0x9f)) || skip::skip(Format::MsgPack, list) != Ok(list.len()) {
+    let (name, args) = rest.split_at_checked(length)?;
+    if !matches!(args.first(), Some(0x91..=0x9f)) || skip(Format::MsgPack, args) != Ok(args.len()) {
         return None;
     }
-    message(code, request, name, Format::MsgPack, bytes.slice(bytes.len() - list.len()..))
-}
-
-fn message(
-    code: MessageType,
-    request: u64,
-    name: &[u8],
-    format: Format,
-    args: Bytes,
-) -> Option<Incoming<'_>> {
-    let (request, name, options) = (Id::new(request)?, Cow::Borrowed(from_utf8(name).ok()?), Dict::new());
-    let payload = Content::Arguments(Arguments { format, args, kwargs: Bytes::new() });
-    Some(match code {
-        MessageType::Call => Incoming::Call(Call { request, options, procedure: name, payload }),
-        _ => Incoming::Publish(Publish { request, options, topic: name, payload }),
-    })
+    Some(Usual { code, request: Id::new(request)?, name: from_utf8(name).ok()?, args })
 }
 
 #[cfg(test)]
@@ -194,6 +211,12 @@ mod tests {
                     bytes[place] = *byte;
                 }
                 let bytes = Bytes::from(bytes);
+                let published = publish(format, &bytes);
+                prop_assert_eq!(published.is_some(), matches!(read(format, &bytes), Some(Incoming::Publish(_))));
+                if let (Some(here), Some(Incoming::Publish(there))) = (published, read(format, &bytes)) {
+                    let Content::Arguments(arguments) = &there.payload else { panic!() };
+                    prop_assert_eq!((here.topic, here.args), (&*there.topic, &arguments.args[..]));
+                }
                 if let Some(found) = read_and_owned(format, &bytes) {
                     prop_assert_eq!(Some(found), as_all(format, &bytes));
                 }

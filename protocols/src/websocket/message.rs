@@ -19,7 +19,7 @@ use crate::websocket::frame::{
     CONTROL_BYTES_MAX, Expect, HEADER_BYTES_MAX, Header, Opcode, Role, Unit, Violation,
     close_code_may_be_sent, mask,
 };
-use crate::websocket::utf8::{NotUtf8, Validator};
+use crate::websocket::utf8::{NotUtf8, Validator, is_utf8};
 
 /// What a peer may send. It may be changed in mid-connection, say after authentication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,11 +200,24 @@ impl Decoder {
         outcome
     }
 
-    /// Takes a message that lies in front, whole and in one frame, masked and not compressed, as most do; `None` where it is
-    /// anything else, or too long, and nothing was taken.
-    #[inline]
-    fn plain(&mut self, data: &mut &mut [u8]) -> Option<Result<Event, Violation>> {
-        if self.partial.is_some() || self.role != Role::Server {
+    /// Takes a message that lies in front, whole and in one frame, masked and not compressed, as most do, and gives it where
+    /// it lies; `None` where it is anything else, or too long, and nothing was taken: that is for [`next`](Decoder::next).
+    ///
+    /// ```
+    /// use tandem_protocols::websocket::frame::{Opcode, Role, masked};
+    /// use tandem_protocols::websocket::message::{Decoder, Kind, Limits};
+    ///
+    /// let mut decoder = Decoder::new(Role::Server, Limits::default(), None);
+    /// let mut scratch = masked(Opcode::Text, b"Hello", [1, 2, 3, 4]).to_vec();
+    /// let mut data = &mut scratch[..];
+    /// assert_eq!(decoder.next_in_place(&mut data), Some(Ok((Kind::Text, &b"Hello"[..]))));
+    /// assert_eq!(decoder.next_in_place(&mut data), None);
+    /// ```
+    pub fn next_in_place<'a>(
+        &mut self,
+        data: &mut &'a mut [u8],
+    ) -> Option<Result<(Kind, &'a [u8]), Violation>> {
+        if self.partial.is_some() || self.role != Role::Server || self.closed {
             return None;
         }
         let (kind, head, len) = match **data {
@@ -223,12 +236,20 @@ impl Decoder {
         *data = after;
         let (key, octets) = frame[head..].split_first_chunk_mut::<4>()?;
         mask(octets, *key, 0);
-        Some(self.whole(if kind == 0x81 { Kind::Text } else { Kind::Binary }, false, octets))
+        let kind = if kind == 0x81 { Kind::Text } else { Kind::Binary };
+        if kind == Kind::Text && !is_utf8(octets) {
+            self.closed = true;
+            self.inflater = None;
+            *data = &mut [];
+            return Some(Err(NotUtf8.into()));
+        }
+        Some(Ok((kind, octets)))
     }
 
     fn advance(&mut self, data: &mut &mut [u8]) -> Result<Option<Event>, Violation> {
-        if let Some(event) = self.plain(data) {
-            return event.map(Some);
+        if let Some(whole) = self.next_in_place(data) {
+            let (kind, octets) = whole?;
+            return Ok(Some(Event::Message { kind, payload: Bytes::copy_from_slice(octets) }));
         }
         loop {
             let (header, received) = match self.take_body() {
@@ -379,7 +400,7 @@ impl Decoder {
         if compressed {
             return self.inflate(kind, octets);
         }
-        if kind == Kind::Text && std::str::from_utf8(octets).is_err() {
+        if kind == Kind::Text && !is_utf8(octets) {
             return Err(NotUtf8.into());
         }
         Ok(Event::Message { kind, payload: Bytes::copy_from_slice(octets) })
@@ -401,7 +422,7 @@ impl Decoder {
             }
             Some(Direction { takeover: false, .. }) | None => deflate::inflate(octets, limits)?,
         };
-        if kind == Kind::Text && std::str::from_utf8(&payload).is_err() {
+        if kind == Kind::Text && !is_utf8(&payload) {
             return Err(NotUtf8.into());
         }
         Ok(Event::Message { kind, payload })
@@ -513,6 +534,36 @@ mod tests {
 
     fn server() -> Decoder {
         Decoder::new(Role::Server, Limits::default(), None)
+    }
+
+    #[test]
+    fn what_lies_whole_is_given_in_place_and_all_else_is_left() {
+        let mut both = [&masked(Opcode::Binary, b"\xff", KEY)[..], &masked(Opcode::Ping, b"", KEY)].concat();
+        let (mut decoder, mut data) = (server(), &mut both[..]);
+        assert_eq!(decoder.next_in_place(&mut data), Some(Ok((Kind::Binary, &b"\xff"[..]))));
+        assert_eq!((decoder.next_in_place(&mut data), data.len()), (None, 6));
+        assert_eq!(decoder.next(&mut data), Ok(Some(Event::Ping(Bytes::new()))));
+
+        let mut begun = masked(Opcode::Text, b"Hello", KEY).to_vec();
+        let (mut first, mut rest) = begun.split_at_mut(8);
+        assert_eq!((decoder.next_in_place(&mut first), first.len()), (None, 8));
+        assert_eq!(decoder.next(&mut first), Ok(None));
+        assert_eq!((decoder.next_in_place(&mut rest), rest.len()), (None, 3), "it is the end of another");
+        let hello = Event::Message { kind: Kind::Text, payload: "Hello".into() };
+        assert_eq!(decoder.next(&mut rest), Ok(Some(hello)));
+
+        let limits = Limits { message_bytes_max: 4, ..Limits::default() };
+        let mut long = masked(Opcode::Text, b"Hello", KEY).to_vec();
+        let mut data = &mut long[..];
+        assert_eq!(Decoder::new(Role::Server, limits, None).next_in_place(&mut data), None);
+        assert_eq!(data.len(), 11);
+
+        let mut wrong = [masked(Opcode::Text, b"\xff", KEY), masked(Opcode::Text, b"a", KEY)].concat();
+        let mut data = &mut wrong[..];
+        assert_eq!(decoder.next_in_place(&mut data), Some(Err(NotUtf8.into())));
+        assert!(decoder.is_closed() && data.is_empty());
+        let mut more = masked(Opcode::Text, b"a", KEY).to_vec();
+        assert_eq!(decoder.next_in_place(&mut &mut more[..]), None, "nothing is read after that");
     }
 
     fn compressing(direction: Direction) -> Decoder {

@@ -10,6 +10,12 @@ use std::str;
 #[error("not UTF-8")]
 pub struct NotUtf8;
 
+/// Whether a text in one piece is valid. What has nothing beyond ASCII, as most have, is known soonest.
+#[inline]
+pub fn is_utf8(text: &[u8]) -> bool {
+    text.is_ascii() || str::from_utf8(text).is_ok()
+}
+
 /// Validates one text, piece by piece.
 ///
 /// ```

@@ -19,7 +19,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use tandem_protocols::payload::{Carried, Unconvertible};
+use tandem_protocols::payload::{Carried, Format, Unconvertible};
 use tandem_protocols::wamp::codec;
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::error::Violation;
@@ -28,7 +28,7 @@ use tandem_protocols::wamp::message::{Publish, Published, Subscribe, Subscribed,
 use tandem_protocols::wamp::options::{PublishOptions, SubscribeOptions, WithdrawOptions};
 
 use crate::core::access::SessionId;
-use crate::core::bundle::Bundle;
+use crate::core::bundle::{Bundle, Plain};
 use crate::core::eligibility::{Eligibility, Lists};
 use crate::core::message::{Attributes, Frame, Message, Publication, SharedMessages, Variant};
 use crate::core::parcel::SubscriptionId;
@@ -42,6 +42,9 @@ use crate::wamp::dialogue::queue::with_persistence;
 use crate::wamp::fault::Fault;
 use crate::wamp::luggage;
 use crate::wamp::voice::{Voice, id, note_too_long, note_unconvertible};
+
+/// About what an EVENT takes beside its arguments: the most that it does in JSON, with what separates it from the next.
+const EVENT_HEAD_BYTES: usize = 48;
 
 /// Why a subscription ended that its holder did not end.
 const REVOKED: &str = "wamp.subscription.revoked";
@@ -80,6 +83,20 @@ impl Dialogue {
             }
             Err(fault) => Err(fault),
         }
+    }
+
+    /// Takes a PUBLISH as nearly all of them are, from where it lies in what was read. False where nothing was done, for it is
+    /// of another form, or is to be looked at more closely: [`publish`](Dialogue::publish) knows all of them.
+    pub(in crate::wamp) fn publish_in_place(&mut self, octets: &[u8], format: Format) -> bool {
+        if self.strictness.request_ids || self.strictness.uris {
+            return false;
+        }
+        let Some(publish) = codec::decode_usual_publish(format, octets) else { return false };
+        let is_published = self.member.publish_arguments_soon(publish.topic, format, publish.args);
+        if is_published {
+            self.has_published.set(true);
+        }
+        is_published
     }
 
     pub(in crate::wamp) fn subscribe(
@@ -237,6 +254,9 @@ fn events(
     is_pattern: bool,
     voice: &Voice,
 ) -> Result<SharedMessages, Unconvertible> {
+    if let Some(plain) = bundle.plain(voice.format).filter(|_| !is_pattern) {
+        return Ok(plain_events(plain, subscription, voice));
+    }
     let (mut bytes, mut ends) = (Vec::with_capacity(bundle.cost()), Vec::with_capacity(bundle.count()));
     let subscription = id(subscription.0);
     for publication in bundle.publications() {
@@ -253,6 +273,20 @@ fn events(
         ends.push(u32::try_from(bytes.len()).expect("a bundle is bounded far below 4 GiB"));
     }
     Ok(SharedMessages::new(voice.kind(), bytes.into(), ends))
+}
+
+/// The same where there is nothing to say of them but their arguments.
+fn plain_events(plain: &Plain, subscription: SubscriptionId, voice: &Voice) -> SharedMessages {
+    let mut bytes = Vec::with_capacity(plain.bytes() + plain.count() * EVENT_HEAD_BYTES);
+    let mut ends = Vec::with_capacity(plain.count());
+    let subscription = id(subscription.0);
+    for (number, args) in plain.iter() {
+        voice.append(&mut bytes, |out| {
+            codec::append_usual_event(voice.format, subscription, id(number), args, out);
+        });
+        ends.push(u32::try_from(bytes.len()).expect("a bundle is bounded far below 4 GiB"));
+    }
+    SharedMessages::new(voice.kind(), bytes.into(), ends)
 }
 
 /// What the details of an event say of its publication, after these.
