@@ -592,7 +592,8 @@ pub struct Limits {
     pub close_time_s: Option<u64>,
     /// How long is read on after that, so that the last words arrive. By default 1.
     pub linger_time_s: Option<u64>,
-    /// Bytes waiting for a session that it may keep waiting only for `slow_time_s`. By default 1 MiB.
+    /// Bytes waiting for a session that it may keep waiting only for `slow_time_s`. By default 1 MiB, and no more than a quarter of
+    /// `mailbox_bytes_max`.
     pub mailbox_bytes_soft_max: Option<usize>,
     /// Bytes waiting for a session. By default 4 MiB.
     pub mailbox_bytes_max: Option<usize>,
@@ -1196,7 +1197,11 @@ impl Config {
     fn bounds(&self) -> Bounds {
         let bytes_max = self.limits.mailbox_bytes_max.unwrap_or(4 * MIB);
         Bounds {
-            bytes_soft_max: self.limits.mailbox_bytes_soft_max.unwrap_or(MIB).min(bytes_max),
+            bytes_soft_max: self
+                .limits
+                .mailbox_bytes_soft_max
+                .unwrap_or(MIB.min(bytes_max / 4))
+                .min(bytes_max),
             bytes_max,
             overflow: match self.limits.slow_subscriber {
                 SlowSubscriber::Disconnect => Overflow::Disconnect,

@@ -745,6 +745,17 @@ async fn a_peer_that_is_held_up_may_still_be_told_to_go() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_leaves_is_not_waited_for_until_its_wire_is_gone() {
+    let (house, mut client) = House::websocket(4096);
+    house.mailbox.push(event(500_000));
+    settle().await;
+    assert!(!house.mailbox.is_closed());
+    client.send(Opcode::Close, &[0x03, 0xe8]).await;
+    settle().await;
+    assert!(house.mailbox.is_closed(), "with most of the message still to be written");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_closes_is_answered_between_the_fragments_of_a_large_message() {
     let (house, mut client) = House::websocket(16 * 1024);
     house.mailbox.push(event(500_000));

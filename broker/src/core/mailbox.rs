@@ -266,7 +266,7 @@ impl Mailbox {
 
     /// Whether so many bytes are nearly all that may wait.
     pub fn is_nearly_full(&self, bytes: usize) -> bool {
-        bytes > self.0.terms.bounds.bytes_max / 4 * 3
+        bytes > nearly(self.0.terms.bounds.bytes_max)
     }
 
     /// True when more is waiting than a session may leave unread for long. Where events are dropped instead,
@@ -274,6 +274,11 @@ impl Mailbox {
     pub fn is_over_soft_limit(&self) -> bool {
         self.0.is_over_soft_limit()
     }
+}
+
+/// Nearly so much.
+fn nearly(bytes: usize) -> usize {
+    bytes / 4 * 3
 }
 
 impl Shared {
@@ -288,11 +293,17 @@ impl Shared {
         }
         state.parcels.push_back(parcel);
         let waker = if was_empty || crosses_soft_limit { state.waker.take() } else { None };
-        let is_behind = state.bytes > bytes_soft_max && overflow == Overflow::Disconnect;
+        let is_behind = state.bytes > self.behind_bytes() && overflow == Overflow::Disconnect;
         let behind = is_behind.then_some(state.bytes);
         drop(state);
         wake_after_batch(waker);
         behind
+    }
+
+    /// Beyond so much publishers should wait: also where the soft limit is as high as the other, or higher.
+    fn behind_bytes(&self) -> usize {
+        let Bounds { bytes_soft_max, bytes_max, .. } = self.terms.bounds;
+        bytes_soft_max.min(nearly(bytes_max))
     }
 
     fn is_over_soft_limit(&self) -> bool {
@@ -481,8 +492,9 @@ impl Inbox {
     }
 }
 
-impl Drop for Inbox {
-    fn drop(&mut self) {
+impl Inbox {
+    /// Nobody looks into it any more: what there is, is dropped, and nothing is put in.
+    pub fn close(&mut self) {
         let (parcels, Strain { flows, waiters, .. }) = {
             let mut state = self.0.state.lock();
             state.waker = None;
@@ -491,6 +503,12 @@ impl Drop for Inbox {
         waiters.into_iter().for_each(|(waiters, _)| waiters.wake());
         // Outside of the lock: dropping a parcel may run others' code.
         drop((parcels, flows));
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

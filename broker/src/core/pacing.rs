@@ -86,7 +86,7 @@ struct Recent {
     waits_for: Option<Wait>,
     /// It waited in vain, and does not wait again before it met a majority that keeps up.
     has_given_up: bool,
-    /// What came to some that were nearly full, since it last waited for one of them or met none.
+    /// What came to some that were nearly full, since it last waited for one of them.
     unpaid_to_few: usize,
     bears_with: Option<Wait>,
     patience: Patience,
@@ -140,8 +140,6 @@ impl Pace {
             if recent.unpaid_to_few >= LIGHT_BYTES {
                 Wait::turn_to(&mut recent.bears_with, mailbox);
             }
-        } else {
-            recent.unpaid_to_few = 0;
         }
     }
 
@@ -149,7 +147,11 @@ impl Pace {
     /// few. `waker` is woken when that ends before.
     pub fn waits(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
         let mut recent = self.0.lock();
-        recent.waits_for_most(waker, now, time_max).or_else(|| recent.waits_for_few(waker, now, time_max))
+        if let Some(until) = recent.waits_for_most(waker, now, time_max) {
+            recent.stop_bearing(now);
+            return Some(until);
+        }
+        recent.waits_for_few(waker, now, time_max)
     }
 }
 
@@ -183,9 +185,16 @@ impl Recent {
                 return Some(until);
             }
         }
-        self.patience.spend(since, now);
+        self.stop_bearing(now);
         (self.bears_with, self.unpaid_to_few) = (None, 0);
         None
+    }
+
+    /// It does not wait for a few any more, or for others as well.
+    fn stop_bearing(&mut self, now: Instant) {
+        if let Some(since) = self.bears_with.as_mut().and_then(|wait| wait.since.take()) {
+            self.patience.spend(since, now);
+        }
     }
 }
 
@@ -207,9 +216,11 @@ impl Patience {
         PATIENCE.saturating_sub(self.spent(now))
     }
 
+    /// What was left at the begin, or a part of it: whoever takes longer to ask again has waited for something else.
     fn spend(&mut self, since: Instant, until: Instant) {
-        self.spent = self.spent(since) + until.saturating_duration_since(since);
-        self.as_of = Some(until);
+        let waited = until.saturating_duration_since(since);
+        self.spent = self.spent(since) + waited.min(self.left(since));
+        self.as_of = Some(since + waited);
     }
 }
 
@@ -352,6 +363,28 @@ mod tests {
         assert!(waits(&pace));
         take(&mut inbox);
         assert!(!waits(&pace) && !pauses.is_closed());
+    }
+
+    #[test]
+    fn who_alternates_between_topics_has_patience_as_well() {
+        let pace = Pace::default();
+        let (pauses, _inbox) = of_a_hundred(Overflow::Disconnect);
+        let (keeps_up, mut inbox) = of_a_hundred(Overflow::Disconnect);
+        let waited = (0..999).any(|_| {
+            publish(&pace, &[&keeps_up]);
+            take(&mut inbox);
+            publish(&pace, &[&pauses])
+        });
+        assert!(waited && !pauses.is_closed());
+    }
+
+    #[test]
+    fn who_asks_late_has_not_spent_more_patience_than_there_was() {
+        let (began, mut patience) = (Instant::now(), Patience::default());
+        let late = began + Duration::from_secs(3600);
+        patience.spend(began, late);
+        assert_eq!(patience.left(late), Duration::ZERO);
+        assert_eq!(patience.left(late + PATIENCE * PATIENCE_PART), PATIENCE);
     }
 
     #[test]

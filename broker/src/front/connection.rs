@@ -472,6 +472,7 @@ impl<W: Wire> Connection<W> {
             }
         }
         self.session = None;
+        self.inbox.close();
         self.work.stranger = None;
         self.work.batch.clear();
         if self.work.authorizing.is_some() {
