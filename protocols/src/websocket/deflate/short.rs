@@ -27,6 +27,7 @@ pub(super) struct Compressor {
     heads: Box<[u32; 1 << HASH_BITS]>,
     /// What is below is of a message before.
     base: u32,
+    /// What is made; as long as the longest was.
     payload: Vec<u8>,
 }
 
@@ -43,10 +44,12 @@ impl Compressor {
             self.heads.fill(0);
             self.base = 1;
         }
-        self.payload.clear();
         // The longest code of an octet has nine bits.
-        self.payload.reserve(message.len() + message.len() / 8 + 16);
-        let mut codes = Codes { payload: &mut self.payload, bits: 0, count: 0 };
+        let room = message.len() + message.len() / 8 + 32;
+        if self.payload.len() < room {
+            self.payload.resize(room, 0);
+        }
+        let mut codes = Codes { payload: &mut self.payload, length: 0, bits: 0, count: 0 };
         codes.put(FIXED);
         let mut at = 0;
         while let Some(word) = word(message, at) {
@@ -55,8 +58,7 @@ impl Compressor {
             *head = self.base + at as u32;
             if met < at && at - met <= window && self::word(message, met) == Some(word) {
                 let length = common(&message[met..], &message[at..]);
-                codes.put(LENGTHS[length - LENGTH_MIN]);
-                codes.put(distance(at - met));
+                codes.put(LENGTHS[length - LENGTH_MIN].then(distance(at - met)));
                 at += length;
             } else {
                 codes.put(SYMBOLS[usize::from(message[at])]);
@@ -68,12 +70,12 @@ impl Compressor {
         }
         codes.put(SYMBOLS[END]);
         codes.put(STORED);
-        codes.fill_up();
+        let length = codes.fill_up();
         self.base += message.len() as u32;
-        if self.payload.len() > message.len() + 6 {
+        if length > message.len() + 6 {
             return stored(message);
         }
-        Bytes::copy_from_slice(&self.payload)
+        Bytes::copy_from_slice(&self.payload[..length])
     }
 }
 
@@ -127,11 +129,20 @@ impl Code {
     const fn new(code: u32, count: u32, extra: u32, extra_count: u32) -> Code {
         Code { bits: code.reverse_bits() >> (32 - count) | extra << count, count: count + extra_count }
     }
+
+    /// Both, one after the other: with all extra bits a length and a distance have 31.
+    #[inline]
+    fn then(self, next: Code) -> Code {
+        Code { bits: self.bits | next.bits << self.count, count: self.count + next.count }
+    }
 }
 
 /// Codes in the order of the stream; what is no whole octet yet waits in `bits`.
 struct Codes<'a> {
-    payload: &'a mut Vec<u8>,
+    /// With room for all of them.
+    payload: &'a mut [u8],
+    /// So much of it is written.
+    length: usize,
     bits: u64,
     count: u32,
 }
@@ -142,15 +153,19 @@ impl Codes<'_> {
         self.bits |= u64::from(code.bits) << self.count;
         self.count += code.count;
         if self.count >= 32 {
-            self.payload.extend_from_slice(&(self.bits as u32).to_le_bytes());
+            if let Some(place) = self.payload[self.length..].first_chunk_mut() {
+                *place = (self.bits as u32).to_le_bytes();
+            }
+            self.length += 4;
             self.bits >>= 32;
             self.count -= 32;
         }
     }
 
-    fn fill_up(self) {
+    fn fill_up(self) -> usize {
         let octets = self.count.div_ceil(8) as usize;
-        self.payload.extend_from_slice(&self.bits.to_le_bytes()[..octets]);
+        self.payload[self.length..][..octets].copy_from_slice(&self.bits.to_le_bytes()[..octets]);
+        self.length + octets
     }
 }
 
