@@ -2,13 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of a test are its test")]
 
+mod rule_maker;
 mod stomp_harness;
 
-use tandem_broker::core::access::Action;
-use tandem_broker::core::access::rules::{Effect, Rule, Rules};
-use tandem_broker::core::name::Pattern;
 use tandem_broker::metrics::FORBIDDEN;
 
+use rule_maker::rules;
 use stomp_harness::*;
 
 #[test]
@@ -17,10 +16,7 @@ fn what_is_refused_is_counted_once() {
         let house = House::new();
         let mut client = house.connect("1.2");
         (0..sends_before).for_each(|_| client.say("SEND\ndestination:/topic/a\n\nx"));
-        let effect = Effect::Allow { disclose: None };
-        let pattern = Pattern::prefix("").unwrap();
-        let rule = Rule { number: 1, role: None, actions: [Action::Subscribe][..].into(), pattern, effect };
-        house.realm.set_rules(Rules::new(vec![rule]).unwrap());
+        house.realm.set_rules(rules(3, None));
         let before = FORBIDDEN.get();
         client.say("SEND\ndestination:/topic/a\n\nx");
         assert!(client.close.is_some());

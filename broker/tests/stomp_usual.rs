@@ -2,16 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of a test are its test")]
 
+mod rule_maker;
 mod stomp_harness;
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use tandem_broker::core::access::Action;
-use tandem_broker::core::access::rules::{Effect, Rule, Rules};
 use tandem_broker::core::mailbox::Batch;
-use tandem_broker::core::name::Pattern;
 
+use rule_maker::rules;
 use stomp_harness::*;
 
 #[derive(Clone, Debug)]
@@ -102,25 +101,6 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn rules(which: u8) -> Rules {
-    let rule = |actions: &[Action], pattern, effect| Rule {
-        number: 1,
-        role: None,
-        actions: actions.into(),
-        pattern,
-        effect,
-    };
-    let all = || Pattern::prefix("").unwrap();
-    let yes = |disclose| Effect::Allow { disclose };
-    Rules::new(match which {
-        0 => vec![],
-        1 => vec![rule(&Action::ALL, all(), yes(None))],
-        2 => vec![rule(&Action::ALL, all(), yes(Some(true)))],
-        _ => vec![rule(&[Action::Subscribe], all(), yes(None))],
-    })
-    .unwrap()
-}
-
 type Segment = (Vec<Vec<u8>>, Then, Vec<Index>);
 
 fn run(segments: &[Segment], version: &str, together: bool) -> Vec<String> {
@@ -154,7 +134,7 @@ fn run(segments: &[Segment], version: &str, together: bool) -> Vec<String> {
             }
         }
         match then {
-            Then::Rules(which) => house.realm.set_rules(rules(*which)),
+            Then::Rules(which) => house.realm.set_rules(rules(*which, None)),
             Then::End => {
                 publisher.session.conclude();
                 drop(batch.take());

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of a test are its test")]
 
+mod rule_maker;
 mod wamp_harness;
 
 use std::collections::HashMap;
@@ -11,13 +12,11 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 
-use tandem_broker::core::access::Action;
-use tandem_broker::core::access::rules::{Effect, Rule, Rules};
 use tandem_broker::core::mailbox::Batch;
 use tandem_broker::core::message::Kind;
-use tandem_broker::core::name::Pattern;
 use tandem_protocols::payload::{Format, Limits, transcode};
 
+use rule_maker::rules;
 use wamp_harness::*;
 
 #[derive(Clone, Debug)]
@@ -98,28 +97,6 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn rules(which: u8) -> Rules {
-    let rule = |actions: &[Action], pattern, effect| Rule {
-        number: 1,
-        role: None,
-        actions: actions.into(),
-        pattern,
-        effect,
-    };
-    let all = || Pattern::prefix("").unwrap();
-    let yes = |disclose| Effect::Allow { disclose };
-    Rules::new(match which {
-        0 => vec![],
-        1 => vec![rule(&Action::ALL, all(), yes(None))],
-        2 => vec![rule(&Action::ALL, all(), yes(Some(true)))],
-        _ => vec![
-            rule(&[Action::Subscribe], all(), yes(None)),
-            rule(&[Action::Publish], Pattern::prefix("a").unwrap(), yes(None)),
-        ],
-    })
-    .unwrap()
-}
-
 struct Heard {
     numbers: HashMap<u64, usize>,
     log: Vec<String>,
@@ -182,7 +159,7 @@ fn run(steps: &[Step], format: Format, history: bool, strict: bool, in_place: bo
             Step::Say(text) => transcode(Format::Json, format, text.as_bytes(), &Limits::DEFAULT).unwrap(),
             Step::Bytes(bytes) => Bytes::from_static(bytes),
             Step::Rules(which) => {
-                house.realm.set_rules(rules(*which));
+                house.realm.set_rules(rules(*which, Some("a")));
                 continue;
             }
             Step::End => {
