@@ -153,9 +153,7 @@ impl Codes<'_> {
         self.bits |= u64::from(code.bits) << self.count;
         self.count += code.count;
         if self.count >= 32 {
-            if let Some(place) = self.payload[self.length..].first_chunk_mut() {
-                *place = (self.bits as u32).to_le_bytes();
-            }
+            self.payload[self.length..][..4].copy_from_slice(&(self.bits as u32).to_le_bytes());
             self.length += 4;
             self.bits >>= 32;
             self.count -= 32;
