@@ -55,22 +55,21 @@ pub async fn attend(mut inbox: Inbox, mut receive: impl FnMut(Parcel)) {
 /// Waits until a member of this process may publish on: its realm has room, and most of those that it published to last
 /// keep up. At most so long; then it may in any case. For those who publish much, before each publication.
 pub async fn room_to_publish(member: &Member, time_max: Duration) {
-    let room = async {
-        let mut sleep = pin!(tokio::time::sleep(time_max));
-        poll_fn(|cx| {
-            if member.congested(cx.waker()) {
-                return Poll::Pending;
-            }
-            while let Some(until) = member.is_paced(cx.waker(), Instant::now().into_std(), time_max) {
-                sleep.as_mut().reset(until.into());
-                ready!(sleep.as_mut().poll(cx));
-            }
-            Poll::Ready(())
-        })
-        .await;
-    };
-    // Congested for so long: it may in any case.
-    let _ = tokio::time::timeout(time_max, room).await;
+    let deadline = Instant::now() + time_max;
+    let mut sleep = pin!(tokio::time::sleep_until(deadline));
+    poll_fn(|cx| {
+        loop {
+            let now = Instant::now();
+            let until = match member.congested(cx.waker()) {
+                true => Some(deadline),
+                false => member.paced_until(cx.waker(), now.into_std(), time_max).map(Instant::from_std),
+            };
+            let Some(until) = until.filter(|_| now < deadline) else { return Poll::Ready(()) };
+            sleep.as_mut().reset(until.min(deadline));
+            ready!(sleep.as_mut().poll(cx));
+        }
+    })
+    .await;
 }
 
 /// How long the queues of a realm are not looked at at most: so long a clock that is set may go unnoticed.

@@ -200,7 +200,7 @@ impl Session for Script {
         stage.congested
     }
 
-    fn is_paced(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
+    fn paced_until(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
         let mut stage = self.stage.lock().unwrap();
         stage.waker = Some(waker.clone());
         let since =

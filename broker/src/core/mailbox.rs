@@ -490,9 +490,7 @@ impl Inbox {
     pub fn overflow(&mut self) {
         Mailbox(self.0.clone()).overflow();
     }
-}
 
-impl Inbox {
     /// Nobody looks into it any more: what there is, is dropped, and nothing is put in.
     pub fn close(&mut self) {
         let (parcels, Strain { flows, waiters, .. }) = {

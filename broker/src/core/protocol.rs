@@ -113,7 +113,7 @@ pub trait Session: Send {
 
     /// Until when the pump should not read from the peer, because those that it publishes to do not keep up; no longer than
     /// `time_max`. `waker` is woken when that ends before.
-    fn is_paced(&self, _waker: &Waker, _now: Instant, _time_max: Duration) -> Option<Instant> {
+    fn paced_until(&self, _waker: &Waker, _now: Instant, _time_max: Duration) -> Option<Instant> {
         None
     }
 }

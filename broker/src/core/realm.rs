@@ -450,7 +450,7 @@ impl Member {
 
     /// Until when the session should publish nothing, because those that it publishes to do not keep up; no longer than
     /// `time_max`. `waker` is woken when that ends before.
-    pub fn is_paced(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
+    pub fn paced_until(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
         self.publishing.get()?.pace.waits(waker, now, time_max)
     }
 

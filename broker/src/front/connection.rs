@@ -796,7 +796,7 @@ impl<W: Wire> Connection<W> {
             self.note_pace(None);
             return true;
         }
-        let until = session.is_paced(cx.waker(), now, self.pump.limits.pace_time_max);
+        let until = session.paced_until(cx.waker(), now, self.pump.limits.pace_time_max);
         self.note_pace(until)
     }
 

@@ -592,9 +592,9 @@ impl Session for StompSession {
         }
     }
 
-    fn is_paced(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
+    fn paced_until(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
         match &self.stage {
-            Stage::Open(dialogue, _) => dialogue.is_paced(waker, now, time_max),
+            Stage::Open(dialogue, _) => dialogue.paced_until(waker, now, time_max),
             Stage::Stranger(_) | Stage::Over => None,
         }
     }

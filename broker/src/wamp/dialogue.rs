@@ -109,9 +109,9 @@ impl Dialogue {
         congested
     }
 
-    /// Whether the peer should not be read: it publishes faster than most of those read that it publishes to.
-    pub(super) fn is_paced(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
-        self.member.is_paced(waker, now, time_max)
+    /// Until when the peer should not be read: it publishes faster than those read that it publishes to.
+    pub(super) fn paced_until(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
+        self.member.paced_until(waker, now, time_max)
     }
 
     /// The peer sent this, in a message of `received_bytes`.

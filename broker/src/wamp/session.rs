@@ -402,9 +402,9 @@ impl Session for WampSession {
         }
     }
 
-    fn is_paced(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
+    fn paced_until(&self, waker: &Waker, now: Instant, time_max: Duration) -> Option<Instant> {
         match &self.stage {
-            Stage::Open(dialogue) => dialogue.is_paced(waker, now, time_max),
+            Stage::Open(dialogue) => dialogue.paced_until(waker, now, time_max),
             Stage::Opening(_) | Stage::Leaving(_) | Stage::Over => None,
         }
     }
