@@ -31,6 +31,7 @@ use crate::core::parcel::Parcel;
 use crate::core::protocol::{Close, Output, Reason, Session};
 use crate::core::spare::Spare;
 use crate::front::alarm::{self, Alarm, Alarms};
+use crate::front::executor;
 use crate::front::framing::{Arrival, Piece};
 use crate::front::gate::{Counted, Permit};
 use crate::front::transport::Transport;
@@ -102,8 +103,12 @@ const PONGS_MAX: usize = 16;
 /// What they may hold together, where RawSocket's are as long as messages. The newest one may be longer.
 const PONGS_BYTES_MAX: usize = 64 * 1024;
 
-/// Rounds of writing and reading before other tasks get their turn.
+/// Rounds of writing and reading before other tasks get their turn, and before they are run elsewhere meanwhile.
 const ROUNDS_MAX: usize = 16;
+const ROUNDS_SHORT: usize = 4;
+
+/// What is larger takes long to convert or to compress: about a millisecond for each.
+const LONG_BYTES: usize = 256 * 1024;
 
 /// Writes before the peer is read again, and parcels that go into one of them. A peer that takes all it is
 /// given is not to be unheard meanwhile, nor are parcels of which nothing is written to take for ever.
@@ -325,9 +330,8 @@ pub fn now() -> Instant {
 }
 
 impl<W: Wire> Connection<W> {
-    /// A connection that was just opened. Awaiting it runs it to its end. It is spawned in a box: the
-    /// runtime's task around it takes multiples of 128 bytes, and an `async` function around it would hold it once more
-    /// for each move, for as long as it lives.
+    /// A connection that was just opened. Awaiting it runs it to its end. It is run as it is, in a box: an `async` function
+    /// around it would hold it once more for each move, for as long as it lives.
     pub fn new(mut parts: Parts<W>) -> Connection<W> {
         let now = now();
         metrics::CONNECTIONS.add(1);
@@ -373,7 +377,10 @@ impl<W: Wire> Connection<W> {
         self.note_established();
         self.run_timers(now)?;
         self.wrote = false;
-        for _ in 0..ROUNDS_MAX {
+        for round in 0..ROUNDS_MAX {
+            if round == ROUNDS_SHORT {
+                executor::at_length();
+            }
             self.poll_authentication(cx, now);
             self.poll_authorization(cx, now);
             let written = match self.poll_write(cx, now)? {
@@ -639,7 +646,11 @@ impl<W: Wire> Connection<W> {
                 break;
             } else if let Some(parcel) = self.next_parcel(cx) {
                 parcels += 1;
-                settled += mailbox::cost(&parcel);
+                let cost = mailbox::cost(&parcel);
+                settled += cost;
+                if cost >= LONG_BYTES {
+                    executor::at_length();
+                }
                 if let Some(session) = &mut self.session {
                     session.deliver(parcel, now);
                 }
@@ -910,6 +921,9 @@ impl<W: Wire> Connection<W> {
                 metrics::MESSAGES_IN.add(1);
                 // Whatever is incomplete now began after this.
                 self.work.incomplete_since = None;
+                if bytes.len() >= LONG_BYTES {
+                    executor::at_length();
+                }
                 if let Some(session) = &mut self.session {
                     session.receive(kind, bytes, now);
                 }

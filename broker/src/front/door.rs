@@ -16,6 +16,7 @@ use crate::core::protocol::{Output, Protocol};
 use crate::core::realm::Entropy;
 use crate::front::compression::{CompressionSettings, Contexts};
 use crate::front::connection::{Connection, Parts, Pump, PumpLimits, now};
+use crate::front::executor::Executor;
 use crate::front::files::Files;
 use crate::front::gate::{Crowd, Gate, Permit};
 use crate::front::hosts::HostPolicy;
@@ -122,6 +123,8 @@ pub struct Door {
     pub shutdown: CancellationToken,
     /// All connections.
     pub tasks: TaskTracker,
+    /// Runs those with a wire of their own.
+    executor: Executor,
     /// The languages.
     pub protocols: Vec<Arc<dyn Protocol>>,
     authenticator: Arc<dyn Authenticator>,
@@ -162,6 +165,7 @@ impl Door {
             contexts: Contexts::new(settings.compression.takeover_connections_max),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            executor: Executor::start(),
             pump: Pump::new(settings.pump.clone()),
             mailboxes: Arc::new(Terms { bounds: settings.bounds, service: settings.service }),
             settings,
@@ -248,7 +252,7 @@ impl Door {
         opened: Instant,
     ) {
         if let Ok(connection) = self.connect(token, transport, wire, visitor, stranger, opened) {
-            self.tasks.spawn(Box::new(connection));
+            self.executor.spawn(&self.tasks, connection);
         }
     }
 

@@ -13,6 +13,7 @@ pub mod compression;
 pub mod connection;
 pub mod cors;
 pub mod door;
+pub mod executor;
 pub mod files;
 pub mod framing;
 pub mod gate;
