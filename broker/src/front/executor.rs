@@ -10,11 +10,13 @@
 //! from others' when its own is empty, and after some turns lets the runtime have its own. What is woken comes into the
 //! queue of the runner that ran it last, except where that one
 //!
-//! - sleeps, and a task woke it that has not been running for long: then it comes to the runner of that task;
-//! - is awake for long: what the runtime wakes then comes to one that sleeps, and so does half of what is ready;
-//! - is in a turn that takes long ([`at_length`]): then it comes to any other.
+//! - sleeps, and a task woke it whose runner is not busy for longer: then it comes to the runner of that task;
+//! - is awake for long, or has many ready: what the runtime wakes then comes to one that sleeps;
+//! - is in a turn that takes long ([`at_length`]): then it comes to another.
+//!
+//! A runner that is busy for longer wakes another, which takes half of what is ready.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::ops::{ControlFlow, Deref};
@@ -22,10 +24,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use async_task::Runnable;
+use async_task::{Runnable, ScheduleInfo, WithInfo};
 use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 use tokio::task::{unconstrained, yield_now};
@@ -60,9 +62,6 @@ struct Shared {
     /// Where the next task begins.
     next: AtomicU32,
     living: Mutex<Living>,
-    /// Wakes a task that does nothing. What a task wakes last the runtime keeps for the worker that it runs on, where no
-    /// other gets it: woken after a runner, this one takes that place.
-    placeholder: Mutex<Option<Waker>>,
 }
 
 /// All tasks that have not ended.
@@ -79,7 +78,7 @@ struct Living {
 struct Runner {
     queue: Mutex<Queue>,
     /// As the queue says; for those who only choose.
-    is_awake: AtomicBool,
+    is_asleep: AtomicBool,
     ready: AtomicU32,
     /// In a turn that takes long.
     is_away: AtomicBool,
@@ -109,6 +108,8 @@ struct Current {
     runner: usize,
     /// It has work for longer.
     is_busy: bool,
+    /// It woke another.
+    has_woken: Cell<bool>,
 }
 
 impl Executor {
@@ -120,9 +121,7 @@ impl Executor {
             started: Instant::now(),
             next: AtomicU32::new(0),
             living: Mutex::default(),
-            placeholder: Mutex::default(),
         });
-        tokio::spawn(hold_place(shared.clone()));
         for own in 0..runners {
             // Tasks have bounds of their own for a turn; the runtime's, for all turns together, would stop them halfway.
             tokio::spawn(unconstrained(run(Closing(shared.clone()), own)));
@@ -142,30 +141,39 @@ impl Executor {
         let mut living = shared.living.lock();
         let place = living.wakers.vacant_entry();
         let task = Task {
-            future: Box::pin(future),
+            future: Some(Box::pin(future)),
             key: u32::try_from(place.key()).expect("there are fewer connections"),
             shared: shared.clone(),
             _token: tracker.token(),
         };
         let seat = Seat { shared: shared.clone(), runner };
-        let (runnable, handle) = async_task::Builder::new().metadata(seat).spawn(|_| task, schedule);
+        let (runnable, handle) =
+            async_task::Builder::new().metadata(seat).spawn(|_| task, WithInfo(schedule));
         place.insert(runnable.waker());
         drop(living);
         handle.detach();
         runnable.schedule();
+        if shared.is_closed() {
+            shared.close();
+        }
     }
 }
 
 impl Drop for Executor {
     fn drop(&mut self) {
         self.0.living.lock().is_last = true;
-        self.0.end_if_over();
+        if self.0.is_closed() {
+            self.0.close();
+        } else {
+            self.0.end_if_over();
+        }
     }
 }
 
 /// A task while it lives.
 struct Task<F> {
-    future: Pin<Box<F>>,
+    /// Until it ended.
+    future: Option<Pin<Box<F>>>,
     shared: Arc<Shared>,
     key: u32,
     _token: TaskTrackerToken,
@@ -175,12 +183,18 @@ impl<F: Future> Future for Task<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.future.as_mut().poll(cx).map(drop)
+        if let Some(future) = &mut self.future {
+            let _output = ready!(future.as_mut().poll(cx));
+        }
+        Poll::Ready(())
     }
 }
 
 impl<F> Drop for Task<F> {
     fn drop(&mut self) {
+        // What panics while it is dropped would end the process here.
+        let future = self.future.take();
+        let _panic = catch_unwind(AssertUnwindSafe(|| drop(future)));
         let _waker = self.shared.living.lock().wakers.try_remove(self.key as usize);
         self.shared.end_if_over();
     }
@@ -190,48 +204,69 @@ impl<F> Drop for Task<F> {
 pub fn at_length() {
     CURRENT.with_borrow(|current| {
         let Some(Current { shared, runner, .. }) = current else { return };
+        let queue = shared.runners[*runner].queue.lock();
         shared.runners[*runner].is_away.store(true, Ordering::Relaxed);
-        shared.call_for_help(*runner);
+        let ready = queue.ready.len();
+        drop(queue);
+        if ready > 0 {
+            shared.call_for_help(*runner);
+        }
     });
 }
 
 /// Puts a task that was woken into a queue.
-fn schedule(task: Runnable<Seat>) {
+fn schedule(task: Runnable<Seat>, info: ScheduleInfo) {
     let left = CURRENT.with_borrow(|current| match current {
         Some(current) if Arc::ptr_eq(&current.shared, &task.metadata().shared) => {
-            current.shared.push(current.shared.choose_inside(task.metadata(), current), task);
+            // Who goes on stays where it is.
+            let stays = info.woken_while_running;
+            let runner =
+                if stays { current.runner } else { current.shared.choose_inside(task.metadata(), current) };
+            current.shared.push(runner, task, stays);
             None
         }
         _ => Some(task),
     });
     let Some(task) = left else { return };
     let shared = task.metadata().shared.clone();
-    shared.push(shared.choose_outside(task.metadata()), task);
+    shared.push(shared.choose_outside(task.metadata()), task, false);
 }
 
 impl Shared {
     /// Where a task goes that was woken by one that runs.
     fn choose_inside(&self, seat: &Seat, current: &Current) -> usize {
         let last = seat.runner.load(Ordering::Relaxed) as usize;
-        let stays = current.is_busy || self.runners[last].is_awake.load(Ordering::Relaxed);
+        let stays = current.is_busy || !self.runners[last].is_asleep.load(Ordering::Relaxed);
         self.unless_away(if stays { last } else { current.runner })
     }
 
     /// Where a task goes that was woken by the runtime, or by a thread of others.
     fn choose_outside(&self, seat: &Seat) -> usize {
         let last = seat.runner.load(Ordering::Relaxed) as usize;
-        let is_awake = self.runners[last].is_awake.load(Ordering::Relaxed);
+        let is_awake = !self.runners[last].is_asleep.load(Ordering::Relaxed);
         let needs_help = is_awake && self.needs_help(&self.runners[last]);
-        self.unless_away(if needs_help { self.sleeping().unwrap_or(last) } else { last })
+        self.unless_away(if needs_help { self.sleeping_beside(last).unwrap_or(last) } else { last })
     }
 
-    /// This runner, or one that comes to it earlier.
+    /// This runner, or, where it is in a turn that takes long, another.
     fn unless_away(&self, runner: usize) -> usize {
-        let is_here = |runner: &Runner| !runner.is_away.load(Ordering::Relaxed);
-        if is_here(&self.runners[runner]) {
+        let is_here = |runner: usize| !self.runners[runner].is_away.load(Ordering::Relaxed);
+        if is_here(runner) {
             return runner;
         }
-        self.sleeping().or_else(|| self.runners.iter().position(is_here)).unwrap_or(runner)
+        let other =
+            self.sleeping_beside(runner).or_else(|| self.beside(runner).find(|other| is_here(*other)));
+        other.unwrap_or(runner)
+    }
+
+    /// All other runners, the next one first.
+    fn beside(&self, own: usize) -> impl Iterator<Item = usize> {
+        let count = self.runners.len();
+        (own + 1..count).chain(0..own)
+    }
+
+    fn sleeping_beside(&self, own: usize) -> Option<usize> {
+        self.beside(own).find(|other| self.runners[*other].is_asleep.load(Ordering::Relaxed))
     }
 
     fn needs_help(&self, runner: &Runner) -> bool {
@@ -240,44 +275,55 @@ impl Shared {
             || runner.ready.load(Ordering::Relaxed) as usize > ALONE_READY_MAX
     }
 
-    fn sleeping(&self) -> Option<usize> {
-        self.runners.iter().position(|runner| !runner.is_awake.load(Ordering::Relaxed))
-    }
-
     fn now_us(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    fn push(&self, runner: usize, task: Runnable<Seat>) {
-        let mut queue = self.runners[runner].queue.lock();
+    fn push(&self, runner: usize, task: Runnable<Seat>, goes_on: bool) {
+        let Runner { queue, is_away, .. } = &self.runners[runner];
+        let mut queue = queue.lock();
+        queue.ready.push_back(task);
         if queue.is_closed {
-            drop(queue);
-            drop(task);
+            // It is dropped by who closes: not here, where somebody wakes it who may hold what it needs for that.
             return;
         }
-        queue.ready.push_back(task);
         self.runners[runner].note(&queue);
+        let waits_long = !goes_on && is_away.load(Ordering::Relaxed);
         self.wake(runner, queue);
+        if waits_long {
+            self.call_for_help(runner);
+        }
     }
 
     /// Wakes a runner, if it sleeps.
-    fn wake(&self, runner: usize, mut queue: MutexGuard<'_, Queue>) {
-        let Some(waker) = queue.waker.take() else { return };
-        let Runner { is_awake, woken_us, .. } = &self.runners[runner];
+    fn wake(&self, runner: usize, mut queue: MutexGuard<'_, Queue>) -> bool {
+        let Some(waker) = queue.waker.take() else { return false };
+        let Runner { is_asleep, woken_us, .. } = &self.runners[runner];
         woken_us.store(self.now_us(), Ordering::Relaxed);
-        is_awake.store(true, Ordering::Relaxed);
+        is_asleep.store(false, Ordering::Relaxed);
         drop(queue);
-        waker.wake();
-        if CURRENT.with_borrow(Option::is_some) {
-            let placeholder = self.placeholder.lock();
-            placeholder.as_ref().inspect(|waker| waker.wake_by_ref());
+        let is_in_long_turn = CURRENT.with_borrow(|current| {
+            current.as_ref().is_some_and(|current| {
+                current.has_woken.set(true);
+                current.shared.runners[current.runner].is_away.load(Ordering::Relaxed)
+            })
+        });
+        if is_in_long_turn {
+            // What a task wakes the runtime keeps for the worker that runs it, where no other gets it before it is done.
+            tokio::task::spawn_blocking(|| waker.wake());
+        } else {
+            waker.wake();
         }
+        true
     }
 
     /// The next task of a runner; one of another's, if it has none.
     fn take(&self, own: usize) -> Option<Runnable<Seat>> {
         let runner = &self.runners[own];
         let mut queue = runner.queue.lock();
+        if queue.is_closed {
+            return None;
+        }
         if let Some(task) = queue.ready.pop_front() {
             runner.note(&queue);
             return Some(task);
@@ -296,16 +342,14 @@ impl Shared {
 
     /// The first half of what another runner has.
     fn take_from_another(&self, own: usize) -> Option<VecDeque<Runnable<Seat>>> {
-        let (before, from) = self.runners.split_at(own);
-        from.iter().skip(1).chain(before).filter(|other| other.ready.load(Ordering::Relaxed) > 0).find_map(
-            |other| {
-                let mut queue = other.queue.lock();
-                let half = queue.ready.len().div_ceil(2);
-                let taken: VecDeque<_> = queue.ready.drain(..half).collect();
-                other.note(&queue);
-                (!taken.is_empty()).then_some(taken)
-            },
-        )
+        let others = self.beside(own).map(|other| &self.runners[other]);
+        others.filter(|other| other.ready.load(Ordering::Relaxed) > 0).find_map(|other| {
+            let mut queue = other.queue.lock();
+            let half = queue.ready.len().div_ceil(2);
+            let taken: VecDeque<_> = queue.ready.drain(..half).collect();
+            other.note(&queue);
+            (!taken.is_empty()).then_some(taken)
+        })
     }
 
     /// Runs what is ready. Breaks when nothing is any more; goes on when it is the runtime's turn.
@@ -324,14 +368,9 @@ impl Shared {
         ControlFlow::Continue(())
     }
 
-    /// Wakes a runner that sleeps, to take a part of what this one has.
-    fn call_for_help(&self, own: usize) {
-        if self.runners[own].ready.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        if let Some(other) = self.sleeping() {
-            self.wake(other, self.runners[other].queue.lock());
-        }
+    /// Wakes a runner that sleeps, to take a part of what this one has; false where none does.
+    fn call_for_help(&self, own: usize) -> bool {
+        self.sleeping_beside(own).is_some_and(|other| self.wake(other, self.runners[other].queue.lock()))
     }
 
     /// Sleeps until a runner is woken, if nothing is ready. False when nothing ever will be again.
@@ -349,7 +388,7 @@ impl Shared {
             }
             has_slept = true;
             queue.waker = Some(cx.waker().clone());
-            runner.is_awake.store(false, Ordering::Relaxed);
+            runner.is_asleep.store(true, Ordering::Relaxed);
             Poll::Pending
         })
         .await
@@ -364,21 +403,28 @@ impl Shared {
         }
     }
 
-    /// Nothing is run any more: what is left is dropped.
+    fn is_closed(&self) -> bool {
+        self.runners[0].queue.lock().is_closed
+    }
+
+    /// Nothing is taken from queues any more: what is left is dropped. Who is in its turn, or about to be, is when the
+    /// runner ends.
     fn close(&self) {
-        let mut left = Vec::new();
         for (number, runner) in self.runners.iter().enumerate() {
             let mut queue = runner.queue.lock();
             queue.is_closed = true;
-            left.extend(queue.ready.drain(..));
             self.wake(number, queue);
         }
-        drop(left);
-        // Who is woken now is dropped, as no queue takes it; who is in its turn, or about to be, when the runner ends.
-        let wakers: Vec<_> = self.living.lock().wakers.iter().map(|(_, waker)| waker.clone()).collect();
-        wakers.into_iter().for_each(Waker::wake);
-        let placeholder = self.placeholder.lock().take();
-        placeholder.into_iter().for_each(Waker::wake);
+        loop {
+            let wakers: Vec<_> = self.living.lock().wakers.iter().map(|(_, waker)| waker.clone()).collect();
+            wakers.into_iter().for_each(Waker::wake);
+            let queues = self.runners.iter().map(|runner| std::mem::take(&mut runner.queue.lock().ready));
+            let left: Vec<_> = queues.flatten().collect();
+            if left.is_empty() {
+                return;
+            }
+            drop(left);
+        }
     }
 }
 
@@ -396,28 +442,37 @@ fn number(count: usize) -> u32 {
 async fn run(closing: Closing, own: usize) {
     let shared = &closing.0;
     while shared.sleep(own).await {
-        let mut is_busy = false;
+        let (mut is_busy, mut has_stepped_back) = (false, false);
         loop {
             let running = Running::enter(shared, own, is_busy);
             if running.work(own).is_break() {
                 break;
             }
             is_busy = true;
-            running.call_for_help(own);
+            // One is only what goes on by itself.
+            if shared.runners[own].ready.load(Ordering::Relaxed) > 1 {
+                running.call_for_help(own);
+            }
+            // Not twice: what yields to all others waits until this worker has nothing that is ready.
+            has_stepped_back = running.has_woken() && !has_stepped_back;
             drop(running);
-            yield_now().await;
+            if has_stepped_back {
+                step_back().await;
+            } else {
+                yield_now().await;
+            }
         }
     }
 }
 
-/// Does nothing, until all is over.
-async fn hold_place(shared: Arc<Shared>) {
+/// Leaves this worker to the runner that was woken, which the runtime keeps for it; another worker goes on here.
+async fn step_back() {
+    let mut is_back = false;
     poll_fn(|cx| {
-        let mut placeholder = shared.placeholder.lock();
-        if shared.runners[0].queue.lock().is_closed {
+        if std::mem::replace(&mut is_back, true) {
             return Poll::Ready(());
         }
-        *placeholder = Some(cx.waker().clone());
+        cx.waker().wake_by_ref();
         Poll::Pending
     })
     .await;
@@ -437,8 +492,14 @@ struct Running<'a>(&'a Shared);
 
 impl Running<'_> {
     fn enter(shared: &Arc<Shared>, runner: usize, is_busy: bool) -> Running<'_> {
-        CURRENT.set(Some(Current { shared: shared.clone(), runner, is_busy }));
+        let has_woken = Cell::new(false);
+        CURRENT.set(Some(Current { shared: shared.clone(), runner, is_busy, has_woken }));
         Running(shared)
+    }
+
+    /// Whether the runner woke another.
+    fn has_woken(&self) -> bool {
+        CURRENT.with_borrow(|current| current.as_ref().is_some_and(|current| current.has_woken.get()))
     }
 }
 
@@ -622,6 +683,66 @@ mod tests {
             assert_eq!((dropped.load(Ordering::Relaxed), tracker.len()), (100, 0));
             drop(executor);
         }
+    }
+
+    /// When it is dropped, wakes another while it holds what both need for that.
+    struct Entangled {
+        held: Arc<Mutex<usize>>,
+        other: Arc<Notify>,
+    }
+
+    impl Drop for Entangled {
+        fn drop(&mut self) {
+            let mut held = self.held.lock();
+            *held += 1;
+            self.other.notify_one();
+        }
+    }
+
+    #[test]
+    fn who_is_woken_at_the_end_is_not_dropped_where_it_is_woken() {
+        let runtime = workers(2);
+        let held = Arc::new(Mutex::new(0));
+        let _executor = runtime.block_on(async {
+            let (executor, tracker) = (Executor::start(), TaskTracker::new());
+            let (one, two) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+            for (own, other) in [(one.clone(), two.clone()), (two, one)] {
+                let entangled = Entangled { held: held.clone(), other };
+                executor.spawn(&tracker, async move {
+                    let _entangled = entangled;
+                    own.notified().await;
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            executor
+        });
+        drop(runtime);
+        assert_eq!(*held.lock(), 2);
+    }
+
+    /// Panics when it is dropped.
+    struct Explosive;
+
+    impl Drop for Explosive {
+        fn drop(&mut self) {
+            panic!("as it should");
+        }
+    }
+
+    #[test]
+    fn who_panics_while_it_is_dropped_disturbs_nobody() {
+        workers(1).block_on(async {
+            let (executor, tracker) = (Executor::start(), TaskTracker::new());
+            let explosive = Explosive;
+            executor.spawn(
+                &tracker,
+                poll_fn(move |_| {
+                    let _held = &explosive;
+                    Poll::Ready(())
+                }),
+            );
+            all_end(&tracker).await;
+        });
     }
 
     #[test]
