@@ -5,15 +5,18 @@
 //! empty   = 00
 //! ```
 //!
-//! Without context takeover a message of up to 16 KiB is compressed in `deflate/short.rs`, a longer one by zlib. Streams
-//! are pooled per thread, one compressor per window size and one decompressor, because they are large (310 KB and
-//! some 40 KB): such a connection owns none. [`Deflater`] and [`Inflater`] are for one that keeps its context.
+//! Without context takeover a message of up to 16 KiB is compressed in `deflate/short.rs`, and one of up to 64 KiB is
+//! inflated in `deflate/whole.rs`; longer ones are zlib's. Streams are pooled per thread, one compressor per window size
+//! (310 KB) and two decompressors (some 40 KB, and up to 200 KB with its buffers): such a connection owns none.
+//! [`Deflater`] and [`Inflater`] are for one that keeps its context.
 //!
 //! Deviations. A payload that ends with a final block (BFINAL) is taken without what section 7.2.3.5 wants
 //! behind it, and an empty payload is an empty message: both are met in the wild. The context does not
-//! survive a final block, as zlib offers no way to keep it.
+//! survive a final block, as zlib offers no way to keep it. Codes of lengths and distances that RFC 1951 reserves fail
+//! a message where zlib inflates it; libdeflate reads them as the highest that mean something.
 
 mod short;
+mod whole;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -48,6 +51,7 @@ thread_local! {
     static SHORT: RefCell<Option<short::Compressor>> = const { RefCell::new(None) };
     static COMPRESSORS: RefCell<[Option<Deflater>; WindowBits::COUNT]> =
         const { RefCell::new([const { None }; WindowBits::COUNT]) };
+    static WHOLE: RefCell<Option<whole::Inflater>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Inflater>> = const { RefCell::new(None) };
     static STEP: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -123,6 +127,12 @@ pub fn compress(message: &[u8], bits: WindowBits) -> Bytes {
 ///
 /// Fails with 1007 on what is not DEFLATE, and with 1009 beyond the limits.
 pub fn inflate(payload: &[u8], limits: InflateLimits) -> Result<Bytes, Violation> {
+    let whole = WHOLE.with_borrow_mut(|whole| {
+        whole.get_or_insert_with(whole::Inflater::new).inflate(payload, limits.bytes_max)
+    });
+    if let Some(message) = whole {
+        return Ok(message);
+    }
     DECOMPRESSOR.with_borrow_mut(|pool| {
         let inflater = pool.get_or_insert_with(|| Inflater::new(WindowBits::MAX));
         inflater.stream.reset(false);
