@@ -9,12 +9,13 @@ use std::hash::{BuildHasher, RandomState};
 use bytes::Bytes;
 use libdeflater::Decompressor;
 
-use super::TAIL;
+use super::{RATIO_FREE_BYTES, TAIL};
 
-/// A longer payload is not looked at, nor a longer message made.
-const BYTES_MAX: usize = 64 * 1024;
+/// A longer payload is not looked at, nor a longer message made: here nobody asks for a ratio.
+const BYTES_MAX: usize = RATIO_FREE_BYTES;
 
-/// A final stored block of eight octets, without them.
+/// What a final block holds, and that stored block without it.
+const MARK_BYTES: usize = 8;
 const FINAL: [u8; 5] = [0x01, 0x08, 0x00, 0xF7, 0xFF];
 
 /// Inflates one payload after another, each by itself.
@@ -24,7 +25,7 @@ pub(super) struct Inflater {
     input: Vec<u8>,
     output: Box<[u8]>,
     /// What the final block holds: nobody else knows it, who may have ended the stream before.
-    mark: [u8; 8],
+    mark: [u8; MARK_BYTES],
 }
 
 impl Inflater {
@@ -32,7 +33,7 @@ impl Inflater {
         Inflater {
             stream: Decompressor::new(),
             input: Vec::new(),
-            output: vec![0; BYTES_MAX + 8].into(),
+            output: vec![0; BYTES_MAX + MARK_BYTES].into(),
             mark: RandomState::new().hash_one(()).to_le_bytes(),
         }
     }
@@ -47,9 +48,9 @@ impl Inflater {
         for part in [payload, &TAIL, &FINAL, &self.mark] {
             self.input.extend_from_slice(part);
         }
-        let length = self.stream.deflate_decompress(&self.input, &mut self.output).ok()?;
-        let message = self.output[..length].strip_suffix(&self.mark)?;
-        (message.len() <= bytes_max).then(|| Bytes::copy_from_slice(message))
+        let output = &mut self.output[..bytes_max.min(BYTES_MAX) + MARK_BYTES];
+        let length = self.stream.deflate_decompress(&self.input, output).ok()?;
+        output[..length].strip_suffix(&self.mark).map(Bytes::copy_from_slice)
     }
 }
 
