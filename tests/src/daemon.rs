@@ -5,9 +5,10 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// A running daemon, which ends with this.
@@ -16,6 +17,50 @@ pub struct Daemon {
     child: Child,
     said: BufReader<ChildStdout>,
     address: SocketAddr,
+    log: Log,
+}
+
+/// What a daemon logs. It is read until the daemon ends, however much that has to say.
+#[derive(Debug)]
+struct Log {
+    text: Arc<(Mutex<String>, Condvar)>,
+    reader: Option<JoinHandle<()>>,
+    /// Somebody has waited for what is before.
+    seen: usize,
+}
+
+impl Log {
+    fn read(stderr: ChildStderr) -> Log {
+        let text = Arc::<(Mutex<String>, Condvar)>::default();
+        let reader = std::thread::spawn({
+            let text = text.clone();
+            move || {
+                let mut stderr = BufReader::new(stderr);
+                let mut line = String::new();
+                while stderr.read_line(&mut line).is_ok_and(|read| read > 0) {
+                    text.0.lock().unwrap().push_str(&line);
+                    text.1.notify_all();
+                    line.clear();
+                }
+            }
+        });
+        Log { text, reader: Some(reader), seen: 0 }
+    }
+
+    fn until(&mut self, sentence: &str) {
+        let (text, grown) = &*self.text;
+        let find = |text: &str| text[self.seen..].find(sentence);
+        let unheard = |text: &mut String| find(text).is_none();
+        let waited = grown.wait_timeout_while(text.lock().unwrap(), Duration::from_secs(60), unheard);
+        let text = waited.unwrap().0;
+        let place = find(&text).unwrap_or_else(|| panic!("no {sentence:?} in {text}"));
+        self.seen += place + sentence.len();
+    }
+
+    fn until_its_end(&mut self) -> String {
+        self.reader.take().expect("it is waited for once").join().unwrap();
+        std::mem::take(&mut self.text.0.lock().unwrap())
+    }
 }
 
 impl Daemon {
@@ -60,8 +105,9 @@ impl Daemon {
             .spawn()
             .expect("the daemon starts");
         let mut said = BufReader::new(child.stdout.take().expect("it is piped"));
+        let log = Log::read(child.stderr.take().expect("it is piped"));
         let address = next_address(&mut said, "ws://");
-        Daemon { child, said, address }
+        Daemon { child, said, address, log }
     }
 
     /// Starts it at a port of its own, with this configuration.
@@ -112,6 +158,11 @@ impl Daemon {
         value.trim().parse().unwrap()
     }
 
+    /// Waits until its log says this, after what was waited for before.
+    pub fn until_logged(&mut self, sentence: &str) {
+        self.log.until(sentence);
+    }
+
     /// Asks it to end, waits, and gives its log and whether it ended well.
     pub fn terminate(self) -> (String, bool) {
         self.signal("TERM");
@@ -120,11 +171,8 @@ impl Daemon {
 
     /// Waits until it ends, and gives its log and whether it ended well.
     pub fn wait(mut self) -> (String, bool) {
-        // Its log is read until it ends, however much it has to say.
-        let mut log = String::new();
-        self.child.stderr.take().expect("it is piped").read_to_string(&mut log).unwrap();
         let ended = self.child.wait().unwrap();
-        (log, ended.success())
+        (self.log.until_its_end(), ended.success())
     }
 
     /// Sends it a signal, such as `INT`.
