@@ -280,6 +280,37 @@ async fn what_is_no_opening_handshake_is_answered_and_so_is_what_comes_after_the
 }
 
 #[tokio::test]
+async fn who_is_never_sent_the_answer_stands_at_the_door_no_longer_than_others() {
+    let limits = "[limits]\nstrangers_max = 1\nstranger_time_s = 1\n";
+    let broker = Broker::builder().toml(limits).unwrap().start().unwrap();
+    let (entrance, here) = (broker.entrance(), SocketAddr::from(([127, 0, 0, 1], 5)));
+    let (answered, mut answers) = tokio::sync::mpsc::channel(1);
+    let keep = async move |request: Request| {
+        let answer = entrance.upgrade(request, here);
+        answered.send(answer.status().as_u16()).await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, Router::new().route("/ws", any(keep))).await });
+    let mut waiting = Vec::new();
+    let mut status = async || {
+        waiting.push(tokio::spawn(async move {
+            connect_websocket(address, "/ws", &["wamp.2.json"], &WebSocketOptions::default()).await
+        }));
+        answers.recv().await.unwrap()
+    };
+    assert_eq!(soon(status()).await, 101);
+    let again = async {
+        while status().await != 101 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    soon(again).await;
+    assert!(soon(broker.shutdown()).await);
+}
+
+#[tokio::test]
 async fn behind_a_proxy_the_host_is_what_the_proxy_says_and_of_a_whole_address_what_is_in_it() {
     let listed = "[proxies]\ntrusted = [\"192.0.2.1\"]\n[http]\nhosts = [\"a.example\"]\n";
     let broker = Broker::builder().toml(listed).unwrap().anonymous(Anonymous::Everywhere).start().unwrap();

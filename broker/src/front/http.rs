@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::timeout_at;
 
 use tandem_protocols::websocket::extensions::Policy;
 use tandem_protocols::websocket::handshake::{self, Accept, Rejection, Rules};
@@ -350,9 +351,14 @@ fn upgrade<B>(
     let (stranger, wrap) = (attendance.take_permit(), socket.wrap);
     let (door, peer) = (door.clone(), peer.clone());
     door.clone().tasks.spawn(async move {
-        let upgraded = match upgraded.await {
-            Ok(upgraded) => upgraded,
-            Err(error) => return tracing::debug!(%peer, %error, "the upgrade failed"),
+        let time_max = door.settings.pump.establish_time_max;
+        let upgraded = match timeout_at((opened + time_max).into(), upgraded).await {
+            Ok(Ok(upgraded)) => upgraded,
+            Ok(Err(error)) => return tracing::debug!(%peer, %error, "the upgrade failed"),
+            // Its server keeps the answer, or the peer does not take it.
+            Err(_) => {
+                return tracing::info!(%peer, "the answer to its opening handshake was not sent in time");
+            }
         };
         let wire = match upgraded.downcast::<TokioIo<Opened>>() {
             Ok(parts) => parts.io.into_inner().with_first(parts.read_buf),
