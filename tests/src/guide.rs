@@ -40,6 +40,10 @@ const PATIENCE_TO_BUILD: Duration = Duration::from_secs(900);
 /// Where Debian has its browser.
 const CHROMIUM: &str = "/usr/bin/chromium";
 
+/// Why something is left out.
+const NO_PACKAGES: &str = "conformance/setup has installed no packages";
+const NO_CONSOLE: &str = "what would be shown in a console was left out";
+
 /// The folder of all of it.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("it is in a folder")
@@ -155,8 +159,8 @@ pub struct Reader {
     last: Last,
     /// What was left out, and why.
     pub skipped: Vec<String>,
-    /// What would have been typed into a browser, if there were one.
-    not_typed: String,
+    /// The text of all that.
+    left_out: String,
 }
 
 impl Reader {
@@ -176,7 +180,7 @@ impl Reader {
             console: None,
             last: Last::Nothing,
             skipped: Vec::new(),
-            not_typed: String::new(),
+            left_out: String::new(),
         };
         if with_broker {
             reader.shell("tandem serve", true, "the broker of the page");
@@ -224,7 +228,7 @@ impl Reader {
                     let expected = console.running.expected.get_or_insert_default();
                     expected.push_str(&block.text);
                 }
-                None => self.skipped.push(format!("{place}: there is no browser")),
+                None => self.skipped.push(format!("{place}: {NO_CONSOLE}")),
             },
             "rust" => assert!(block.value("example").is_some(), "{place}: nobody compiles this"),
             "sh" | "js" => panic!("{place}: nobody runs this: {:?}", block.words),
@@ -262,8 +266,8 @@ impl Reader {
     }
 
     fn shell(&mut self, text: &str, stays: bool, place: &str) {
-        if text.contains("npm install ") && self.modules(place).is_none() {
-            return;
+        if text.contains("npm install ") && modules().is_none() {
+            return self.leave_out(text, place, NO_PACKAGES);
         }
         let script = self.adapt(text);
         let is_broker = script.contains("exec tandem serve");
@@ -280,7 +284,7 @@ impl Reader {
     }
 
     fn node(&mut self, text: &str, stays: bool, place: &str) {
-        let Some(modules) = self.modules(place) else { return };
+        let Some(modules) = modules() else { return self.leave_out(text, place, NO_PACKAGES) };
         let link = self.folder.join("node_modules");
         if !link.exists() {
             std::os::unix::fs::symlink(modules, &link).expect("links can be made");
@@ -293,15 +297,11 @@ impl Reader {
         self.run(command, stays, false, place);
     }
 
-    /// The packages of `conformance/`, where they are installed.
-    fn modules(&mut self, place: &str) -> Option<PathBuf> {
-        let modules = root().join("conformance/node_modules");
-        if !modules.exists() {
-            self.skipped.push(format!("{place}: conformance/setup has installed no packages"));
-            self.last = Last::LeftOut;
-            return None;
-        }
-        Some(modules)
+    /// What it would have written is not expected.
+    fn leave_out(&mut self, text: &str, place: &str, reason: &str) {
+        self.skipped.push(format!("{place}: {reason}"));
+        self.left_out.push_str(text);
+        self.last = Last::LeftOut;
     }
 
     fn start(&mut self, mut command: Command, is_broker: bool, place: &str) -> Running {
@@ -361,14 +361,18 @@ impl Reader {
     }
 
     fn type_into_console(&mut self, text: &str, place: &str) {
-        let text = self.adapt(text);
-        if self.console.is_none() && !self.open_console(place) {
-            self.not_typed.push_str(&text);
-            return;
+        if self.console.is_none() {
+            if modules().is_none() {
+                return self.leave_out(text, place, NO_PACKAGES);
+            }
+            if !Path::new(CHROMIUM).exists() {
+                return self.leave_out(text, place, &format!("there is no {CHROMIUM}"));
+            }
+            self.console = Some(self.open_console(place));
         }
+        let line = serde_json::to_string(&self.adapt(text)).expect("text is JSON");
         let console = self.console.as_mut().expect("it was opened");
         let before = console.running.out().matches("\u{4}").count();
-        let line = serde_json::to_string(&text).expect("text is JSON");
         writeln!(console.typed, "{line}").expect("the browser listens");
         // Each line that was typed is answered by one that only says so.
         wait(&format!("{place} is done"), PATIENCE, || {
@@ -377,15 +381,7 @@ impl Reader {
         self.last = Last::Nothing;
     }
 
-    fn open_console(&mut self, place: &str) -> bool {
-        if self.modules(place).is_none() {
-            return false;
-        }
-        if !Path::new(CHROMIUM).exists() {
-            self.skipped.push(format!("{place}: there is no {CHROMIUM}"));
-            self.last = Last::LeftOut;
-            return false;
-        }
+    fn open_console(&mut self, place: &str) -> Console {
         let has_page = self.folder.join("www/index.html").exists();
         let page = if has_page { "" } else { "health" };
         let mut command = Command::new("node");
@@ -398,8 +394,7 @@ impl Reader {
             assert!(ended.is_none(), "{place}: {ended:?}: {}", running.err());
             running.out().contains('\u{4}')
         });
-        self.console = Some(Console { running, typed });
-        true
+        Console { running, typed }
     }
 
     fn expect(&mut self, text: &str, place: &str) {
@@ -427,7 +422,7 @@ impl Reader {
         }
         for running in &self.running {
             if let Some(expected) = &running.expected {
-                let expected = without(expected, &self.not_typed);
+                let expected = without(expected, &self.left_out);
                 let what = format!("{} writes\n{expected}", running.what);
                 wait_or(&what, || is_like(&running.out(), &expected), || running.out() + &running.err());
             }
@@ -458,6 +453,12 @@ fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// The packages of `conformance/`, where they are installed.
+fn modules() -> Option<PathBuf> {
+    let modules = root().join("conformance/node_modules");
+    modules.exists().then_some(modules)
 }
 
 fn wait(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) {
@@ -534,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_typed_is_not_expected() {
+    fn what_was_left_out_is_not_expected() {
         assert_eq!(without("from here\n\nfrom there\n", "say('from there')"), "from here\n\n");
         assert_eq!(without("a\n\nb\n", ""), "a\n\nb\n");
     }
