@@ -12,8 +12,9 @@
 //!
 //! Deviations. A payload that ends with a final block (BFINAL) is taken without what section 7.2.3.5 wants
 //! behind it, and an empty payload is an empty message: both are met in the wild. The context does not
-//! survive a final block, as zlib offers no way to keep it. Codes of lengths and distances that RFC 1951 reserves fail
-//! a message where zlib inflates it; libdeflate reads them as the highest that mean something.
+//! survive a final block, as zlib offers no way to keep it. A message that zlib inflates
+//! fails by codes that RFC 1951 reserves; libdeflate reads those of lengths and distances as the highest that mean
+//! something, a distance without a code as 1, and lets a header name more distances than there are.
 
 mod short;
 mod whole;
@@ -236,7 +237,10 @@ impl Inflater {
             let mut ends = 0;
             if self.feed(payload, &mut output, &mut ends)? == Stream::Open {
                 self.feed(&TAIL, &mut output, &mut ends)?;
-                if context == Context::Dropped && self.feed(&PROBE, &mut output, &mut ends)? == Stream::Open {
+                let made = output.len();
+                let is_cut = context == Context::Dropped
+                    && (self.feed(&PROBE, &mut output, &mut ends)? == Stream::Open || output.len() > made);
+                if is_cut {
                     return Err(Violation::payload("compressed message is cut short"));
                 }
             }
@@ -296,8 +300,12 @@ impl Output<'_> {
         Ok(&mut self.step[self.filled..])
     }
 
+    fn len(&self) -> usize {
+        self.spilled.len() + self.filled
+    }
+
     fn check(&self) -> Result<(), Violation> {
-        if self.spilled.len() + self.filled > self.bytes_max {
+        if self.len() > self.bytes_max {
             return Err(Violation::too_big("message inflates beyond the limit"));
         }
         Ok(())
