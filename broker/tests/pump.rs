@@ -28,7 +28,9 @@ use tandem_broker::front::transport::Transport;
 use tandem_broker::front::websocket::{WebSocket, WebSocketLimits};
 use tandem_broker::front::wire::Wire;
 use tandem_protocols::payload::{Content, Payload};
-use tandem_protocols::websocket::frame::{Opcode, Role, masked};
+use tandem_protocols::websocket::deflate::{WindowBits, compress};
+use tandem_protocols::websocket::extensions::{Agreement, Direction};
+use tandem_protocols::websocket::frame::{Opcode, Role, Unit, masked};
 use tandem_protocols::websocket::message::{Decoder, Event, Limits};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -283,18 +285,10 @@ impl House {
     }
 
     fn websocket(wire_bytes: usize) -> (House, Client) {
-        let (ours, theirs) = duplex(wire_bytes);
-        let all = Limits { message_bytes_max: 1 << 20, fragments_max: 1000, inflate_ratio_max: 100 };
-        let websocket = WebSocket::new(
-            WebSocketLimits { established: all.into(), stranger: all.into(), fragment_bytes: 64 * 1024 },
-            None,
-        );
-        let house = House::open(Transport::WebSocket(websocket), ours, ROOMY);
+        let (ours, client) = Client::with_wire(wire_bytes);
+        let house = House::open(websocket(None), ours, ROOMY);
         house.stage.lock().unwrap().established = true;
-        (
-            house,
-            Client { wire: theirs, decoder: Decoder::new(Role::Client, all, None), events: VecDeque::new() },
-        )
+        (house, client)
     }
 
     /// The same with SockJS's frames in it.
@@ -319,6 +313,20 @@ impl House {
     }
 }
 
+const WEBSOCKET_LIMITS: Limits =
+    Limits { message_bytes_max: 1 << 20, fragments_max: 1000, inflate_ratio_max: 100 };
+
+fn websocket(agreement: Option<&Agreement>) -> Transport {
+    let (established, stranger) = (WEBSOCKET_LIMITS.into(), WEBSOCKET_LIMITS.into());
+    let limits = WebSocketLimits { established, stranger, fragment_bytes: 64 * 1024 };
+    Transport::WebSocket(WebSocket::new(limits, agreement))
+}
+
+/// One turn.
+fn turn<W: Wire>(connection: &mut Connection<W>) {
+    assert!(Pin::new(connection).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+}
+
 /// A WebSocket peer.
 struct Client {
     wire: DuplexStream,
@@ -327,6 +335,12 @@ struct Client {
 }
 
 impl Client {
+    fn with_wire(wire_bytes: usize) -> (DuplexStream, Client) {
+        let (ours, wire) = duplex(wire_bytes);
+        let decoder = Decoder::new(Role::Client, WEBSOCKET_LIMITS, None);
+        (ours, Client { wire, decoder, events: VecDeque::new() })
+    }
+
     async fn send(&mut self, opcode: Opcode, payload: &[u8]) {
         self.wire.write_all(&masked(opcode, payload, [1, 2, 3, 4])).await.unwrap();
     }
@@ -493,6 +507,27 @@ async fn a_peer_that_answers_pings_stays() {
         client.send(Opcode::Pong, b"").await;
     }
     assert!(!house.task.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_spoke_in_time_was_not_silent_though_the_pumps_turn_comes_late() {
+    let (ours, mut client) = Client::with_wire(4096);
+    let (stage, _mailbox, mut connection) = connection(websocket(None), ours, ROOMY);
+    stage.lock().unwrap().established = true;
+    turn(&mut connection);
+    tokio::time::advance(26 * SECOND).await;
+    turn(&mut connection);
+    assert_eq!(client.next().await, Some(Event::Ping(Bytes::new())));
+    client.send(Opcode::Pong, b"").await;
+    tokio::time::advance(11 * SECOND).await;
+    turn(&mut connection);
+    let message = masked(Opcode::Binary, b"say 3\n", [1, 2, 3, 4]);
+    client.wire.write_all(&message[..5]).await.unwrap();
+    turn(&mut connection);
+    client.wire.write_all(&message[5..]).await.unwrap();
+    tokio::time::advance(31 * SECOND).await;
+    turn(&mut connection);
+    assert!(matches!(client.next().await, Some(Event::Message { payload, .. }) if payload == "..."));
 }
 
 #[tokio::test(start_paused = true)]
@@ -1001,6 +1036,25 @@ async fn a_peer_is_heard_and_others_have_their_turn_while_there_is_always_more_t
         settle().await;
         assert_eq!(house.lines(), ["stop"]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_have_their_turn_before_all_is_taken_in_of_what_inflates_to_much() {
+    let direction = Direction { takeover: false, bits: WindowBits::MAX };
+    let agreement = Agreement { server: direction, client: direction, unit: Unit::Message };
+    let (ours, mut client) = Client::with_wire(1 << 16);
+    let (stage, _mailbox, mut connection) = connection(websocket(Some(&agreement)), ours, ROOMY);
+    stage.lock().unwrap().established = true;
+    let line = [&[b'.'; 50_000][..], b"\n"].concat();
+    let mut frame = masked(Opcode::Binary, &compress(&line, WindowBits::MAX), [1, 2, 3, 4]).to_vec();
+    frame[0] |= 0x40;
+    client.wire.write_all(&frame.repeat(100)).await.unwrap();
+    turn(&mut connection);
+    let taken = stage.lock().unwrap().lines.len();
+    assert!((1..=10).contains(&taken), "all of it was read at once: {taken}");
+    tokio::spawn(connection);
+    settle().await;
+    assert_eq!(stage.lock().unwrap().lines.len(), 100);
 }
 
 // ---- breakage ------------------------------------------------------------------------------------------

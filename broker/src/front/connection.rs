@@ -97,6 +97,13 @@ const READ_BYTES: usize = 64 * 1024;
 const UNASKED_BYTES_MAX: usize = 16 * 1024;
 const ARRIVAL_BYTES: usize = 64;
 
+/// What one of several messages that came as one counts for: how long each of them is, is not known.
+const PROCEEDED_BYTES: usize = 1024;
+
+/// What is taken in before other tasks get their turn: of what was compressed, a single read may hold a thousand times as
+/// much.
+const TURN_BYTES_MAX: usize = LONG_BYTES;
+
 /// Pings of a peer that does not read the answers; on a WebSocket each holds up to 125 bytes.
 const PONGS_MAX: usize = 16;
 
@@ -375,8 +382,10 @@ impl<W: Wire> Connection<W> {
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let now = now();
         self.note_established();
-        self.run_timers(now)?;
         self.wrote = false;
+        // What the peer takes or has sent counts first: whoever gets their turn late has not been silent.
+        let mut is_due = self.deadline() <= now;
+        let mut room = TURN_BYTES_MAX;
         for round in 0..ROUNDS_MAX {
             if round == ROUNDS_SHORT {
                 executor::at_length();
@@ -391,8 +400,12 @@ impl<W: Wire> Connection<W> {
                 return Poll::Ready(Ok(()));
             }
             self.watch_slowness(cx, written.is_none(), now);
-            match self.poll_read(cx, now)? {
-                Poll::Pending if written == Some(Written::Some) => {}
+            let read = self.poll_read(cx, &mut room, now)?;
+            if is_due {
+                self.run_timers(now)?;
+            }
+            match read {
+                Poll::Pending if is_due || written == Some(Written::Some) => {}
                 Poll::Pending => {
                     self.shrink();
                     return Poll::Pending;
@@ -400,6 +413,11 @@ impl<W: Wire> Connection<W> {
                 Poll::Ready(Read::Some) => {}
                 Poll::Ready(Read::End) => self.note_end(now),
             }
+            if room == 0 {
+                executor::at_length();
+                break;
+            }
+            is_due = false;
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -734,8 +752,8 @@ impl<W: Wire> Connection<W> {
 
     // ---- reading -------------------------------------------------------------------------------------
 
-    /// Reads once. Pending when there is nothing to read, or nothing should be read now.
-    fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<Poll<Read>> {
+    /// Reads once. Pending when there is nothing to read, or nothing should be read now. What is taken in leaves less room.
+    fn poll_read(&mut self, cx: &mut Context<'_>, room: &mut usize, now: Instant) -> io::Result<Poll<Read>> {
         if self.ended {
             return Ok(Poll::Pending);
         }
@@ -751,7 +769,7 @@ impl<W: Wire> Connection<W> {
         }
         if self.proceed(now) || !self.work.unread.is_empty() || self.transport.has_more() {
             let mut unread = std::mem::take(&mut self.work.unread);
-            self.take_in(cx, &mut unread, now);
+            self.take_in(cx, &mut unread, room, now);
             return Ok(Poll::Ready(Read::Some));
         }
         READING.with_borrow_mut(|scratch| {
@@ -770,7 +788,7 @@ impl<W: Wire> Connection<W> {
                 let detail = "too much was sent before the session was established";
                 self.fail(Close::new(Reason::TooBig, detail), now);
             } else {
-                self.take_in(cx, &mut scratch[..length], now);
+                self.take_in(cx, &mut scratch[..length], room, now);
             }
             Ok(Poll::Ready(Read::Some))
         })
@@ -824,26 +842,27 @@ impl<W: Wire> Connection<W> {
     }
 
     /// Takes in what was read, message by message: compressed, a single read may hold more messages than
-    /// there is room for answers.
-    fn take_in(&mut self, cx: &mut Context<'_>, mut data: &mut [u8], now: Instant) {
+    /// there is room for answers, or time for. What is left is unread.
+    fn take_in(&mut self, cx: &mut Context<'_>, mut data: &mut [u8], room: &mut usize, now: Instant) {
         if matches!(self.phase, Phase::Lingering { .. }) {
             return;
         }
         let batch = Batch::begin();
         let mut unasked = 0;
         loop {
-            // What came in one message with others goes before what came after it. How long each of them is, is not known:
-            // it is asked after each.
-            if self.proceed(now) {
-                unasked = UNASKED_BYTES_MAX;
+            // What came in one message with others goes before what came after it.
+            let proceeds = self.proceed(now);
+            let taken = if proceeds {
+                PROCEEDED_BYTES
             } else if let Some(whole) = self.transport.next_in_place(&mut data) {
                 match whole {
                     Ok((kind, octets)) => {
-                        unasked += octets.len() + ARRIVAL_BYTES;
+                        let taken = octets.len();
                         if !self.take_in_place(kind, octets, now) {
                             let octets = Bytes::copy_from_slice(octets);
                             self.take_arrival(Arrival::Message(kind, octets), now);
                         }
+                        taken
                     }
                     Err(close) => {
                         self.fail(close, now);
@@ -853,14 +872,16 @@ impl<W: Wire> Connection<W> {
             } else {
                 match self.transport.next(&mut data, self.is_established()) {
                     Ok(Some(Arrival::Message(kind, octets))) => {
-                        unasked += octets.len() + ARRIVAL_BYTES;
+                        let taken = octets.len();
                         if !self.take_in_place(kind, &octets, now) {
                             self.take_arrival(Arrival::Message(kind, octets), now);
                         }
+                        taken
                     }
                     Ok(Some(arrival)) => {
-                        unasked += arrival.bytes() + ARRIVAL_BYTES;
+                        let taken = arrival.bytes();
                         self.take_arrival(arrival, now);
+                        taken
                     }
                     Ok(None) => break,
                     Err(close) => {
@@ -868,11 +889,15 @@ impl<W: Wire> Connection<W> {
                         break;
                     }
                 }
-            }
+            };
+            let taken = taken + ARRIVAL_BYTES;
+            (unasked, *room) = (unasked + taken, room.saturating_sub(taken));
+            let is_asked = self.work.authorizing.is_some();
             let is_full = self.work.owed_bytes > self.pump.limits.owed_bytes_max;
-            if is_full || unasked >= UNASKED_BYTES_MAX || self.work.authorizing.is_some() {
+            // Of several in one it is asked after each: they may be long.
+            if proceeds || unasked >= UNASKED_BYTES_MAX || is_full || is_asked || *room == 0 {
                 unasked = 0;
-                if self.work.authorizing.is_some() || self.is_sated(cx, now) {
+                if is_asked || *room == 0 || self.is_sated(cx, now) {
                     self.work.unread = data.to_vec();
                     break;
                 }

@@ -38,7 +38,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 const TURNS_MAX: u32 = 32;
 const TIME_MAX: Duration = Duration::from_micros(500);
 
-/// Turns between two looks at the clock.
+/// Turns between two looks at the clock, unless one says that it took long.
 const TURNS_UNTIMED: u32 = 4;
 
 /// A runner that was woken so long ago, or has so many waiting, is one that others help.
@@ -360,8 +360,9 @@ impl Shared {
             task.metadata().runner.store(number(own), Ordering::Relaxed);
             // Who panics has said so, and was dropped: it disturbs nobody else.
             let _panic = catch_unwind(AssertUnwindSafe(|| task.run()));
+            let was_long = self.runners[own].is_away.load(Ordering::Relaxed);
             self.runners[own].is_away.store(false, Ordering::Relaxed);
-            if turn % TURNS_UNTIMED == 0 && began.elapsed() > TIME_MAX {
+            if (was_long || turn % TURNS_UNTIMED == 0) && began.elapsed() > TIME_MAX {
                 break;
             }
         }
