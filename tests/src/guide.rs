@@ -21,7 +21,6 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -202,9 +201,6 @@ impl Reader {
             let path = self.folder.join(name);
             fs::create_dir_all(path.parent().expect("it is in a folder")).expect("folders can be made");
             fs::write(&path, self.adapt(&block.text)).expect("files can be written");
-            if block.text.starts_with("#!") {
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
-            }
         }
         if let Some(path) = block.value("example") {
             let text = fs::read_to_string(root().join(path))

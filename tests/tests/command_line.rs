@@ -327,6 +327,9 @@ async fn a_message_that_a_command_fails_at_is_given_back() {
         };
         let failed = shell.run(&consume("exit 3")).await.with(1);
         assert_eq!((&failed.json()[0]["done"], &failed.json()[0]["exit"]), (&json!(false), &json!(3)));
+        // That is nothing against the message, and would be nothing against the next.
+        shell.run(&consume("no-such-command")).await.with(2);
+        shell.run(&consume("/")).await.with(2);
         let worked =
             shell.run(&consume("cat; echo; echo $TANDEM_REDELIVERED $TANDEM_DESTINATION")).await.well();
         let output = worked.json()[0]["output"].as_str().unwrap().to_owned();

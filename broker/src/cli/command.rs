@@ -35,6 +35,11 @@ impl Outcome {
         self.status.success()
     }
 
+    /// False where the shell found no such command, or none that can be run.
+    pub(super) fn was_found(&self) -> bool {
+        !matches!(self.code(), Some(126 | 127))
+    }
+
     /// How it ended, in words.
     pub(super) fn ending(&self) -> String {
         match (self.status.code(), self.status.signal()) {

@@ -31,7 +31,8 @@ Examples:
 
 The command reads the message from standard input; TANDEM_DESTINATION, TANDEM_MESSAGE_ID, TANDEM_CONTENT_TYPE,
 TANDEM_REDELIVERED (true or false) and TANDEM_HEADERS (an object of JSON) say the rest. With exit code 0 it has dealt with
-it; with any other the message is given back, to be delivered again as the queue will have it.";
+it; with any other the message is given back, to be delivered again as the queue will have it. A command that the shell
+cannot run (126, 127) ends this with 2.";
 
 /// See the verb.
 #[derive(clap::Args)]
@@ -196,6 +197,14 @@ impl Consume {
         // With JSON, our output is ours alone.
         let speech = if self.output.json { Speech::Kept } else { Speech::Passed };
         let outcome = command::run(command, &work.input, &environment, speech).await?;
+        // No message is to blame for that, and none would fare better.
+        if !outcome.was_found() {
+            let ending = outcome.ending();
+            let id = work.id;
+            return Err(Failure::usage(format!(
+                "{ending}: it cannot be run, so nothing is taken; {id} comes again"
+            )));
+        }
         let verdict = if outcome.is_success() { Verdict::Done } else { Verdict::GivenBack };
         if verdict == Verdict::GivenBack {
             let fate = if self.reject { "rejected" } else { "given back" };
