@@ -430,7 +430,8 @@ pub struct WebSocketConfig {
     /// The largest window that clients are asked to compress with, as far as they can be asked, 9 to 15. By
     /// default 15.
     pub client_max_window_bits: Option<u8>,
-    /// What a message of more than 64 KiB may measure over its compressed form. By default 256; of strangers 32.
+    /// What a message of more than 64 KiB may measure over its compressed form. By default 1032, as much as DEFLATE can; of
+    /// strangers 32 at most.
     pub inflate_ratio_max: Option<u32>,
     /// Whether Safari before 15 gets its `x-webkit-deflate-frame`.
     pub legacy_deflate_frame: bool,
