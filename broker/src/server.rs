@@ -26,7 +26,7 @@ use crate::core::realm::{Entropy, Memory, Realm};
 use crate::core::realms::Realms;
 use crate::core::throttle::Throttle;
 use crate::front::connection::now;
-use crate::front::door::{Ailment, Door};
+use crate::front::door::{Ailment, Door, HttpSettings};
 use crate::front::listener::{Secured, Uses, bind};
 use crate::front::readiness::{Readiness, Unready};
 use crate::front::tls::Tls;
@@ -254,6 +254,12 @@ impl Server {
         }
         (self.addresses, self.tls_addresses, self.unix) = (addresses, tls_addresses, unix);
         Ok(())
+    }
+
+    /// A path where WebSockets are opened.
+    pub fn websocket_path(&self) -> String {
+        let HttpSettings { prefix, paths, .. } = &self.door.settings.http;
+        format!("{prefix}{}", paths.first().map_or("/", String::as_str))
     }
 
     /// Where it listens in the clear.

@@ -205,6 +205,13 @@ fn no_password_is_no_hash() {
 fn a_bad_log_filter_and_a_port_in_use_are_refused_in_a_sentence() {
     let said = refusal(&["serve", "--listen", "127.0.0.1:0", "--log", "tandem=loud"]);
     assert!(said.contains("--log tandem=loud"), "{said}");
+    for silent in ["verbose", "Tandem=info"] {
+        let said = refusal(&["serve", "--listen", "127.0.0.1:0", "--log", silent]);
+        assert!(said.contains(&format!("--log {silent}: neither a level")), "{said}");
+    }
+    let config = ConfigFile::new("log = \"verbose\"\n");
+    let said = refusal(&["check-config", config.path()]);
+    assert!(said.contains("log = \"verbose\""), "{said}");
     let daemon = Daemon::start(&[]);
     let said = refusal(&["serve", "--listen", &daemon.address().to_string()]);
     assert!(said.contains(&format!("cannot listen at {}", daemon.address())), "{said}");

@@ -204,6 +204,7 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn check_config(file: &std::path::Path) -> Outcome {
     let config = Config::read(file)?;
+    serve::configured_log_filter(&config)?;
     server::check(&config)?;
     say(&format!("{} is fine", file.display()))
 }

@@ -8,6 +8,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use crate::cli::{Listen, Outcome, Serve, say};
 use crate::config::{Config, OnStoreFailure};
@@ -33,8 +34,10 @@ pub(super) fn run(arguments: Serve) -> Outcome {
             }
         }
     }
-    let filter = arguments.log.or(config.log.clone()).unwrap_or_else(|| "info".into());
-    let filter = EnvFilter::try_new(&filter).map_err(|error| format!("--log {filter}: {error}"))?;
+    let filter = match &arguments.log {
+        Some(filter) => log_filter(filter).map_err(|error| format!("--log {filter}: {error}"))?,
+        None => configured_log_filter(&config)?,
+    };
     // A thread of its own writes it: whoever reads the log too slowly loses lines, and does not stop the broker.
     let (log, _written_at_the_end) =
         NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES_MAX).finish(std::io::stderr());
@@ -47,6 +50,26 @@ pub(super) fn run(arguments: Serve) -> Outcome {
     let outcome = runtime.block_on(serve(&config, arguments.config.as_deref()));
     runtime.shutdown_background();
     outcome
+}
+
+/// What the configuration says is to be logged.
+pub(super) fn configured_log_filter(config: &Config) -> Result<EnvFilter, String> {
+    let filter = config.log.as_deref().unwrap_or("info");
+    log_filter(filter).map_err(|error| format!("log = {filter:?}: {error}"))
+}
+
+/// A word that is no level is the name of a module: where none is the broker's, it would say nothing at all.
+fn log_filter(filter: &str) -> Result<EnvFilter, String> {
+    let parsed = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    let says_nothing = filter.parse::<Targets>().is_ok_and(|targets| {
+        targets.default_level().is_none() && !targets.iter().any(|(module, _)| module.starts_with("tandem"))
+    });
+    match says_nothing {
+        true => {
+            Err("neither a level (error, warn, info, debug, trace, off) nor one for modules of tandem".into())
+        }
+        false => Ok(parsed),
+    }
 }
 
 async fn serve(config: &Config, file: Option<&Path>) -> Outcome {
@@ -116,14 +139,15 @@ fn reload(server: &Server, file: Option<&Path>) {
 /// Says where the broker listens, and what a first client could do.
 fn greet(server: &Server) -> Outcome {
     let realm = server.realms().first().map(|realm| realm.name().to_string()).unwrap_or_default();
+    let path = server.websocket_path();
     for address in server.addresses() {
         say(&format!(
-            "tandem listens at ws://{address}/ (WAMP and STOMP), tcp://{address} (STOMP, RawSocket)"
+            "tandem listens at ws://{address}{path} (WAMP and STOMP), tcp://{address} (STOMP, RawSocket)"
         ))?;
     }
     for address in server.tls_addresses() {
         say(&format!(
-            "tandem listens at wss://{address}/ (WAMP and STOMP), tls://{address} (STOMP, RawSocket)"
+            "tandem listens at wss://{address}{path} (WAMP and STOMP), tls://{address} (STOMP, RawSocket)"
         ))?;
     }
     for path in server.unix_sockets() {
@@ -133,9 +157,9 @@ fn greet(server: &Server) -> Outcome {
     say(&format!(
         "
 A first client, in a browser's console or in Node:
-  WAMP   new autobahn.Connection({{url: 'ws://{address}/', realm: '{realm}'}})
-  STOMP  new StompJs.Client({{brokerURL: 'ws://{address}/'}})
-  shell  tandem pub hello Hello --url ws://{address}/ --realm {realm}
+  WAMP   new autobahn.Connection({{url: 'ws://{address}{path}', realm: '{realm}'}})
+  STOMP  new StompJs.Client({{brokerURL: 'ws://{address}{path}'}})
+  shell  tandem pub hello Hello --url ws://{address}{path} --realm {realm}
 "
     ))
 }

@@ -309,9 +309,12 @@ impl Realm {
         mailbox: Mailbox,
     ) -> Result<Member, Refusal> {
         let principal = Arc::new(principal);
+        let (peer, dialect) = (origin.peer.clone(), origin.dialect);
         let numbers = iter::once(proposed).chain(iter::repeat_with(|| self.propose_id()));
         let gone = || Refusal::NoSuchRealm(self.name.to_string());
         let id = self.guests.admit(numbers, &principal, origin, &mailbox).ok_or_else(gone)??;
+        let Principal { id: user, role, .. } = &*principal;
+        tracing::debug!(%peer, realm = &*self.name, session = id.0, %user, %role, dialect, "a session begins");
         Ok(Member {
             id,
             realm: self.clone(),
@@ -1179,6 +1182,8 @@ impl Member {
     ) -> Result<Option<bool>, Refusal> {
         let forbidden = || {
             metrics::FORBIDDEN.add(1);
+            let Principal { id, role, .. } = &*self.principal;
+            tracing::debug!(session = self.id.0, user = %id, %role, %action, name = spelling, "no permission");
             Refusal::Forbidden { action, name: spelling.into() }
         };
         let rule = match judgement {

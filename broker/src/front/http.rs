@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{HOST, HeaderName, HeaderValue, UPGRADE};
+use hyper::header::{HOST, HeaderName, HeaderValue, ORIGIN, UPGRADE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode, Uri, Version};
@@ -328,7 +328,12 @@ fn upgrade<B>(
         Ok(accept) => accept,
         Err(rejection) => {
             metrics::HANDSHAKES_REFUSED.add(1);
-            tracing::info!(%peer, reason = %rejection, "opening handshake refused");
+            if let Rejection::Origin(_) = rejection {
+                let origin = request.headers().get(ORIGIN);
+                tracing::info!(%peer, ?origin, "opening handshake refused: see allowed_origins in [websocket]");
+            } else {
+                tracing::info!(%peer, reason = %rejection, "opening handshake refused");
+            }
             return refusal(door, &rejection);
         }
     };
