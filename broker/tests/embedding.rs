@@ -23,6 +23,7 @@ use tandem_broker::users::hash_password;
 use tandem_broker::{Broker, Builder};
 use tandem_client::raw::dial::{WebSocketOptions, connect_websocket, open_rawsocket, open_tcp};
 use tandem_client::raw::stomp::{self, AckMode, ConnectOptions};
+use tandem_client::raw::transport::Transport;
 use tandem_client::raw::wamp::{Client, Login, MatchPolicy};
 use tandem_client::wire::ByteStream;
 use tandem_client::{Doorway, Error};
@@ -42,17 +43,17 @@ fn ticket(user: &str, secret: &str) -> Login {
 }
 
 /// A session of WAMP over a stream.
-async fn join<S: ByteStream + 'static>(stream: S, login: &Login) -> Result<Client<Boxed>, Error> {
+async fn join<S: ByteStream + 'static>(stream: S, login: &Login) -> Result<Client<Transport<Boxed>>, Error> {
     let stream: Boxed = Box::new(stream);
     let transport = soon(open_rawsocket(stream, Format::Json, Limit::MAX)).await?;
     soon(Client::join(transport, Format::Json, "realm1", login)).await
 }
 
-async fn join_within(broker: &Broker, login: &Login) -> Result<Client<Boxed>, Error> {
+async fn join_within(broker: &Broker, login: &Login) -> Result<Client<Transport<Boxed>>, Error> {
     join(broker.entrance().open()?, login).await
 }
 
-async fn stomp_within(broker: &Broker) -> stomp::Client<Boxed> {
+async fn stomp_within(broker: &Broker) -> stomp::Client<Transport<Boxed>> {
     let transport = open_tcp(broker.entrance().open().unwrap());
     soon(stomp::Client::connect(transport, Version::V12, &ConnectOptions::default())).await.unwrap()
 }

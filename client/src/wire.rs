@@ -14,6 +14,7 @@ use tandem_protocols::websocket::extensions::Agreement;
 use crate::error::Error;
 use crate::longpoll::LongPoll;
 use crate::message::{Closed, Kind, Message};
+use crate::raw::carrier::Carrier;
 use crate::raw::transport::Transport;
 use crate::tls::Exporter;
 
@@ -21,13 +22,13 @@ pub use crate::doorway::ByteStream;
 
 /// A connection that a session speaks over.
 pub struct Wire {
-    carrier: Carrier,
+    medium: Medium,
     keep_alive: Option<KeepAlive>,
     /// What the connection can be bound by.
     exporter: Option<Box<Exporter>>,
 }
 
-enum Carrier {
+enum Medium {
     Stream(Box<Transport<Box<dyn ByteStream>>>),
     LongPoll(Box<LongPoll>),
 }
@@ -35,12 +36,12 @@ enum Carrier {
 impl Wire {
     /// Over a stream on which both ends have agreed on what frames messages.
     pub fn new(transport: Transport<Box<dyn ByteStream>>) -> Wire {
-        Wire { carrier: Carrier::Stream(Box::new(transport)), keep_alive: None, exporter: None }
+        Wire { medium: Medium::Stream(Box::new(transport)), keep_alive: None, exporter: None }
     }
 
     /// Over requests of HTTP.
     pub(crate) fn polling(longpoll: LongPoll) -> Wire {
-        Wire { carrier: Carrier::LongPoll(Box::new(longpoll)), keep_alive: None, exporter: None }
+        Wire { medium: Medium::LongPoll(Box::new(longpoll)), keep_alive: None, exporter: None }
     }
 
     /// The same, which asks after `silence` whether the server is there, and ends with [`Error::Silent`] when that has
@@ -48,7 +49,7 @@ impl Wire {
     /// must answer anyway. Must be called in a tokio runtime.
     #[must_use]
     pub fn kept_alive(mut self, silence: Duration) -> Wire {
-        let has_pings = matches!(&self.carrier, Carrier::Stream(transport) if transport.has_pings());
+        let has_pings = matches!(&self.medium, Medium::Stream(transport) if transport.has_pings());
         self.keep_alive = has_pings.then(|| KeepAlive::new(silence));
         self
     }
@@ -68,41 +69,41 @@ impl Wire {
 
     /// The subprotocol that the server chose, of WebSocket or of long-polling.
     pub fn subprotocol(&self) -> Option<&str> {
-        match &self.carrier {
-            Carrier::Stream(transport) => transport.subprotocol(),
-            Carrier::LongPoll(longpoll) => Some(longpoll.protocol()),
+        match &self.medium {
+            Medium::Stream(transport) => transport.subprotocol(),
+            Medium::LongPoll(longpoll) => Some(longpoll.protocol()),
         }
     }
 
     /// How a WebSocket compresses, if it does.
     pub fn compression(&self) -> Option<&Agreement> {
-        match &self.carrier {
-            Carrier::Stream(transport) => transport.compression(),
-            Carrier::LongPoll(_) => None,
+        match &self.medium {
+            Medium::Stream(transport) => transport.compression(),
+            Medium::LongPoll(_) => None,
         }
     }
 
     /// Whether messages have a kind.
     pub fn has_kinds(&self) -> bool {
-        match &self.carrier {
-            Carrier::Stream(transport) => transport.has_kinds(),
-            Carrier::LongPoll(_) => false,
+        match &self.medium {
+            Medium::Stream(transport) => transport.has_kinds(),
+            Medium::LongPoll(_) => false,
         }
     }
 
     /// How it ended, once all that came before was taken.
     pub fn closed(&self) -> Option<&Closed> {
-        match &self.carrier {
-            Carrier::Stream(transport) => transport.closed(),
-            Carrier::LongPoll(longpoll) => longpoll.closed(),
+        match &self.medium {
+            Medium::Stream(transport) => transport.closed(),
+            Medium::LongPoll(longpoll) => longpoll.closed(),
         }
     }
 
     /// Bytes that were fed and are not written.
     pub fn output_bytes(&self) -> usize {
-        match &self.carrier {
-            Carrier::Stream(transport) => transport.output_bytes(),
-            Carrier::LongPoll(longpoll) => longpoll.output_bytes(),
+        match &self.medium {
+            Medium::Stream(transport) => transport.output_bytes(),
+            Medium::LongPoll(longpoll) => longpoll.output_bytes(),
         }
     }
 
@@ -112,9 +113,9 @@ impl Wire {
     ///
     /// See [`Transport::feed`].
     pub fn feed(&mut self, kind: Kind, payload: &[u8]) -> Result<(), Error> {
-        match &mut self.carrier {
-            Carrier::Stream(transport) => transport.feed(kind, payload),
-            Carrier::LongPoll(longpoll) => longpoll.feed(payload),
+        match &mut self.medium {
+            Medium::Stream(transport) => transport.feed(kind, payload),
+            Medium::LongPoll(longpoll) => longpoll.feed(payload),
         }
     }
 
@@ -124,12 +125,12 @@ impl Wire {
     ///
     /// Those of the network, and [`Error::Silent`].
     pub async fn flush(&mut self) -> Result<(), Error> {
-        let Wire { carrier, keep_alive, .. } = self;
-        match carrier {
-            Carrier::Stream(transport) => {
+        let Wire { medium, keep_alive, .. } = self;
+        match medium {
+            Medium::Stream(transport) => {
                 poll_fn(|cx| poll_alive(keep_alive, transport, cx, Transport::poll_flush)).await
             }
-            Carrier::LongPoll(longpoll) => poll_fn(|cx| longpoll.poll_flush(cx)).await,
+            Medium::LongPoll(longpoll) => poll_fn(|cx| longpoll.poll_flush(cx)).await,
         }
     }
 
@@ -143,20 +144,20 @@ impl Wire {
         if let Some(message) = self.try_next() {
             return Ok(Some(message));
         }
-        let Wire { carrier, keep_alive, .. } = self;
-        match carrier {
-            Carrier::Stream(transport) => {
+        let Wire { medium, keep_alive, .. } = self;
+        match medium {
+            Medium::Stream(transport) => {
                 poll_fn(|cx| poll_alive(keep_alive, transport, cx, Transport::poll_next)).await
             }
-            Carrier::LongPoll(longpoll) => poll_fn(|cx| longpoll.poll_next(cx)).await,
+            Medium::LongPoll(longpoll) => poll_fn(|cx| longpoll.poll_next(cx)).await,
         }
     }
 
     /// The next message if it is here already.
     pub fn try_next(&mut self) -> Option<Message> {
-        match &mut self.carrier {
-            Carrier::Stream(transport) => transport.try_next(),
-            Carrier::LongPoll(longpoll) => longpoll.try_next(),
+        match &mut self.medium {
+            Medium::Stream(transport) => transport.try_next(),
+            Medium::LongPoll(longpoll) => longpoll.try_next(),
         }
     }
 
@@ -167,10 +168,40 @@ impl Wire {
     ///
     /// See [`Transport::close`].
     pub async fn close(&mut self) -> Result<Closed, Error> {
-        match &mut self.carrier {
-            Carrier::Stream(transport) => transport.close().await,
-            Carrier::LongPoll(longpoll) => longpoll.close().await,
+        match &mut self.medium {
+            Medium::Stream(transport) => transport.close().await,
+            Medium::LongPoll(longpoll) => longpoll.close().await,
         }
+    }
+}
+
+impl Carrier for Wire {
+    fn has_kinds(&self) -> bool {
+        Wire::has_kinds(self)
+    }
+
+    fn closed(&self) -> Option<&Closed> {
+        Wire::closed(self)
+    }
+
+    fn output_bytes(&self) -> usize {
+        Wire::output_bytes(self)
+    }
+
+    fn feed(&mut self, kind: Kind, payload: &[u8]) -> Result<(), Error> {
+        Wire::feed(self, kind, payload)
+    }
+
+    async fn flush(&mut self) -> Result<(), Error> {
+        Wire::flush(self).await
+    }
+
+    async fn next(&mut self) -> Result<Option<Message>, Error> {
+        Wire::next(self).await
+    }
+
+    async fn close(&mut self) -> Result<Closed, Error> {
+        Wire::close(self).await
     }
 }
 

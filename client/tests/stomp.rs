@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tandem_client::Error;
 use tandem_client::raw::dial::open_tcp;
 use tandem_client::raw::stomp::{AckMode, Client, ConnectOptions, HeartBeat, Link};
-use tandem_client::raw::transport::Kind;
+use tandem_client::raw::transport::{Kind, Transport};
 use tandem_protocols::stomp::frame::{Command, Frame, Version};
 
 use peer::{PIPE_BYTES, plain};
@@ -41,7 +41,7 @@ async fn connected(
     version: Version,
     options: &ConnectOptions,
     heart_beat: &str,
-) -> (Client<DuplexStream>, Server) {
+) -> (Client<Transport<DuplexStream>>, Server) {
     let (near, far) = duplex(PIPE_BYTES);
     let mut server = Server(far);
     let script = async {
@@ -53,7 +53,7 @@ async fn connected(
     (client.unwrap(), server)
 }
 
-async fn plain_client(version: Version) -> (Client<DuplexStream>, Server) {
+async fn plain_client(version: Version) -> (Client<Transport<DuplexStream>>, Server) {
     connected(version, &ConnectOptions::default(), "0,0").await
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::DuplexStream;
 
 use tandem_client::Error;
-use tandem_client::raw::transport::Kind;
+use tandem_client::raw::transport::{Kind, Transport};
 use tandem_client::raw::wamp::{Client, Link, Login, MatchPolicy};
 use tandem_protocols::payload::Format;
 use tandem_protocols::wamp::codec::{decode, encode, subprotocol};
@@ -21,7 +21,7 @@ use tandem_protocols::websocket::message::Event;
 use peer::{Peer, plain};
 
 /// A client that was let in as session 7.
-async fn joined() -> (Client<DuplexStream>, Peer) {
+async fn joined() -> (Client<Transport<DuplexStream>>, Peer) {
     let (transport, mut peer) = plain("wamp.2.json").await;
     let server = async {
         assert!(peer.expect_text().await.starts_with(r#"[1,"realm1",{"#));

@@ -24,6 +24,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Sleep, sleep, timeout};
 
 use tandem_client::raw::dial::{WebSocketOptions, open_websocket};
+use tandem_client::raw::transport::Transport;
 use tandem_client::raw::wamp::{self, Login, MatchPolicy};
 use tandem_protocols::payload::{Arguments, Content, Format, encode_bytes};
 use tandem_protocols::wamp::dict::Dict;
@@ -96,7 +97,7 @@ impl AsyncWrite for Limited {
     }
 }
 
-async fn reader(address: SocketAddr, bytes_per_second: f64) -> wamp::Client<Limited> {
+async fn reader(address: SocketAddr, bytes_per_second: f64) -> wamp::Client<Transport<Limited>> {
     let socket = TcpSocket::new_v4().unwrap();
     // The kernel of a peer far away holds about as much of a fast line.
     socket.set_recv_buffer_size(64 * 1024).unwrap();

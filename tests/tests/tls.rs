@@ -13,8 +13,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use tandem_client::error::Error;
+use tandem_client::raw::carrier::Carrier;
 use tandem_client::raw::dial::{WebSocketOptions, open_rawsocket, open_tcp, open_websocket};
 use tandem_client::raw::stomp::{self, ConnectOptions};
+use tandem_client::raw::transport::Transport;
 use tandem_client::raw::wamp::{self, Link, Login, MatchPolicy};
 use tandem_protocols::payload::Format;
 use tandem_protocols::stomp::frame::Version;
@@ -40,19 +42,16 @@ async fn start(authority: &Authority, clients: &str, more: &str) -> (Broker, Soc
     (broker, address)
 }
 
-async fn websocket(
-    stream: Tls,
-    subprotocol: &str,
-) -> Result<tandem_client::raw::transport::Transport<Tls>, Error> {
+async fn websocket(stream: Tls, subprotocol: &str) -> Result<Transport<Tls>, Error> {
     open_websocket(stream, "localhost", "/", &[subprotocol], &WebSocketOptions::default()).await
 }
 
-async fn wamp(peer: Peer<'_>, address: SocketAddr) -> wamp::Client<Tls> {
+async fn wamp(peer: Peer<'_>, address: SocketAddr) -> wamp::Client<Transport<Tls>> {
     let transport = websocket(peer.connect(address).await, "wamp.2.json").await.unwrap();
     wamp::Client::join(transport, Format::Json, "realm1", &Login::Anonymous).await.unwrap()
 }
 
-async fn stomp(peer: Peer<'_>, address: SocketAddr) -> Result<stomp::Client<Tls>, Error> {
+async fn stomp(peer: Peer<'_>, address: SocketAddr) -> Result<stomp::Client<Transport<Tls>>, Error> {
     let transport = open_tcp(peer.connect(address).await);
     stomp::Client::connect(transport, Version::V12, &ConnectOptions::default()).await
 }
@@ -275,10 +274,7 @@ async fn a_certificate_of_somebody_else_ends_the_handshake_and_so_does_none_wher
 // ---- proofs that are bound to the connection ---------------------------------------------------------------
 
 /// HELLO, and the CHALLENGE or what else comes.
-async fn ask<S>(link: &mut Link<S>, method: &str, authid: &str, authextra: Dict) -> Message
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
+async fn ask(link: &mut Link<impl Carrier>, method: &str, authid: &str, authextra: Dict) -> Message {
     let details = Dict::new()
         .with("roles", Dict::new().with("caller", Dict::new()))
         .with("authmethods", Value::List(vec![method.into()]))
@@ -303,7 +299,7 @@ fn outcome(message: Message) -> Result<Welcome, String> {
     }
 }
 
-async fn link(peer: Peer<'_>, address: SocketAddr) -> (Link<Tls>, Option<[u8; 32]>) {
+async fn link(peer: Peer<'_>, address: SocketAddr) -> (Link<Transport<Tls>>, Option<[u8; 32]>) {
     let stream = peer.connect(address).await;
     let exporter = exporter(&stream);
     (Link::new(websocket(stream, "wamp.2.json").await.unwrap(), Format::Json), exporter)

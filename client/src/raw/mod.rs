@@ -2,7 +2,7 @@
 //! in hand.
 //!
 //! [`dial`] makes connections; a [`transport::Transport`] moves messages over one; [`wamp`] and [`stomp`] speak
-//! a language over a transport. Nothing here spawns a task, so pings are answered and heart-beats sent while a
+//! a language over a transport, or over a [`Wire`](crate::Wire) that a [`Connector`](crate::Connector) made. Nothing here spawns a task, so pings are answered and heart-beats sent while a
 //! method is awaited, and at no other time.
 //!
 //! Every level is open to the one below it, so that a test can also say what no client should: a
@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+pub mod carrier;
 pub mod dial;
 mod rawsocket;
 pub mod stomp;

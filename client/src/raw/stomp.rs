@@ -7,8 +7,6 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout};
 
 use tandem_protocols::stomp::codec::{Decoder, HEART_BEAT, Item, Limits, encode};
@@ -16,6 +14,7 @@ use tandem_protocols::stomp::frame::{Command, Frame, Headers, Side, Version};
 use tandem_protocols::stomp::state::{HeartBeats, Intervals, chosen};
 
 use crate::error::Error;
+use crate::raw::carrier::Carrier;
 use crate::raw::transport::{Closed, Kind, Transport};
 
 pub use tandem_protocols::stomp::state::{AckMode, HeartBeat};
@@ -40,8 +39,8 @@ const LIMITS: Limits = Limits {
 
 /// STOMP frames over a transport, in any order.
 #[derive(Debug)]
-pub struct Link<S = TcpStream> {
-    transport: Transport<S>,
+pub struct Link<T = Transport> {
+    transport: T,
     kind: Kind,
     version: Version,
     decoder: Decoder,
@@ -50,9 +49,9 @@ pub struct Link<S = TcpStream> {
     beats: Option<HeartBeats>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
+impl<T: Carrier> Link<T> {
     /// Frames to be written in `version`, and read as a connection that is not open yet.
-    pub fn new(transport: Transport<S>, version: Version) -> Self {
+    pub fn new(transport: T, version: Version) -> Self {
         let decoder = Decoder::new(Side::Client, LIMITS);
         Self { transport, kind: Kind::Text, version, decoder, input: Bytes::new(), beats: None }
     }
@@ -63,12 +62,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     }
 
     /// What carries the frames.
-    pub fn transport(&mut self) -> &mut Transport<S> {
+    pub fn transport(&mut self) -> &mut T {
         &mut self.transport
     }
 
     /// The transport alone.
-    pub fn into_transport(self) -> Transport<S> {
+    pub fn into_transport(self) -> T {
         self.transport
     }
 
@@ -224,8 +223,8 @@ pub struct ConnectOptions {
 
 /// A client that is connected.
 #[derive(Debug)]
-pub struct Client<S = TcpStream> {
-    link: Link<S>,
+pub struct Client<T = Transport> {
+    link: Link<T>,
     connected: Headers,
     receipts: u64,
     queue: VecDeque<Frame>,
@@ -233,17 +232,13 @@ pub struct Client<S = TcpStream> {
     receipt_timeout: Duration,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+impl<T: Carrier> Client<T> {
     /// Connects in exactly this version.
     ///
     /// # Errors
     ///
     /// [`Error::StompError`] where the server says no.
-    pub async fn connect(
-        transport: Transport<S>,
-        version: Version,
-        options: &ConnectOptions,
-    ) -> Result<Self, Error> {
+    pub async fn connect(transport: T, version: Version, options: &ConnectOptions) -> Result<Self, Error> {
         Self::connect_link(Link::new(transport, version), options).await
     }
 
@@ -252,7 +247,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Errors
     ///
     /// See there.
-    pub async fn connect_link(mut link: Link<S>, options: &ConnectOptions) -> Result<Self, Error> {
+    pub async fn connect_link(mut link: Link<T>, options: &ConnectOptions) -> Result<Self, Error> {
         link.send(&connect_frame(link.version, options)).await?;
         let answer =
             timeout(RECEIPT_TIMEOUT, link.receive()).await.map_err(|_| Error::Timeout("CONNECTED"))??;
@@ -285,12 +280,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// The frames below.
-    pub fn link(&mut self) -> &mut Link<S> {
+    pub fn link(&mut self) -> &mut Link<T> {
         &mut self.link
     }
 
     /// The frames below, alone.
-    pub fn into_link(self) -> Link<S> {
+    pub fn into_link(self) -> Link<T> {
         self.link
     }
 

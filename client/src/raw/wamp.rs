@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use tandem_protocols::payload::{Arguments, Content, Format};
@@ -24,6 +22,7 @@ use tandem_protocols::wamp::options::{Feature, Role, Roles};
 
 use crate::arguments::{arguments, decode_args, decode_kwargs, positional};
 use crate::error::Error;
+use crate::raw::carrier::Carrier;
 use crate::raw::transport::{Closed, Kind, Transport};
 
 pub use tandem_protocols::wamp::options::MatchPolicy;
@@ -45,14 +44,14 @@ const GOODBYE_AND_OUT: &str = "wamp.close.goodbye_and_out";
 
 /// WAMP messages over a transport, without a session or any order.
 #[derive(Debug)]
-pub struct Link<S = TcpStream> {
-    transport: Transport<S>,
+pub struct Link<T = Transport> {
+    transport: T,
     format: Format,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
+impl<T: Carrier> Link<T> {
     /// Messages in `format`, which is what the transport's subprotocol or handshake must have said.
-    pub fn new(transport: Transport<S>, format: Format) -> Self {
+    pub fn new(transport: T, format: Format) -> Self {
         Self { transport, format }
     }
 
@@ -62,12 +61,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     }
 
     /// What carries the messages.
-    pub fn transport(&mut self) -> &mut Transport<S> {
+    pub fn transport(&mut self) -> &mut T {
         &mut self.transport
     }
 
     /// The transport alone.
-    pub fn into_transport(self) -> Transport<S> {
+    pub fn into_transport(self) -> T {
         self.transport
     }
 
@@ -138,8 +137,8 @@ pub enum Login {
 
 /// A client in a realm.
 #[derive(Debug)]
-pub struct Client<S = TcpStream> {
-    link: Link<S>,
+pub struct Client<T = Transport> {
+    link: Link<T>,
     session: Id,
     welcome: Dict,
     next_request: Id,
@@ -177,18 +176,13 @@ impl Outcome {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+impl<T: Carrier> Client<T> {
     /// Joins a realm in all roles, announcing all features.
     ///
     /// # Errors
     ///
     /// [`Error::Abort`] where the router does not let the client in.
-    pub async fn join(
-        transport: Transport<S>,
-        format: Format,
-        realm: &str,
-        login: &Login,
-    ) -> Result<Self, Error> {
+    pub async fn join(transport: T, format: Format, realm: &str, login: &Login) -> Result<Self, Error> {
         Self::join_with(Link::new(transport, format), realm, login, Dict::new()).await
     }
 
@@ -198,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     ///
     /// See there.
     pub async fn join_with(
-        mut link: Link<S>,
+        mut link: Link<T>,
         realm: &str,
         login: &Login,
         details: Dict,
@@ -218,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         })
     }
 
-    async fn enter(link: &mut Link<S>, login: &Login) -> Result<Welcome, Error> {
+    async fn enter(link: &mut Link<T>, login: &Login) -> Result<Welcome, Error> {
         loop {
             match (link.receive().await?, login) {
                 (Message::Welcome(welcome), _) => return Ok(welcome),
@@ -247,12 +241,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// The messages below.
-    pub fn link(&mut self) -> &mut Link<S> {
+    pub fn link(&mut self) -> &mut Link<T> {
         &mut self.link
     }
 
     /// The messages below, alone.
-    pub fn into_link(self) -> Link<S> {
+    pub fn into_link(self) -> Link<T> {
         self.link
     }
 
