@@ -12,8 +12,8 @@ use bytes::Bytes;
 use memchr::memchr;
 use tokio::task::JoinSet;
 
-use tandem_client::Error as ClientError;
-use tandem_client::raw::transport::{Kind, Transport};
+use tandem_client::raw::transport::Kind;
+use tandem_client::{Error as ClientError, Wire};
 use tandem_protocols::payload::{Arguments, Content, Format};
 use tandem_protocols::wamp::codec::{decode, encode};
 use tandem_protocols::wamp::dict::Dict;
@@ -77,7 +77,7 @@ pub async fn run(options: &Calls) -> Result<Report, Error> {
 
 /// Whoever answers.
 enum Callee {
-    Wamp(Transport, Format),
+    Wamp(Wire, Format),
     Nats(Peer),
 }
 
@@ -97,7 +97,7 @@ impl Callee {
     async fn run(self, number: u16, shared: Arc<Shared>) {
         let serving = async {
             match self {
-                Callee::Wamp(transport, format) => serve_wamp(transport, format, &shared).await,
+                Callee::Wamp(wire, format) => serve_wamp(wire, format, &shared).await,
                 Callee::Nats(peer) => serve_nats(peer, &shared).await,
             }
         };
@@ -113,24 +113,24 @@ impl Callee {
     }
 }
 
-async fn serve_wamp(mut transport: Transport, format: Format, shared: &Shared) -> Result<(), ClientError> {
+async fn serve_wamp(mut wire: Wire, format: Format, shared: &Shared) -> Result<(), ClientError> {
     let kind = kind(format);
     loop {
-        let mut next = transport.next().await?;
+        let mut next = wire.next().await?;
         if next.is_none() {
-            return Err(ended(&transport));
+            return Err(ended(&wire));
         }
         while let Some(message) = next {
             match decode(format, &message.bytes)? {
                 Message::Invocation(Invocation { request, payload, .. }) => {
                     let answer = Yield { request, options: Dict::new(), payload };
-                    transport.feed(kind, &encode(format, &answer.into())?)?;
+                    wire.feed(kind, &encode(format, &answer.into())?)?;
                 }
                 other => shared.faults.note(1, format_args!("a callee got {}", other.message_type().name())),
             }
-            next = transport.try_next();
+            next = wire.try_next();
         }
-        transport.flush().await?;
+        wire.flush().await?;
     }
 }
 
@@ -169,7 +169,7 @@ fn kind(format: Format) -> Kind {
 
 /// How a caller calls.
 enum Line {
-    Wamp(Transport, Format),
+    Wamp(Wire, Format),
     /// With where answers come to.
     Nats(Peer, String),
 }
@@ -190,14 +190,14 @@ impl Line {
     /// Takes a call to be written. Of NATS the number is in the subject of the answer.
     fn call(&mut self, procedure: &str, number: u64, payload: &[u8]) -> Result<(), ClientError> {
         match self {
-            Line::Wamp(transport, format) => {
+            Line::Wamp(wire, format) => {
                 let request = Id::new(number).ok_or(ClientError::OutputFull)?;
                 let arguments =
                     Arguments { format: *format, args: list(*format, payload), kwargs: Bytes::new() };
                 let procedure = procedure.to_owned();
                 let payload = Content::Arguments(arguments);
                 let call = Call { request, options: Dict::new(), procedure, payload };
-                transport.feed(kind(*format), &encode(*format, &call.into())?)
+                wire.feed(kind(*format), &encode(*format, &call.into())?)
             }
             Line::Nats(peer, inbox) => {
                 let mut message = Vec::with_capacity(payload.len() + 128);
@@ -212,11 +212,11 @@ impl Line {
     /// Waits for answers, and shows the number of each call and what it came to.
     async fn answers(&mut self, mut answered: impl FnMut(Option<u64>, &[u8])) -> Result<(), ClientError> {
         match self {
-            Line::Wamp(transport, format) => {
-                transport.flush().await?;
-                let mut next = transport.next().await?;
+            Line::Wamp(wire, format) => {
+                wire.flush().await?;
+                let mut next = wire.next().await?;
                 if next.is_none() {
-                    return Err(ended(transport));
+                    return Err(ended(wire));
                 }
                 while let Some(message) = next {
                     match decode(*format, &message.bytes)? {
@@ -225,7 +225,7 @@ impl Line {
                         }
                         _ => answered(None, &message.bytes),
                     }
-                    next = transport.try_next();
+                    next = wire.try_next();
                 }
                 Ok(())
             }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tandem_client::Address;
+
 use crate::course::{measure, shared};
 use crate::error::Error;
 use crate::options::Idle;
@@ -17,11 +19,14 @@ const SETTLING: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// Where somebody cannot connect or subscribe, and where no process is named.
+/// Where somebody cannot connect or subscribe, where no process is named, and over long-polling.
 pub async fn run(options: &Idle) -> Result<Report, Error> {
     let common = &options.common;
     if common.server_pid.is_empty() {
         return Err(Error::Usage("idle connections are measured by the memory of --server-pid".into()));
+    }
+    if let Address::LongPoll(_) = common.url {
+        return Err(Error::Usage("over long-polling nobody is idle, but asks for messages".into()));
     }
     let shared = shared(common);
     let memory = || {

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use tandem_client::tls::{TlsError, TlsOptions};
+use tandem_client::{Address, Connector};
+use tandem_protocols::websocket::extensions::{Mode, Policy};
 
 use crate::language::Language;
 use crate::payload::{Filler, SIZE_MAX, SIZE_MIN};
-use crate::target::Target;
+use crate::target;
 
 /// `tandem bench`.
 #[derive(Args, Clone, Debug)]
@@ -40,9 +43,16 @@ pub enum Workload {
 /// What all workloads ask for.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
-    /// The broker: ws://HOST:PORT/PATH, tcp://HOST:PORT (STOMP, NATS, MQTT), rs://HOST:PORT (RawSocket).
-    #[arg(long, default_value = "ws://127.0.0.1:8080/", value_parser = Target::parse)]
-    pub url: Target,
+    /// The broker: ws://, wss://, tcp://, tls://, http:// or https:// (long-polling) and HOST:PORT/PATH, or unix:/PATH. Of
+    /// tcp, tls and unix, WAMP is RawSocket, and all else is spoken as it is.
+    #[arg(long, default_value = "ws://127.0.0.1:8080/", value_parser = target::parse)]
+    pub url: Address,
+    /// Trust the authorities in this file, beside those of the system.
+    #[arg(long, value_name = "FILE", value_parser = authorities)]
+    pub ca: Option<TlsOptions>,
+    /// Whom to trust without such a file. All connections share what is read.
+    #[arg(skip)]
+    system: TlsOptions,
     /// The user, for STOMP; for WAMP, the authid of a ticket.
     #[arg(long)]
     pub login: Option<String>,
@@ -88,6 +98,15 @@ impl Common {
     /// What payloads are filled with.
     pub fn filler(&self) -> Filler {
         if self.words { Filler::Words } else { Filler::Random }
+    }
+
+    /// What makes connections. They ask nobody whether he is there: who is idle is to be idle.
+    pub(crate) fn connector(&self) -> Connector {
+        let mode = if self.compress { Mode::Offered } else { Mode::Off };
+        Connector::new(self.url.clone())
+            .tls(self.ca.as_ref().unwrap_or(&self.system).clone())
+            .compression(Policy { mode, ..Policy::default() })
+            .keep_alive(None)
     }
 }
 
@@ -251,6 +270,10 @@ pub struct Idle {
     /// How many.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub connections: u32,
+}
+
+fn authorities(path: &str) -> Result<TlsOptions, TlsError> {
+    TlsOptions::new().authorities_file(path)
 }
 
 fn rate(text: &str) -> Result<f64, String> {

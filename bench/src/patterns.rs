@@ -1,7 +1,6 @@
 //! Patterns that nothing matches, many of them, so that publishing beside them can be measured.
 
-use tandem_client::Error as ClientError;
-use tandem_client::raw::transport::Transport;
+use tandem_client::{Error as ClientError, Wire};
 use tandem_protocols::wamp::dict::Dict;
 use tandem_protocols::wamp::message::{Message, Subscribe};
 
@@ -19,7 +18,7 @@ const PER_SESSION: u32 = 1000;
 /// # Errors
 ///
 /// Where a session cannot be had, or a subscription is refused.
-pub async fn register(common: &Common, kind: PatternKind, count: u32) -> Result<Vec<Transport>, Error> {
+pub async fn register(common: &Common, kind: PatternKind, count: u32) -> Result<Vec<Wire>, Error> {
     let unique: u32 = rand::random();
     let mut sessions = Vec::new();
     let mut first = 0;
@@ -37,7 +36,7 @@ async fn subscribe(
     kind: PatternKind,
     unique: u32,
     numbers: std::ops::Range<u32>,
-) -> Result<Transport, Error> {
+) -> Result<Wire, Error> {
     let mut client = join(common, Language::WampMsgpack).await?;
     let failed =
         |error: ClientError| Error::connect(&format!("SUBSCRIBE to a pattern at {}", common.url), error);

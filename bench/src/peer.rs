@@ -2,24 +2,21 @@
 
 use bytes::Bytes;
 
-use tandem_client::Error as ClientError;
-use tandem_client::raw::dial::{connect_rawsocket, connect_tcp};
 use tandem_client::raw::stomp::AckMode;
-use tandem_client::raw::transport::{Kind, Transport};
+use tandem_client::raw::transport::Kind;
 use tandem_client::raw::wamp::{self, Login, MatchPolicy};
-use tandem_protocols::payload::Format;
-use tandem_protocols::wamp::rawsocket::Limit;
+use tandem_client::{Address, Error as ClientError, Wire};
+use tandem_protocols::wamp::codec;
 
 use crate::error::Error;
 use crate::language::{Ear, Heard, Language, mqtt_length, mqtt_text};
 use crate::options::Common;
-use crate::target::Wire;
-use crate::wire::{StompWire, ended, websocket};
+use crate::wire::{StompWire, ended};
 
 /// Somebody who is connected.
 #[derive(Debug)]
 pub struct Peer {
-    transport: Transport,
+    wire: Wire,
     ear: Ear,
     kind: Kind,
 }
@@ -31,7 +28,7 @@ impl Peer {
     ///
     /// [`Error::Connect`], and [`Error::Usage`] where the URL does not carry the language.
     pub async fn open(common: &Common, language: Language) -> Result<Self, Error> {
-        let transport = match language {
+        let wire = match language {
             Language::Stomp => StompWire::connect(common).await?.into_link().into_transport(),
             Language::Nats => greet_nats(stream(common).await?, common).await?,
             Language::Mqtt => greet_mqtt(stream(common).await?, common).await?,
@@ -39,7 +36,7 @@ impl Peer {
                 join(common, language).await?.into_link().into_transport()
             }
         };
-        Ok(Self::over(transport, language))
+        Ok(Self::over(wire, language))
     }
 
     /// Connects, logs in and subscribes to the topic. What is published from now on comes.
@@ -79,23 +76,23 @@ impl Peer {
         }
     }
 
-    fn over(transport: Transport, language: Language) -> Self {
+    fn over(wire: Wire, language: Language) -> Self {
         let kind = match language {
             Language::WampJson | Language::Stomp => Kind::Text,
             _ => Kind::Binary,
         };
         // A RawSocket keeps messages apart as a WebSocket does, and carries nothing but WAMP.
-        let ear = Ear::new(language, transport.has_kinds());
-        Self { transport, ear, kind }
+        let ear = Ear::new(language, wire.has_kinds());
+        Self { wire, ear, kind }
     }
 
     /// Takes a message to be written.
     ///
     /// # Errors
     ///
-    /// Those of [`Transport::feed`].
+    /// Those of [`Wire::feed`].
     pub fn feed(&mut self, message: &[u8]) -> Result<(), ClientError> {
-        self.transport.feed(self.kind, message)
+        self.wire.feed(self.kind, message)
     }
 
     /// Writes what waits.
@@ -104,7 +101,7 @@ impl Peer {
     ///
     /// Those of the network.
     pub async fn flush(&mut self) -> Result<(), ClientError> {
-        self.transport.flush().await
+        self.wire.flush().await
     }
 
     /// Waits until something comes, and shows all that has come. Pings are answered. May be cancelled.
@@ -113,9 +110,9 @@ impl Peer {
     ///
     /// Those of the network.
     pub async fn hear(&mut self, mut heard: impl FnMut(Heard)) -> Result<(), ClientError> {
-        let Some(message) = self.transport.next().await? else { return Err(ended(&self.transport)) };
+        let Some(message) = self.wire.next().await? else { return Err(ended(&self.wire)) };
         self.take(message.bytes, &mut heard)?;
-        while let Some(message) = self.transport.try_next() {
+        while let Some(message) = self.wire.try_next() {
             self.take(message.bytes, &mut heard)?;
         }
         Ok(())
@@ -135,7 +132,7 @@ impl Peer {
         while let Some(piece) = self.ear.next() {
             match piece {
                 // Written with the next wait.
-                Heard::Ping(answer) => self.transport.feed(self.kind, answer)?,
+                Heard::Ping(answer) => self.wire.feed(self.kind, answer)?,
                 Heard::Chatter => {}
                 piece => heard(piece),
             }
@@ -145,74 +142,60 @@ impl Peer {
 
     /// Asks, and waits for an answer that begins like this.
     async fn ask(&mut self, question: &[u8], answer: &[u8]) -> Result<(), ClientError> {
-        self.transport.send(self.kind, question).await?;
-        expect(&mut self.transport, answer).await
+        self.wire.feed(self.kind, question)?;
+        expect(&mut self.wire, answer).await
     }
 }
 
 /// Waits for something that begins like this, or has a line that does.
-async fn expect(transport: &mut Transport, answer: &[u8]) -> Result<(), ClientError> {
+async fn expect(wire: &mut Wire, answer: &[u8]) -> Result<(), ClientError> {
     let answered = async {
-        while let Some(message) = transport.next().await? {
+        while let Some(message) = wire.next().await? {
             if message.bytes.starts_with(answer)
                 || message.bytes.split(|byte| *byte == b'\n').any(|line| line.starts_with(answer))
             {
                 return Ok(());
             }
         }
-        Err(ended(transport))
+        Err(ended(wire))
     };
     tokio::time::timeout(wamp::REPLY_TIMEOUT, answered).await.map_err(|_| ClientError::Timeout("answer"))?
 }
 
 /// Somebody who has joined the realm.
-pub(crate) async fn join(common: &Common, language: Language) -> Result<wamp::Client, Error> {
-    let target = &common.url;
+pub(crate) async fn join(common: &Common, language: Language) -> Result<wamp::Client<Wire>, Error> {
     let Some(format) = language.format() else { return Err(Error::Usage("this is not WAMP".into())) };
-    let subprotocol = match format {
-        Format::Json => "wamp.2.json",
-        Format::MsgPack => "wamp.2.msgpack",
-        Format::Cbor => "wamp.2.cbor",
+    let failed = |error: ClientError| {
+        Error::connect(&format!("{} at {}", codec::subprotocol(format), common.url), error)
     };
-    let failed = |error: ClientError| Error::connect(&format!("{subprotocol} at {target}"), error);
-    let transport = match target.wire {
-        Wire::WebSocket => websocket(common, &[subprotocol]).await,
-        Wire::RawSocket => connect_rawsocket(&target.authority, format, Limit::MAX).await,
-        Wire::Tcp => return Err(Error::Usage(format!("{target}: WAMP needs ws:// or rs://"))),
-    };
-    let transport = transport.map_err(failed)?;
-    if target.wire == Wire::WebSocket && transport.subprotocol() != Some(subprotocol) {
-        return Err(Error::connect(&format!("{subprotocol} at {target}"), "the server does not speak it"));
-    }
+    let (wire, format) = common.connector().wamp(&[format]).await.map_err(failed)?;
     let login = match (&common.login, &common.passcode) {
         (Some(authid), Some(ticket)) => Login::Ticket { authid: authid.clone(), ticket: ticket.clone() },
         _ => Login::Anonymous,
     };
-    wamp::Client::join(transport, format, &common.realm, &login).await.map_err(failed)
+    wamp::Client::join(wire, format, &common.realm, &login).await.map_err(failed)
 }
 
-/// A stream of bytes, in whatever it is wrapped.
-async fn stream(common: &Common) -> Result<Transport, Error> {
-    let target = &common.url;
-    let opened = match target.wire {
-        Wire::Tcp => connect_tcp(&target.authority).await,
-        Wire::WebSocket => websocket(common, &[]).await,
-        Wire::RawSocket => return Err(Error::Usage(format!("{target}: RawSocket carries WAMP only"))),
-    };
-    opened.map_err(|error| Error::connect(&target.to_string(), error))
+/// A stream of bytes, in whatever it is wrapped: as of STOMP, but no subprotocol is offered.
+async fn stream(common: &Common) -> Result<Wire, Error> {
+    if let Address::LongPoll(_) = common.url {
+        return Err(Error::Usage(format!("{}: long-polling carries WAMP and STOMP only", common.url)));
+    }
+    let opened = common.connector().stomp(&[]).await;
+    opened.map(|(wire, _)| wire).map_err(|error| Error::connect(&common.url.to_string(), error))
 }
 
-async fn greet_nats(mut transport: Transport, common: &Common) -> Result<Transport, Error> {
+async fn greet_nats(mut wire: Wire, common: &Common) -> Result<Wire, Error> {
     let greeting = b"CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"tandem-bench\"}\r\nPING\r\n";
     let greeted = async {
-        transport.send(Kind::Binary, greeting).await?;
-        expect(&mut transport, b"PONG").await
+        wire.feed(Kind::Binary, greeting)?;
+        expect(&mut wire, b"PONG").await
     };
     greeted.await.map_err(|error| Error::connect(&format!("NATS at {}", common.url), error))?;
-    Ok(transport)
+    Ok(wire)
 }
 
-async fn greet_mqtt(mut transport: Transport, common: &Common) -> Result<Transport, Error> {
+async fn greet_mqtt(mut wire: Wire, common: &Common) -> Result<Wire, Error> {
     let mut greeting = vec![0x10];
     let name = format!("tandem-bench-{:016x}", rand::random::<u64>());
     mqtt_length(10 + 2 + name.len(), &mut greeting);
@@ -221,9 +204,9 @@ async fn greet_mqtt(mut transport: Transport, common: &Common) -> Result<Transpo
     greeting.extend_from_slice(&[4, 2, 0, 0]);
     mqtt_text(&name, &mut greeting);
     let greeted = async {
-        transport.send(Kind::Binary, &greeting).await?;
-        expect(&mut transport, &[0x20, 2, 0, 0]).await
+        wire.feed(Kind::Binary, &greeting)?;
+        expect(&mut wire, &[0x20, 2, 0, 0]).await
     };
     greeted.await.map_err(|error| Error::connect(&format!("MQTT at {}", common.url), error))?;
-    Ok(transport)
+    Ok(wire)
 }

@@ -1,62 +1,24 @@
-//! What is loaded: the broker's URL, and what is spoken there.
+//! What is loaded: the broker's URL.
 
-use std::fmt;
+use tandem_client::Address;
 
-use http::Uri;
-
-/// How bytes get to the broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wire {
-    /// `ws://`
-    WebSocket,
-    /// `tcp://`, and by what is spoken `stomp://`, `nats://` or `mqtt://`
-    Tcp,
-    /// `rs://` or `rawsocket://`
-    RawSocket,
-}
-
-/// A broker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// How to connect.
-    pub wire: Wire,
-    /// Its name or address, and its port.
-    pub authority: String,
-    /// Of a WebSocket: what to ask for.
-    pub path: String,
-}
-
-impl Target {
-    /// Reads a URL.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it.
-    pub fn parse(url: &str) -> Result<Self, String> {
-        let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
-        let (wire, port) = match uri.scheme_str() {
-            Some("ws") => (Wire::WebSocket, 80),
-            Some("tcp" | "stomp") => (Wire::Tcp, 61613),
-            Some("nats") => (Wire::Tcp, 4222),
-            Some("mqtt") => (Wire::Tcp, 1883),
-            Some("rs" | "rawsocket") => (Wire::RawSocket, 8080),
-            _ => return Err(format!("{url}: begins with none of ws://, tcp:// and rs://")),
-        };
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| format!("{url}: no host"))?;
-        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(port));
-        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        Ok(Self { wire, authority, path })
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.wire {
-            Wire::WebSocket => write!(f, "ws://{}{}", self.authority, self.path),
-            Wire::Tcp => write!(f, "tcp://{}", self.authority),
-            Wire::RawSocket => write!(f, "rs://{}", self.authority),
-        }
-    }
+/// Reads a URL as [`Address`] does, and the names that others have for `tcp://`, each with a port of its own:
+/// `stomp://`, `nats://` and `mqtt://`.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn parse(url: &str) -> Result<Address, String> {
+    let parsed = |url: &str| url.parse::<Address>().map_err(|error| error.to_string());
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let port = match scheme {
+        "stomp" => 61613,
+        "nats" => 4222,
+        "mqtt" => 1883,
+        _ => return parsed(url),
+    };
+    let rest = rest.trim_end_matches('/');
+    parsed(&format!("tcp://{rest}")).or_else(|_| parsed(&format!("tcp://{rest}:{port}")))
 }
 
 #[cfg(test)]
@@ -64,21 +26,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_say_the_wire_the_address_and_the_path() {
-        let parsed = |url| Target::parse(url).unwrap();
-        assert_eq!(parsed("ws://127.0.0.1:15674/ws").to_string(), "ws://127.0.0.1:15674/ws");
-        assert_eq!(parsed("ws://localhost").to_string(), "ws://localhost:80/");
-        assert_eq!(parsed("tcp://[::1]:61613").authority, "[::1]:61613");
-        assert_eq!(parsed("stomp://broker").to_string(), "tcp://broker:61613");
-        assert_eq!(parsed("rawsocket://broker:9").wire, Wire::RawSocket);
+    fn others_names_for_tcp_have_ports_of_their_own() {
+        for (url, shown) in [
+            ("ws://127.0.0.1:15674/ws", "ws://127.0.0.1:15674/ws"),
+            ("https://broker/lp", "https://broker:443/lp"),
+            ("stomp://broker", "tcp://broker:61613"),
+            ("nats://127.0.0.1", "tcp://127.0.0.1:4222"),
+            ("nats://127.0.0.1:9/", "tcp://127.0.0.1:9"),
+            ("mqtt://[::1]", "tcp://[::1]:1883"),
+        ] {
+            assert_eq!(parse(url).unwrap().to_string(), shown, "{url}");
+        }
     }
 
     #[test]
     fn what_is_no_url_of_a_broker_is_said_so() {
-        for (url, part) in
-            [("http://x", "none of"), ("x", "none of"), ("ws://", "ws://"), ("tcp://:1", "tcp://")]
-        {
-            let error = Target::parse(url).unwrap_err();
+        for (url, part) in [
+            ("x", "scheme"),
+            ("ws://", "host"),
+            ("tcp://x", "port"),
+            ("nats://:1", "host"),
+            ("rs://x:1", "tcp"),
+        ] {
+            let error = parse(url).unwrap_err();
             assert!(error.contains(part), "{url}: {error}");
         }
     }

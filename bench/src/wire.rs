@@ -2,17 +2,14 @@
 
 use bytes::Bytes;
 
-use tandem_client::Error as ClientError;
-use tandem_client::raw::dial::{WebSocketOptions, connect_tcp, connect_websocket};
 use tandem_client::raw::stomp::{self, ConnectOptions};
-use tandem_client::raw::transport::{Closed, Kind, Transport};
+use tandem_client::raw::transport::{Closed, Kind};
+use tandem_client::{Error as ClientError, Wire};
 use tandem_protocols::stomp::codec::{Decoder, Item, Limits, encode};
 use tandem_protocols::stomp::frame::{Frame, Side, Version};
-use tandem_protocols::websocket::extensions::{Mode, Policy};
 
 use crate::error::Error;
 use crate::options::Common;
-use crate::target::Wire;
 
 /// What a broker may send in a frame.
 const LIMITS: Limits = Limits {
@@ -26,7 +23,7 @@ const LIMITS: Limits = Limits {
 /// STOMP 1.2, many frames at a time.
 #[derive(Debug)]
 pub struct StompWire {
-    transport: Transport,
+    wire: Wire,
     decoder: Decoder,
 }
 
@@ -36,46 +33,41 @@ impl StompWire {
     /// # Errors
     ///
     /// [`Error::Connect`].
-    pub async fn connect(common: &Common) -> Result<stomp::Client, Error> {
-        let target = &common.url;
-        let failed = |error: ClientError| Error::connect(&format!("STOMP at {target}"), error);
-        let transport = match target.wire {
-            Wire::Tcp => connect_tcp(&target.authority).await,
-            Wire::WebSocket => websocket(common, &["v12.stomp"]).await,
-            Wire::RawSocket => return Err(Error::Usage(format!("{target}: RawSocket does not carry STOMP"))),
-        };
+    pub async fn connect(common: &Common) -> Result<stomp::Client<Wire>, Error> {
+        let failed = |error: ClientError| Error::connect(&format!("STOMP at {}", common.url), error);
+        let (wire, _) = common.connector().stomp(&[Version::V12]).await.map_err(failed)?;
         let options = ConnectOptions {
             host: common.host.clone(),
             login: common.login.clone(),
             passcode: common.passcode.clone(),
             ..ConnectOptions::default()
         };
-        stomp::Client::connect(transport.map_err(failed)?, Version::V12, &options).await.map_err(failed)
+        stomp::Client::connect(wire, Version::V12, &options).await.map_err(failed)
     }
 
     /// Goes on with a client's connection. Nothing may be on its way from the broker.
-    pub fn new(client: stomp::Client) -> Self {
+    pub fn new(client: stomp::Client<Wire>) -> Self {
         let mut decoder = Decoder::new(Side::Client, LIMITS);
         decoder.set_version(Version::V12);
-        Self { transport: client.into_link().into_transport(), decoder }
+        Self { wire: client.into_link().into_transport(), decoder }
     }
 
     /// Takes a frame to be written.
     ///
     /// # Errors
     ///
-    /// Those of [`Transport::feed`].
+    /// Those of [`Wire::feed`].
     pub fn feed(&mut self, frame: &Frame) -> Result<(), ClientError> {
-        self.transport.feed(Kind::Text, &encode(Version::V12, frame))
+        self.wire.feed(Kind::Text, &encode(Version::V12, frame))
     }
 
     /// Takes a frame to be written that is bytes already.
     ///
     /// # Errors
     ///
-    /// Those of [`Transport::feed`].
+    /// Those of [`Wire::feed`].
     pub fn feed_encoded(&mut self, frame: &[u8]) -> Result<(), ClientError> {
-        self.transport.feed(Kind::Text, frame)
+        self.wire.feed(Kind::Text, frame)
     }
 
     /// Writes what waits.
@@ -84,7 +76,7 @@ impl StompWire {
     ///
     /// Those of the network.
     pub async fn flush(&mut self) -> Result<(), ClientError> {
-        self.transport.flush().await
+        self.wire.flush().await
     }
 
     /// Waits until something comes, and takes all frames that have come. May be cancelled.
@@ -93,9 +85,9 @@ impl StompWire {
     ///
     /// Those of the network, and what is no STOMP.
     pub async fn frames(&mut self, frames: &mut Vec<Frame>) -> Result<(), ClientError> {
-        let Some(message) = self.transport.next().await? else { return Err(ended(&self.transport)) };
+        let Some(message) = self.wire.next().await? else { return Err(ended(&self.wire)) };
         self.decode(message.bytes, frames)?;
-        while let Some(message) = self.transport.try_next() {
+        while let Some(message) = self.wire.try_next() {
             self.decode(message.bytes, frames)?;
         }
         Ok(())
@@ -111,21 +103,7 @@ impl StompWire {
     }
 }
 
-fn websocket_options(common: &Common) -> WebSocketOptions {
-    let mut options = WebSocketOptions { host: Some(common.url.authority.clone()), ..Default::default() };
-    if common.compress {
-        options.compression = Policy { mode: Mode::Offered, ..Policy::default() };
-    }
-    options
-}
-
-/// A WebSocket on which one of these is offered.
-pub(crate) async fn websocket(common: &Common, subprotocols: &[&str]) -> Result<Transport, ClientError> {
-    let target = &common.url;
-    connect_websocket(&target.authority, &target.path, subprotocols, &websocket_options(common)).await
-}
-
 /// How a connection ended.
-pub(crate) fn ended(transport: &Transport) -> ClientError {
-    ClientError::Closed(transport.closed().cloned().unwrap_or(Closed::Failed))
+pub(crate) fn ended(wire: &Wire) -> ClientError {
+    ClientError::Closed(wire.closed().cloned().unwrap_or(Closed::Failed))
 }

@@ -184,7 +184,9 @@ class TandemOverTls(Tandem):
         self.tls_port = free_port()
         self.config = (f'listen_tls = ["127.0.0.1:{self.tls_port}"]\n{self.config}'
                        f'[tls]\ncertificate = "{certificate}"\nkey = "{key}"\n')
+        self.login = ["--ca", certificate]
         super().launch()
+        self.urls["wss"] = f"wss://127.0.0.1:{self.tls_port}/"
 
 
 class RabbitMQ(Broker):

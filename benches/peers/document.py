@@ -151,12 +151,12 @@ def circumstances(found):
 def commands(found):
     shown = list(dict.fromkeys(variant.words for variant in found.variants() if variant.how in ("bench", "idle")))
     if not shown:
-        return "`clients.py` speaks to a `tandem serve` just started"
+        return "`start.py` speaks to a `tandem serve` just started"
     common = os.path.commonprefix([words + " " for words in shown])
     common = common[:common.rfind(" ")].strip()
     rest = [words[len(common):].strip() for words in shown]
     rest = ", ".join(f"`{words}`" for words in rest if words)
-    tail = "; over TLS, `clients.py`" if any(variant.how == "tls" for variant in found.variants()) else ""
+    tail = "; over TLS, with a URL of `wss://`" if any(variant.scheme == "wss" for variant in found.variants()) else ""
     return f"each run is `tandem bench {common}`" + (f", with {rest}" if rest else "") + tail
 
 

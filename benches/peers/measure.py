@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 
 import brokers
-import clients
+import start
 from brokers import Failed, Unavailable
 from results import significant
 from workloads import IDLE_CONNECTIONS, STARTS, TITLES
@@ -30,7 +30,6 @@ REST_S = 20
 # What connecting, patterns and the end of a run may take beyond what is measured.
 RUN_S = 100
 
-CLIENTS = Path(clients.__file__)
 
 
 def say(*words):
@@ -113,7 +112,7 @@ class Course:
         """One run. Whatever fails in it costs no more than this run."""
         entry, found = self.kept[variant.key], None
         try:
-            found = {"bench": self.bench, "idle": self.idle, "tls": self.idle_over_tls, "start": self.start}[variant.how](
+            found = {"bench": self.bench, "idle": self.idle, "start": self.start}[variant.how](
                 variant, is_first=number == 0)
         except (Failed, Unavailable, OSError, ValueError, subprocess.SubprocessError) as what:
             entry["failures"].append(f"round {number}: {str(what)[:300]}")
@@ -190,20 +189,9 @@ class Course:
         return broker
 
     def idle(self, variant, **_):
-        broker = self.fresh(brokers.Tandem, variant)
+        broker = self.fresh(brokers.TandemOverTls if variant.scheme == "wss" else brokers.Tandem, variant)
         try:
             return self.generate(variant, broker, 0, 1)
-        finally:
-            broker.stop()
-
-    def idle_over_tls(self, variant, **_):
-        broker = self.fresh(brokers.TandemOverTls, variant)
-        try:
-            command = [sys.executable, CLIENTS, "idle-over-tls", broker.tls_port, broker.pids()[0], IDLE_CONNECTIONS]
-            done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=600)
-            if not done.stdout:
-                raise Failed(done.stderr.strip()[-300:])
-            return summed_up(json.loads(done.stdout))
         finally:
             broker.stop()
 
@@ -213,7 +201,7 @@ class Course:
         for _ in range(STARTS + 1):
             port = brokers.free_port()
             command = [str(brokers.Tandem.program), *variant.words.split(), "--listen", f"127.0.0.1:{port}", "--log", "warn"]
-            took, resident = clients.start(command, port)
+            took, resident = start.until_published(command, port)
             found.append({"start_ms": significant(took * 1000), "mib": significant(resident / 2**20), "wrong": 0})
         return found[1:]
 

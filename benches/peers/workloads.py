@@ -26,7 +26,7 @@ class Variant:
     # Tandem with something of its own runs in a process of its own.
     place: str = ""
     config: str = ""
-    # How it is run: bench, idle (with a broker just started), tls (the same by clients.py), start.
+    # How it is run: bench, idle (with a broker just started), start.
     how: str = "bench"
 
     @property
@@ -208,10 +208,11 @@ def slow():
 
 def idle():
     words = f"idle --connections {IDLE_CONNECTIONS} --language wamp.2.json"
-    kinds = (("plain", 1536, "idle", ""), ("permessage-deflate", 2048, "idle", " --compress"), ("TLS", 12288, "tls", ""))
+    kinds = (("plain", 1536, "ws", ""), ("permessage-deflate", 2048, "ws", " --compress"), ("TLS", 12288, "wss", ""))
     return Workload(
         "idle", "Idle connections with a subscription each",
-        [Variant("tandem", said, words + more, "ws", config=NO_PINGS, how=how) for said, _, how, more in kinds],
+        [Variant("tandem", said, words + more, scheme, config=NO_PINGS, how="idle")
+         for said, _, scheme, more in kinds],
         [Row(f"{IDLE_CONNECTIONS:,} idle connections, bytes of the process each", "",
              "at most 1,536; with compression 2,048; TLS 12,288",
              [Check(said, f"tandem {said}", figure="bytes", bar=bar, at_most=True) for said, bar, _, _ in kinds])],

@@ -13,6 +13,7 @@ use tandem_bench::options::Bench;
 use tandem_bench::report::Report;
 use tandem_bench::run::execute;
 use tandem_tests::broker::Broker;
+use tandem_tests::house::House;
 
 #[derive(Parser)]
 struct Arguments {
@@ -53,7 +54,7 @@ async fn a_fan_out_comes_to_everybody_in_every_language_and_in_a_mixture() {
         let report = counts(&format!("fanout --subscribers 4 --language {language}"), "ws").await;
         assert!(report.delivered_in_all > 0 && report.delivered_in_all % 4 == 0, "{language}: {report:?}");
     }
-    counts("fanout --subscribers 3 --language wamp.2.cbor --size 16384", "rs").await;
+    counts("fanout --subscribers 3 --language wamp.2.cbor --size 16384", "tcp").await;
     counts("fanout --subscribers 3 --language stomp --size 1000 --words", "tcp").await;
     counts("fanout --subscribers 3 --size 1000 --words --compress", "ws").await;
 }
@@ -72,7 +73,7 @@ async fn many_topics_a_fixed_rate_patterns_and_a_stalled_subscriber_are_counted(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_are_answered_in_every_format() {
-    for (language, scheme) in [("wamp.2.json", "ws"), ("wamp.2.msgpack", "rs"), ("wamp.2.cbor", "ws")] {
+    for (language, scheme) in [("wamp.2.json", "ws"), ("wamp.2.msgpack", "tcp"), ("wamp.2.cbor", "ws")] {
         let report = counts(&format!("calls --callers 3 --callees 2 --language {language}"), scheme).await;
         assert!(report.delivered_in_all > 0, "{language}");
     }
@@ -85,11 +86,34 @@ async fn idle_connections_are_weighed() {
     assert!(report.bytes_per_connection.is_some() && report.broker.is_some());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_way_to_a_broker_can_be_loaded() {
+    let house = House::open("");
+    let ca = house.authority.path("ca.pem");
+    for scheme in ["wss", "tls", "unix", "http", "https"] {
+        for words in ["fanout --subscribers 3 --language wamp.2.msgpack,stomp", "calls --callers 2", "queue"]
+        {
+            let words = format!("{words} --ca {}", ca.display());
+            let report = bench(&words, &house.address(scheme).to_string()).await;
+            let report = report.unwrap_or_else(|error| panic!("{scheme}: {words}: {error}"));
+            assert_eq!((report.wrong, &*report.wrong_examples), (0, &[][..]), "{scheme}: {words}");
+            assert!(report.delivered_in_all > 0, "{scheme}: {words}");
+        }
+    }
+    // Nobody is trusted for nothing.
+    let distrusted = bench("fanout", &house.address("wss").to_string()).await;
+    assert!(matches!(distrusted, Err(Error::Connect(_))), "{distrusted:?}");
+}
+
 #[tokio::test]
 async fn what_cannot_be_is_told_from_a_broker_that_is_not_there() {
     let broker = Broker::start().await;
-    let rawsocket = format!("rs://{}", broker.address());
-    assert!(matches!(bench("queue", &rawsocket).await, Err(Error::Usage(_))));
+    let polling = format!("http://{}/lp", broker.address());
+    let pid = std::process::id();
+    for words in ["fanout --language nats", &format!("idle --server-pid {pid}")] {
+        let result = bench(words, &polling).await;
+        assert!(matches!(result, Err(Error::Usage(_))), "{words}: {result:?}");
+    }
     let address = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap()

@@ -1,20 +1,11 @@
-"""Two small clients by hand, for what `tandem bench` does not do: it starts no broker, and speaks no TLS.
-
-    clients.py idle-over-tls PORT PID CONNECTIONS
-
-opens idle connections with a subscription each, over TLS, and writes as JSON what they cost the process. `start` is
-called by measure.py, as time passes in it from the very exec."""
+"""How long a broker takes from its start to the first PUBLISH that it acknowledges: by hand, as `tandem bench` starts none."""
 
 import contextlib
-import json
 import socket
-import ssl
 import subprocess
-import sys
 import time
 
 START_S = 30
-SETTLING_S = 1
 
 
 def opening(port):
@@ -51,7 +42,7 @@ def resident_bytes(pid):
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS:"))
 
 
-def start(command, port):
+def until_published(command, port):
     """Seconds from the exec until a first PUBLISH is acknowledged, and the resident bytes at that time."""
     begun = time.perf_counter()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -78,43 +69,3 @@ def start(command, port):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def idle_over_tls(port, pid, connections):
-    context = ssl.create_default_context()
-    # The certificate was made for this run, and by nobody in particular.
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-
-    def subscribed(number):
-        plain = socket.create_connection(("127.0.0.1", port), START_S)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stream = context.wrap_socket(plain)
-        join(stream, port)
-        ask(stream, frame(f'[32,1,{{}},"bench.idle.n{number}"]'), b"[33,1,")
-        return stream
-
-    # What the first of them costs, the others do not.
-    streams = [subscribed("first")]
-    time.sleep(SETTLING_S)
-    before = resident_bytes(pid)
-    streams += [subscribed(number) for number in range(connections)]
-    time.sleep(SETTLING_S)
-    after = resident_bytes(pid)
-    gone = 0
-    for stream in streams:
-        stream.setblocking(False)
-        try:
-            gone += stream.recv(1) == b""
-        except (ssl.SSLWantReadError, BlockingIOError):
-            pass
-        except OSError:
-            gone += 1
-    return {"bytes_per_connection": (after - before) / connections, "wrong": gone,
-            "wrong_examples": [f"{gone} connections ended while they were idle"] if gone else [],
-            "broker": {"resident_bytes": after}}
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 5 or sys.argv[1] != "idle-over-tls":
-        raise SystemExit(__doc__)
-    print(json.dumps(idle_over_tls(*map(int, sys.argv[2:]))))
