@@ -8,6 +8,7 @@
 //! | `sh stays` | run until the page ends, or until a broker is started in its place |
 //! | `js console` | typed into the console of a browser that shows the page `/health`, or the one that was last opened |
 //! | `js node`, `js node stays` | run by node, with the packages of `conformance/` |
+//! | `py`, `py stays` | the same in Python |
 //! | `text prints` | what the block before it writes: line by line, `…` standing for anything |
 //! | `text console` | what the console shows from the beginning to the end of the page, in this order; other lines may be between |
 //! | `… file=NAME` | written to that file |
@@ -15,7 +16,7 @@
 //! | `toml` | read as a configuration |
 //! | `json`, `text`, `nginx`, … | shown |
 //!
-//! `npm install` takes the packages of `conformance/`. One that begins with `<!-- shown: REASON -->` on the line before it
+//! `npm install` and `pip install` take the packages of `conformance/`. One that begins with `<!-- shown: REASON -->` on the line before it
 //! is not looked at. The port 8080 of a page is another one here, and a release build this one.
 
 use std::fs::{self, File};
@@ -40,7 +41,7 @@ const PATIENCE_TO_BUILD: Duration = Duration::from_secs(900);
 const CHROMIUM: &str = "/usr/bin/chromium";
 
 /// Why something is left out.
-const NO_PACKAGES: &str = "conformance/setup has installed no packages";
+pub const NO_PACKAGES: &str = "conformance/setup has installed no packages";
 const NO_CONSOLE: &str = "what would be shown in a console was left out";
 
 /// The folder of all of it.
@@ -218,6 +219,8 @@ impl Reader {
             "js" if block.is(&["js", "console"]) => self.type_into_console(&block.text, &place),
             "js" if block.is(&["js", "node"]) => self.node(&block.text, false, &place),
             "js" if block.is(&["js", "node", "stays"]) => self.node(&block.text, true, &place),
+            "py" if block.is(&["py"]) => self.python(&block.text, false, &place),
+            "py" if block.is(&["py", "stays"]) => self.python(&block.text, true, &place),
             "text" if block.is(&["text", "prints"]) => self.expect(&block.text, &place),
             "text" if block.is(&["text", "console"]) => match &mut self.console {
                 Some(console) => {
@@ -227,7 +230,7 @@ impl Reader {
                 None => self.skipped.push(format!("{place}: {NO_CONSOLE}")),
             },
             "rust" => assert!(block.value("example").is_some(), "{place}: nobody compiles this"),
-            "sh" | "js" => panic!("{place}: nobody runs this: {:?}", block.words),
+            "sh" | "js" | "py" => panic!("{place}: nobody runs this: {:?}", block.words),
             _ => {}
         }
     }
@@ -239,11 +242,16 @@ impl Reader {
         for line in text.lines() {
             let mut line = line
                 .replace("127.0.0.1:8080", &address)
-                .replace("127.0.0.1/8080", &address.replace(':', "/"));
+                .replace("127.0.0.1/8080", &address.replace(':', "/"))
+                .replace("'127.0.0.1', 8080", &format!("'127.0.0.1', {}", self.port));
             line = line.replace("cargo run --release -- ", "tandem ");
             if line.starts_with("npm install ") {
                 line =
                     format!("ln -sfn '{}' node_modules", root().join("conformance/node_modules").display());
+            }
+            // Here it is the interpreter that has them.
+            if line.starts_with("pip install ") || line.starts_with("python3 -m venv ") {
+                line = "true".to_owned();
             }
             if let Some(rest) = line.strip_prefix("tandem serve") {
                 line = format!("exec tandem serve --listen {address}{rest}");
@@ -289,6 +297,15 @@ impl Reader {
         let file = self.folder.join(format!("snippet-{}.mjs", self.files));
         fs::write(&file, self.adapt(text)).expect("files can be written");
         let mut command = Command::new("node");
+        command.arg(file);
+        self.run(command, stays, false, place);
+    }
+
+    fn python(&mut self, text: &str, stays: bool, place: &str) {
+        self.files += 1;
+        let file = self.folder.join(format!("snippet-{}.py", self.files));
+        fs::write(&file, self.adapt(text)).expect("files can be written");
+        let mut command = Command::new(python().unwrap_or_else(|| panic!("{place}: {NO_PACKAGES}")));
         command.arg(file);
         self.run(command, stays, false, place);
     }
@@ -455,6 +472,12 @@ fn free_port() -> u16 {
 fn modules() -> Option<PathBuf> {
     let modules = root().join("conformance/node_modules");
     modules.exists().then_some(modules)
+}
+
+/// The interpreter that has the packages of `conformance/`, where they are installed.
+pub fn python() -> Option<PathBuf> {
+    let interpreter = root().join("conformance/.venv/bin/python");
+    interpreter.exists().then_some(interpreter)
 }
 
 fn wait(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) {

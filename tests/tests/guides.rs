@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use tandem_broker::config::Config;
-use tandem_tests::guide::{Reader, blocks, root};
+use tandem_tests::guide::{NO_PACKAGES, Reader, blocks, python, root};
 
 /// Does all that a page says. What was left out on this machine is said: look with `--nocapture`.
 fn follow(page: &str, with_broker: bool) {
@@ -50,6 +50,14 @@ fn calls_are_as_the_guide_says() {
 #[test]
 fn work_queues_are_as_the_guide_says() {
     follow("docs/guides/work-queues.md", false);
+}
+
+#[test]
+fn programs_in_python_are_as_the_guide_says() {
+    match python() {
+        Some(_) => follow("docs/guides/python.md", true),
+        None => eprintln!("left out: docs/guides/python.md: {NO_PACKAGES}"),
+    }
 }
 
 #[test]
