@@ -292,14 +292,15 @@ impl Opening {
                 return Ok(Ok(way));
             }
         }
-        Ok(Err(if known {
-            (
-                AUTHENTICATION_REQUIRED,
-                "an authid or a certificate, and what its method needs, are required".to_owned(),
-            )
+        let (uri, sentence) = if methods.iter().all(|method| *method == "anonymous") {
+            let sentence = "nobody is let in anonymously: say who you are, by another authentication method";
+            (AUTHENTICATION_REQUIRED, sentence)
+        } else if known {
+            (AUTHENTICATION_REQUIRED, "an authid or a certificate, and what its method needs, are required")
         } else {
-            (NO_MATCHING_AUTH_METHOD, "none of the authentication methods is available".to_owned())
-        }))
+            (NO_MATCHING_AUTH_METHOD, "none of the authentication methods is available")
+        };
+        Ok(Err((uri, sentence.to_owned())))
     }
 
     fn answered(
