@@ -523,7 +523,8 @@ async fn whoever_logs_in_has_a_secret_that_is_no_argument() {
     for language in ["wamp", "stomp"] {
         let words =
             ["pub", "other", "1", "--user", "alice", "--password-file", &good, "--language", language];
-        shell.run(&words).await.with(4);
+        let refused = shell.run(&words).await.with(4);
+        assert_eq!(refused.err.lines().count(), 1, "it is said once: {refused:?}");
     }
 }
 

@@ -138,7 +138,10 @@ async fn session<C, R: Stream<Item = Option<String>> + Send + 'static>(
     };
     let mut remarks = Box::pin(remarks(&client));
     let remarking = tokio::spawn(async move {
-        while let Some(remark) = remarks.next().await {
+        // Whoever does not connect again fails, and that is said below.
+        while ending == Ending::Endless
+            && let Some(remark) = remarks.next().await
+        {
             remark.into_iter().for_each(|remark| output.remark(&remark));
         }
     });
