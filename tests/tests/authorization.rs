@@ -221,9 +221,11 @@ async fn permissions_are_read_again_at_a_hangup_and_a_broken_file_changes_nothin
         daemon.until_logged("the permissions stay as they were");
         assert!(may_subscribe(address, "c.d").await && may_subscribe(address, "a.b").await);
     }
-    fs::write(file.path(), permission("c.", true) + &permission("e.", true)).unwrap();
+    let later = "[longpoll]\nenabled = false\n";
+    fs::write(file.path(), permission("c.", true) + &permission("e.", true) + later).unwrap();
     daemon.signal("HUP");
     becomes(address, "e.f", true).await;
+    daemon.until_logged("waits for the next start changed=\"longpoll\"");
     assert!(may_subscribe(address, "c.d").await);
     drop((subscriber, publisher));
     let (log, ended_well) = daemon.terminate();

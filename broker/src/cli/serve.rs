@@ -1,5 +1,6 @@
 //! `tandem serve`: runs the broker until it is told to stop.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
@@ -76,6 +77,7 @@ async fn serve(config: &Config, file: Option<&Path>) -> Outcome {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let at_start = file.map(sections).unwrap_or_default();
     let server = Server::start(config)?;
     greet(&server)?;
     let exits = config.store.on_failure == OnStoreFailure::Exit;
@@ -92,7 +94,7 @@ async fn serve(config: &Config, file: Option<&Path>) -> Outcome {
                 tell_manager(&[&[NotifyState::Reloading][..], reloading.as_slice()].concat());
                 server.reload_certificates();
                 server.reload_token_keys();
-                reload(&server, file);
+                reload(&server, file, &at_start);
                 tell_manager(&[NotifyState::Ready]);
                 continue;
             }
@@ -126,12 +128,30 @@ fn tell_manager(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Reads the permissions again. What is wrong with the file leaves everything as it was.
-fn reload(server: &Server, file: Option<&Path>) {
+/// What a configuration file says. That it can be read was seen before.
+fn sections(file: &Path) -> toml::Table {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.parse().unwrap_or_default()
+}
+
+/// Reads the permissions again, and says what else is another than at the start. What is wrong with the file leaves
+/// everything as it was.
+fn reload(server: &Server, file: Option<&Path>, at_start: &toml::Table) {
     let Some(file) = file else { return tracing::warn!("there is no configuration file to read again") };
     let read = Config::read(file).and_then(|config| server.reload(&config));
     match read {
-        Ok(()) => tracing::info!(file = %file.display(), "permissions read again"),
+        Ok(()) => {
+            tracing::info!(file = %file.display(), "permissions read again");
+            let now = sections(file);
+            let all: BTreeSet<&String> = at_start.keys().chain(now.keys()).collect();
+            let changed = all.into_iter().filter(|key| at_start.get(*key) != now.get(*key));
+            let changed: Vec<&str> =
+                changed.map(String::as_str).filter(|key| *key != "permissions").collect();
+            if !changed.is_empty() {
+                let changed = changed.join(", ");
+                tracing::warn!(changed, "what else has changed in the file waits for the next start");
+            }
+        }
         Err(error) => tracing::error!(%error, "the permissions stay as they were"),
     }
 }
