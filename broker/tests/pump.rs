@@ -1038,17 +1038,37 @@ async fn a_peer_is_heard_and_others_have_their_turn_while_there_is_always_more_t
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn others_have_their_turn_before_all_is_taken_in_of_what_inflates_to_much() {
+/// A peer that has sent a hundred messages, each of them small, and inflated 50 KB.
+async fn inflating() -> (Arc<Mutex<Stage>>, Connection<DuplexStream>, Client) {
     let direction = Direction { takeover: false, bits: WindowBits::MAX };
     let agreement = Agreement { server: direction, client: direction, unit: Unit::Message };
     let (ours, mut client) = Client::with_wire(1 << 16);
-    let (stage, _mailbox, mut connection) = connection(websocket(Some(&agreement)), ours, ROOMY);
+    let (stage, _mailbox, connection) = connection(websocket(Some(&agreement)), ours, ROOMY);
     stage.lock().unwrap().established = true;
     let line = [&[b'.'; 50_000][..], b"\n"].concat();
     let mut frame = masked(Opcode::Binary, &compress(&line, WindowBits::MAX), [1, 2, 3, 4]).to_vec();
     frame[0] |= 0x40;
     client.wire.write_all(&frame.repeat(100)).await.unwrap();
+    (stage, connection, client)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_is_not_silent_while_there_is_something_of_it_that_was_not_taken_in() {
+    let (stage, mut connection, client) = inflating().await;
+    for _ in 0..10 {
+        turn(&mut connection);
+        tokio::time::advance(20 * SECOND).await;
+    }
+    assert!(stage.lock().unwrap().lines.len() < 100);
+    tokio::spawn(connection);
+    settle().await;
+    assert_eq!(stage.lock().unwrap().lines.len(), 100);
+    drop(client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_have_their_turn_before_all_is_taken_in_of_what_inflates_to_much() {
+    let (stage, mut connection, _client) = inflating().await;
     turn(&mut connection);
     let taken = stage.lock().unwrap().lines.len();
     assert!((1..=10).contains(&taken), "all of it was read at once: {taken}");

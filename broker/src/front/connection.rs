@@ -114,6 +114,11 @@ const PONGS_BYTES_MAX: usize = 64 * 1024;
 const ROUNDS_MAX: usize = 16;
 const ROUNDS_SHORT: usize = 4;
 
+/// Messages that are taken in, and parcels, between two looks at the clock: what each of them takes is not known before. One
+/// may be for a thousand others, or be held against as many selectors.
+const ARRIVALS_UNTIMED: usize = 16;
+const PARCELS_UNTIMED: usize = 64;
+
 /// What is larger takes long to convert or to compress: about a millisecond for each.
 const LONG_BYTES: usize = 256 * 1024;
 
@@ -417,6 +422,9 @@ impl<W: Wire> Connection<W> {
                 executor::at_length();
                 break;
             }
+            if executor::is_over_time() {
+                break;
+            }
             is_due = false;
         }
         cx.waker().wake_by_ref();
@@ -561,11 +569,15 @@ impl<W: Wire> Connection<W> {
     /// Writes until there is nothing more to write, the wire takes no more (pending), or it is others' turn.
     fn poll_write(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<Poll<Written>> {
         let outcome = COMPOSING.with_borrow_mut(|buffer| {
+            let mut composed = Written::All;
             for _ in 0..WRITES_MAX {
+                if composed == Written::Some && executor::is_over_time() {
+                    break;
+                }
                 ready!(self.poll_backlog(cx))?;
                 buffer.clear();
                 buffer.shrink_to(COMPOSE_BYTES * 2);
-                let composed = self.compose(cx, buffer, now);
+                composed = self.compose(cx, buffer, now);
                 if buffer.is_empty() && self.work.backlog.is_empty() {
                     if composed == Written::Some {
                         continue;
@@ -660,7 +672,9 @@ impl<W: Wire> Connection<W> {
                 self.put_aside(buffer, next);
             } else if let Some(owed) = self.work.owed.pop_front() {
                 self.frame(owed, buffer, now);
-            } else if parcels == PARCELS_MAX {
+            } else if parcels == PARCELS_MAX
+                || (parcels > 0 && parcels % PARCELS_UNTIMED == 0 && executor::is_over_time())
+            {
                 break;
             } else if let Some(parcel) = self.next_parcel(cx) {
                 parcels += 1;
@@ -768,6 +782,8 @@ impl<W: Wire> Connection<W> {
             return Ok(Poll::Pending);
         }
         if self.proceed(now) || !self.work.unread.is_empty() || self.transport.has_more() {
+            // There is an end to it; until then nobody looks what else the peer has said.
+            self.note_heard(now);
             let mut unread = std::mem::take(&mut self.work.unread);
             self.take_in(cx, &mut unread, room, now);
             return Ok(Poll::Ready(Read::Some));
@@ -849,7 +865,7 @@ impl<W: Wire> Connection<W> {
         }
         let batch = Batch::begin();
         let mut unasked = 0;
-        loop {
+        for arrival in 1_usize.. {
             // What came in one message with others goes before what came after it.
             let proceeds = self.proceed(now);
             let taken = if proceeds {
@@ -894,10 +910,11 @@ impl<W: Wire> Connection<W> {
             (unasked, *room) = (unasked + taken, room.saturating_sub(taken));
             let is_asked = self.work.authorizing.is_some();
             let is_full = self.work.owed_bytes > self.pump.limits.owed_bytes_max;
+            let is_over_time = arrival % ARRIVALS_UNTIMED == 0 && executor::is_over_time();
             // Of several in one it is asked after each: they may be long.
-            if proceeds || unasked >= UNASKED_BYTES_MAX || is_full || is_asked || *room == 0 {
+            if proceeds || unasked >= UNASKED_BYTES_MAX || is_full || is_asked || is_over_time || *room == 0 {
                 unasked = 0;
-                if is_asked || *room == 0 || self.is_sated(cx, now) {
+                if is_asked || is_over_time || *room == 0 || self.is_sated(cx, now) {
                     self.work.unread = data.to_vec();
                     break;
                 }

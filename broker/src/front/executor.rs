@@ -45,6 +45,9 @@ const TURNS_UNTIMED: u32 = 4;
 const ALONE_TIME_MAX: Duration = Duration::from_micros(500);
 const ALONE_READY_MAX: usize = 32;
 
+/// A turn that looks at the clock ends when it has taken so long.
+const TURN_TIME_MAX: Duration = Duration::from_millis(2);
+
 /// A queue with room for more is made smaller when it is empty.
 const SPARE_READY_MAX: usize = 1024;
 
@@ -106,6 +109,8 @@ struct Seat {
 struct Current {
     shared: Arc<Shared>,
     runner: usize,
+    /// Since when it has had the worker.
+    began: Instant,
     /// It has work for longer.
     is_busy: bool,
     /// It woke another.
@@ -212,6 +217,18 @@ pub fn at_length() {
             shared.call_for_help(*runner);
         }
     });
+}
+
+/// Looks at the clock: true where the turn that runs here has taken so long that it is to end. Until then it is one that
+/// takes long.
+pub fn is_over_time() -> bool {
+    let is_over = CURRENT.with_borrow(|current| {
+        current.as_ref().is_some_and(|current| current.began.elapsed() >= TURN_TIME_MAX)
+    });
+    if is_over {
+        at_length();
+    }
+    is_over
 }
 
 /// Puts a task that was woken into a queue.
@@ -353,8 +370,7 @@ impl Shared {
     }
 
     /// Runs what is ready. Breaks when nothing is any more; goes on when it is the runtime's turn.
-    fn work(&self, own: usize) -> ControlFlow<()> {
-        let began = Instant::now();
+    fn work(&self, own: usize, began: Instant) -> ControlFlow<()> {
         for turn in 1..=TURNS_MAX {
             let Some(task) = self.take(own) else { return ControlFlow::Break(()) };
             task.metadata().runner.store(number(own), Ordering::Relaxed);
@@ -445,8 +461,9 @@ async fn run(closing: Closing, own: usize) {
     while shared.sleep(own).await {
         let (mut is_busy, mut has_stepped_back) = (false, false);
         loop {
-            let running = Running::enter(shared, own, is_busy);
-            if running.work(own).is_break() {
+            let began = Instant::now();
+            let running = Running::enter(shared, own, began, is_busy);
+            if running.work(own, began).is_break() {
                 break;
             }
             is_busy = true;
@@ -492,9 +509,9 @@ impl Drop for Closing {
 struct Running<'a>(&'a Shared);
 
 impl Running<'_> {
-    fn enter(shared: &Arc<Shared>, runner: usize, is_busy: bool) -> Running<'_> {
+    fn enter(shared: &Arc<Shared>, runner: usize, began: Instant, is_busy: bool) -> Running<'_> {
         let has_woken = Cell::new(false);
-        CURRENT.set(Some(Current { shared: shared.clone(), runner, is_busy, has_woken }));
+        CURRENT.set(Some(Current { shared: shared.clone(), runner, began, is_busy, has_woken }));
         Running(shared)
     }
 
@@ -637,6 +654,21 @@ mod tests {
                 second.notify_one();
             });
             assert_eq!(is_heard.await, Ok(Ok(())));
+            all_end(&tracker).await;
+        });
+    }
+
+    #[test]
+    fn a_turn_is_over_when_it_has_taken_long() {
+        assert!(!is_over_time(), "nothing runs here");
+        workers(1).block_on(async {
+            let (executor, tracker) = (Executor::start(), TaskTracker::new());
+            let (say, hear) = tokio::sync::oneshot::channel();
+            executor.spawn(&tracker, async move {
+                std::thread::sleep(TURN_TIME_MAX);
+                let _told = say.send(is_over_time());
+            });
+            assert_eq!(hear.await, Ok(true));
             all_end(&tracker).await;
         });
     }

@@ -35,6 +35,10 @@ const WAITING_BYTES_MAX: usize = 256 * 1024;
 /// What may come of a peer while one of its frames is held, in bytes, beside the rest of what came with that. The
 /// pump reads nothing more meanwhile.
 const HELD_BYTES_MAX: usize = 256 * 1024;
+
+/// Frames that are taken of what came before the pump is asked whether there is time for more.
+const FRAMES_AT_ONCE: usize = 32;
+
 /// How a login and a passcode prove who somebody is.
 const METHOD: &str = "stomp";
 
@@ -47,10 +51,10 @@ pub(super) struct StompSession {
     held: Option<Box<Held>>,
 }
 
-/// A frame that is taken again once it is known whether it is allowed, and what came after it.
+/// What is not read yet of what came.
 struct Held {
-    question: Question,
-    frame: Frame,
+    /// The frame before it, which is taken again once it is known whether it is allowed.
+    asked: Option<(Question, Frame)>,
     rest: (Kind, Bytes),
     later: VecDeque<(Kind, Bytes)>,
     later_bytes: usize,
@@ -138,7 +142,12 @@ impl StompSession {
             return;
         }
         let buffer_bytes = input.len();
+        let mut frames = 0;
         while !matches!(self.stage, Stage::Over) {
+            if frames == FRAMES_AT_ONCE && !input.is_empty() && matches!(self.stage, Stage::Open(..)) {
+                return self.keep(None, (kind, input));
+            }
+            frames += 1;
             if self.take_usual(&mut input, buffer_bytes, now) {
                 continue;
             }
@@ -157,6 +166,18 @@ impl StompSession {
                 Next::Wait => return self.put_off(kind, input),
                 Next::Ask(frame, question) => return self.hold(*question, *frame, (kind, input)),
                 Next::Stop => return,
+            }
+        }
+    }
+
+    /// Reads what was kept, for as long as there is time.
+    fn read_again(&mut self, mut kept: VecDeque<(Kind, Bytes)>, mut kept_bytes: usize, now: Instant) {
+        while let Some((kind, input)) = kept.pop_front() {
+            kept_bytes = kept_bytes.saturating_sub(input.len());
+            self.read(kind, input, now);
+            if let Some(held) = &mut self.held {
+                (held.later, held.later_bytes) = (kept, kept_bytes);
+                return;
             }
         }
     }
@@ -205,13 +226,18 @@ impl StompSession {
     fn hold(&mut self, question: Question, frame: Frame, rest: (Kind, Bytes)) {
         let Stage::Open(dialogue, _) = &self.stage else { return };
         self.voice.push(Output::Authorize(dialogue.member.inquire(&question)));
-        self.held = Some(Box::new(Held { question, frame, rest, later: VecDeque::new(), later_bytes: 0 }));
+        self.keep(Some((question, frame)), rest);
+    }
+
+    fn keep(&mut self, asked: Option<(Question, Frame)>, rest: (Kind, Bytes)) {
+        self.held = Some(Box::new(Held { asked, rest, later: VecDeque::new(), later_bytes: 0 }));
     }
 
     /// Takes the frame that was held, and what came after it.
     fn take_again(&mut self, answer: Result<Decision, Refusal>, now: Instant) {
-        let (Stage::Open(dialogue, _), Some(held)) = (&mut self.stage, self.held.take()) else { return };
-        let Held { question, frame, rest, later, later_bytes } = *held;
+        let Stage::Open(dialogue, _) = &mut self.stage else { return };
+        let Some(held) = self.held.take_if(|held| held.asked.is_some()) else { return };
+        let Held { asked: Some((question, frame)), rest, mut later, later_bytes } = *held else { return };
         if !dialogue.member.note_answer(question, answer, now) {
             return self.give_up(Refusal::AuthorizationFailed.into(), None);
         }
@@ -226,9 +252,8 @@ impl StompSession {
                 return;
             }
         }
-        for (kind, input) in std::iter::once(rest).chain(later) {
-            self.read(kind, input, now);
-        }
+        later.push_front(rest);
+        self.read_again(later, later_bytes, now);
         self.watch_completeness(now);
     }
 
@@ -343,7 +368,7 @@ impl StompSession {
     fn let_in(&mut self, result: Result<Grant, Refusal>, now: Instant) {
         let Stage::Stranger(stranger) = &mut self.stage else { return };
         let Some(application) = stranger.application.take() else { return };
-        let Application { version, heart_beat, realm, user, waiting, .. } = application;
+        let Application { version, heart_beat, realm, user, waiting, waiting_bytes, .. } = application;
         match (&user, &result) {
             (Some(user), Ok(_)) => self.settings.throttle.succeeded(&stranger.peer, user),
             (Some(user), Err(Refusal::WrongSecret)) => {
@@ -379,9 +404,7 @@ impl StompSession {
         let mut dialogue = Box::new(Dialogue::new(member));
         dialogue.hold(lease);
         self.stage = Stage::Open(dialogue, Pulse { beats, incomplete_since: None, paused: false });
-        for (kind, input) in waiting {
-            self.read(kind, input, now);
-        }
+        self.read_again(waiting, waiting_bytes, now);
     }
 
     // ---- ending --------------------------------------------------------------------------------------
@@ -479,6 +502,23 @@ impl Session for StompSession {
         }
         self.note_spoken(now);
         self.watch_completeness(now);
+    }
+
+    fn proceed(&mut self, now: Instant) -> bool {
+        let Some(held) = self.held.take_if(|held| held.asked.is_none()) else { return false };
+        let Held { rest, mut later, later_bytes, .. } = *held;
+        let Stage::Open(dialogue, pulse) = &mut self.stage else { return false };
+        // Nothing may come after DISCONNECT.
+        if dialogue.is_leaving() {
+            return false;
+        }
+        pulse.paused = false;
+        pulse.beats.resume_reading(now);
+        later.push_front(rest);
+        self.read_again(later, later_bytes, now);
+        self.note_spoken(now);
+        self.watch_completeness(now);
+        true
     }
 
     fn conclude(&mut self) {

@@ -179,7 +179,15 @@ impl Client {
         self.poll();
     }
 
+    /// Hears what the session says, and lets it go on with what was sent.
     pub fn poll(&mut self) {
+        self.hear_out();
+        while self.session.proceed(self.now) {
+            self.hear_out();
+        }
+    }
+
+    fn hear_out(&mut self) {
         while let Some(output) = self.session.poll() {
             assert!(self.close.is_none(), "nothing comes after Close, but {output:?}");
             match output {

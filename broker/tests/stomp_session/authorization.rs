@@ -215,6 +215,36 @@ fn frames_after_one_that_is_held_keep_their_place_in_one_message_or_several() {
 }
 
 #[test]
+fn of_many_frames_in_one_message_some_are_taken_at_once_and_all_in_their_order() {
+    let frames = |numbers: std::ops::Range<u32>| -> String {
+        numbers.map(|number| format!("SEND\ndestination:/topic/t\nreceipt:{number}\n\n\0")).collect()
+    };
+    let subscribe = "SUBSCRIBE\nid:1\ndestination:/topic/u\nreceipt:asked\n\n\0";
+    for asks in [false, true] {
+        let house = House::new();
+        let actions: &[Action] = if asks { &[Action::Subscribe] } else { &[] };
+        let _oracle = Oracle::in_house(&house, actions);
+        let mut client = house.connect("1.2");
+        let message = frames(0..50) + subscribe + &frames(50..200);
+        client.session.receive(client.kind, Bytes::from(message), client.now);
+        let mut said = 0;
+        while let Some(output) = client.session.poll() {
+            said += usize::from(matches!(output, Output::Send(_)));
+        }
+        assert!((1..50).contains(&said), "there is no end to what is taken at once: {said}");
+        client.poll();
+        client.send(frames(200..210).as_bytes());
+        if asks {
+            client.is_answered();
+        }
+        let receipts = client.heard.iter().map(|frame| frame.headers.get("receipt-id").unwrap_or_default());
+        let numbers = |numbers: std::ops::Range<usize>| numbers.map(|number| number.to_string());
+        let expected = numbers(said..50).chain(["asked".to_owned()]).chain(numbers(50..210));
+        assert_eq!(receipts.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn too_much_after_a_frame_that_is_held_ends_the_session() {
     let house = House::new();
     Oracle::in_house(&house, &[Action::Publish]);
