@@ -32,9 +32,12 @@ pub(crate) async fn measure(shared: &Shared, common: &Common) -> Result<Measured
     let seconds = begun.elapsed().as_secs_f64();
     let since =
         |now: Cost, then: Cost| Spent { cpu_s: now.cpu_s_since(&then), resident_bytes: now.resident_bytes };
-    let (broker, generator) = (since(broker()?, before.0), since(own()?, before.1));
+    // That it ended meanwhile is a part of what was found.
+    let broker =
+        broker().inspect_err(|error| shared.faults.note(1, format_args!("the broker is gone: {error}")));
+    let (broker, generator) = (broker.ok().map(|now| since(now, before.0)), since(own()?, before.1));
     shared.enter(Stage::Draining);
-    let broker = Some(broker).filter(|_| !common.server_pid.is_empty());
+    let broker = broker.filter(|_| !common.server_pid.is_empty());
     Ok(Measured { seconds, counts, broker, generator })
 }
 

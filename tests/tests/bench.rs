@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::Parser;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,6 +14,7 @@ use tandem_bench::options::Bench;
 use tandem_bench::report::Report;
 use tandem_bench::run::execute;
 use tandem_tests::broker::Broker;
+use tandem_tests::daemon::Daemon;
 use tandem_tests::house::House;
 
 #[derive(Parser)]
@@ -23,7 +25,13 @@ struct Arguments {
 
 /// Runs `tandem bench` with these words, briefly.
 async fn bench(words: &str, url: &str) -> Result<Report, Error> {
-    let words = format!("bench {words} --url {url} --warm-up 0.1 --duration 0.4 --drain 10");
+    let mut words = format!("bench {words} --url {url} --warm-up 0.1");
+    for brief in ["--duration 0.4", "--drain 10"] {
+        let (option, _) = brief.split_once(' ').unwrap();
+        if !words.contains(option) {
+            words = format!("{words} {brief}");
+        }
+    }
     let arguments =
         Arguments::try_parse_from(words.split_whitespace()).unwrap_or_else(|error| panic!("{error}"));
     execute(&arguments.bench.workload).await
@@ -103,6 +111,25 @@ async fn every_way_to_a_broker_can_be_loaded() {
     // Nobody is trusted for nothing.
     let distrusted = bench("fanout", &house.address("wss").to_string()).await;
     assert!(matches!(distrusted, Err(Error::Connect(_))), "{distrusted:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_ends_meanwhile_is_something_wrong_and_not_a_wrong_command() {
+    let measures = async |workload: &str, for_s: u64| {
+        let daemon = Daemon::start(&[]);
+        let (url, pid) = (format!("ws://{}/", daemon.address()), daemon.id());
+        let words = format!("{workload} --server-pid {pid} --drain 1 --duration 5");
+        let ending = async {
+            tokio::time::sleep(Duration::from_secs(for_s)).await;
+            drop(daemon);
+        };
+        let (report, ()) = tokio::join!(bench(&words, &url), ending);
+        let report = report.unwrap_or_else(|error| panic!("{words}: {error}"));
+        assert!(report.wrong > 0 && report.broker.is_none(), "{words}: {report:?}");
+        assert!(report.wrong_examples.iter().any(|what| what.contains("the broker is gone")), "{report:?}");
+    };
+    // Idle connections settle for two seconds before they are measured.
+    tokio::join!(measures("fanout --subscribers 2", 2), measures("idle --connections 10", 4));
 }
 
 #[tokio::test]
