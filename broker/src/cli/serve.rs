@@ -77,7 +77,7 @@ async fn serve(config: &Config, file: Option<&Path>) -> Outcome {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let at_start = file.map(sections).unwrap_or_default();
+    let at_start = file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
     let server = Server::start(config)?;
     greet(&server)?;
     let exits = config.store.on_failure == OnStoreFailure::Exit;
@@ -128,25 +128,15 @@ fn tell_manager(states: &[NotifyState<'_>]) {
     }
 }
 
-/// What a configuration file says. That it can be read was seen before.
-fn sections(file: &Path) -> toml::Table {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    text.parse().unwrap_or_default()
-}
-
 /// Reads the permissions again, and says what else is another than at the start. What is wrong with the file leaves
 /// everything as it was.
-fn reload(server: &Server, file: Option<&Path>, at_start: &toml::Table) {
+fn reload(server: &Server, file: Option<&Path>, at_start: &str) {
     let Some(file) = file else { return tracing::warn!("there is no configuration file to read again") };
     let read = Config::read(file).and_then(|config| server.reload(&config));
     match read {
         Ok(()) => {
             tracing::info!(file = %file.display(), "permissions read again");
-            let now = sections(file);
-            let all: BTreeSet<&String> = at_start.keys().chain(now.keys()).collect();
-            let changed = all.into_iter().filter(|key| at_start.get(*key) != now.get(*key));
-            let changed: Vec<&str> =
-                changed.map(String::as_str).filter(|key| *key != "permissions").collect();
+            let changed = differences(at_start, &std::fs::read_to_string(file).unwrap_or_default());
             if !changed.is_empty() {
                 let changed = changed.join(", ");
                 tracing::warn!(changed, "what else has changed in the file waits for the next start");
@@ -154,6 +144,15 @@ fn reload(server: &Server, file: Option<&Path>, at_start: &toml::Table) {
         }
         Err(error) => tracing::error!(%error, "the permissions stay as they were"),
     }
+}
+
+/// In what two configurations that are right differ, permissions aside.
+fn differences(one: &str, other: &str) -> Vec<String> {
+    let parse = |text: &str| text.parse::<toml::Table>().unwrap_or_default();
+    let (one, other) = (parse(one), parse(other));
+    let keys: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+    let differ = |key: &&String| *key != "permissions" && one.get(*key) != other.get(*key);
+    keys.into_iter().filter(differ).cloned().collect()
 }
 
 /// Says where the broker listens, and what a first client could do.
