@@ -29,16 +29,12 @@ pub async fn run(options: &Idle) -> Result<Report, Error> {
         return Err(Error::Usage("over long-polling nobody is idle, but asks for messages".into()));
     }
     let shared = shared(common);
-    let memory = || {
-        let cost =
-            process::cost(&common.server_pid).map_err(|error| Error::Usage(format!("--server-pid: {error}")));
-        cost.map(|cost| cost.resident_bytes)
-    };
     let language = options.language;
     // What the first of them costs, the others do not.
     let _first = Peer::subscribed(common, language, &language.topic(rand::random(), 0)).await?;
     tokio::time::sleep(SETTLING).await;
-    let before = memory()?;
+    let cost = process::cost(&common.server_pid);
+    let before = cost.map_err(|error| Error::Usage(format!("--server-pid: {error}")))?.resident_bytes;
     let unique = rand::random();
     let mut peers = Vec::new();
     for number in 0..options.connections as usize {
@@ -46,12 +42,11 @@ pub async fn run(options: &Idle) -> Result<Report, Error> {
     }
     tokio::time::sleep(SETTLING).await;
     let measured = measure(&shared, common).await?;
-    let after = memory();
     shared.enter(Stage::Over);
     let mut report = Report::new("idle", common.url.to_string(), &measured);
-    // Where the broker is gone that was noted already.
-    report.bytes_per_connection =
-        after.ok().map(|after| after.saturating_sub(before) as f64 / f64::from(options.connections));
+    report.bytes_per_connection = measured
+        .broker
+        .map(|broker| broker.resident_bytes.saturating_sub(before) as f64 / f64::from(options.connections));
     for (number, peer) in peers.iter_mut().enumerate() {
         if let Some(error) = peer.has_ended().await {
             shared.faults.note(1, format_args!("connection {number} ended while it was idle: {error}"));

@@ -16,7 +16,7 @@ import brokers
 import start
 from brokers import Failed, Unavailable
 from results import significant
-from workloads import IDLE_CONNECTIONS, STARTS, TITLES
+from workloads import STARTS, TITLES
 
 # The load of others that spoils figures: the load average before the first workload, and cores that are busy while
 # nothing of ours runs.
@@ -29,7 +29,6 @@ REST_S = 20
 
 # What connecting, patterns and the end of a run may take beyond what is measured.
 RUN_S = 100
-
 
 
 def say(*words):

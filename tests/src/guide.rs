@@ -293,21 +293,25 @@ impl Reader {
         if !link.exists() {
             std::os::unix::fs::symlink(modules, &link).expect("links can be made");
         }
-        self.files += 1;
-        let file = self.folder.join(format!("snippet-{}.mjs", self.files));
-        fs::write(&file, self.adapt(text)).expect("files can be written");
+        let file = self.snippet(text, "mjs");
         let mut command = Command::new("node");
         command.arg(file);
         self.run(command, stays, false, place);
     }
 
     fn python(&mut self, text: &str, stays: bool, place: &str) {
-        self.files += 1;
-        let file = self.folder.join(format!("snippet-{}.py", self.files));
-        fs::write(&file, self.adapt(text)).expect("files can be written");
+        let file = self.snippet(text, "py");
         let mut command = Command::new(python().unwrap_or_else(|| panic!("{place}: {NO_PACKAGES}")));
         command.arg(file);
         self.run(command, stays, false, place);
+    }
+
+    /// A program in a file of its own.
+    fn snippet(&mut self, text: &str, extension: &str) -> PathBuf {
+        self.files += 1;
+        let file = self.folder.join(format!("snippet-{}.{extension}", self.files));
+        fs::write(&file, self.adapt(text)).expect("files can be written");
+        file
     }
 
     /// What it would have written is not expected.

@@ -25,13 +25,12 @@ struct Arguments {
 
 /// Runs `tandem bench` with these words, briefly.
 async fn bench(words: &str, url: &str) -> Result<Report, Error> {
-    let mut words = format!("bench {words} --url {url} --warm-up 0.1");
-    for brief in ["--duration 0.4", "--drain 10"] {
-        let (option, _) = brief.split_once(' ').unwrap();
-        if !words.contains(option) {
-            words = format!("{words} {brief}");
-        }
-    }
+    run(&format!("{words} --duration 0.4 --drain 10"), url).await
+}
+
+/// The same for as long as the words say.
+async fn run(words: &str, url: &str) -> Result<Report, Error> {
+    let words = format!("bench {words} --url {url} --warm-up 0.1");
     let arguments =
         Arguments::try_parse_from(words.split_whitespace()).unwrap_or_else(|error| panic!("{error}"));
     execute(&arguments.bench.workload).await
@@ -123,7 +122,7 @@ async fn a_broker_that_ends_meanwhile_is_something_wrong_and_not_a_wrong_command
             tokio::time::sleep(Duration::from_secs(for_s)).await;
             drop(daemon);
         };
-        let (report, ()) = tokio::join!(bench(&words, &url), ending);
+        let (report, ()) = tokio::join!(run(&words, &url), ending);
         let report = report.unwrap_or_else(|error| panic!("{words}: {error}"));
         assert!(report.wrong > 0 && report.broker.is_none(), "{words}: {report:?}");
         assert!(report.wrong_examples.iter().any(|what| what.contains("the broker is gone")), "{report:?}");
